@@ -1,0 +1,118 @@
+"""What a SAM is made of, as frozen data; the variants are rows of one table.
+
+Two kinds of configuration are kept apart: `SamConfig` says WHICH function is computed (it decides parameter names and
+shapes), `Execution` says HOW it is computed on a backend and changes the answer by no more than rounding.
+"""
+
+import dataclasses
+from typing import Literal, Self
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEncoderConfig:
+    """A plain ViT with windowed and global attention (ViTDet, arXiv 2203.16527; SAM paper, section 3)."""
+
+    width: int = 768  # token channels
+    depth: int = 12  # transformer blocks
+    heads: int = 12
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)  # blocks that attend globally; the others attend within windows
+    image_size: tuple[int, int] = (1024, 1024)  # (height, width) of the padded model input, pixels
+    patch_size: int = 16  # pixels
+    window_size: int = 14  # tokens
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        if any(side % self.patch_size or side <= 0 for side in self.image_size):
+            raise ValueError(f"image_size must be multiples of the patch size {self.patch_size}, got {self.image_size}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be divisible by heads {self.heads}")
+        if any(not 0 <= block < self.depth for block in self.global_blocks):
+            raise ValueError(f"global_blocks {self.global_blocks} must lie in 0..{self.depth - 1}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of image tokens."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The two-way transformer and its heads (SAM paper, Appendix A)."""
+
+    depth: int = 2  # two-way layers
+    heads: int = 8
+    mlp_dim: int = 2048
+    downsample: int = 2  # cross-attentions work at width / downsample
+    multimask_outputs: int = 3  # masks of an ambiguous prompt; one more token serves unambiguous prompts
+    iou_head_dim: int = 256
+    iou_head_depth: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class SamConfig:
+    """Everything that decides SAM's parameter names, shapes and mathematics."""
+
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    mask_decoder: DecoderConfig = DecoderConfig()
+    width: int = 256  # channels of the image embedding, of prompt tokens and of the decoder
+    mask_channels: int = 16  # channels of the mask prompt's convolutions
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.image_encoder.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.image_encoder.grid
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """(height, width) of low-resolution mask logits and of mask prompts: four times the grid."""
+        return 4 * self.grid[0], 4 * self.grid[1]
+
+    @property
+    def mask_tokens(self) -> int:
+        return self.mask_decoder.multimask_outputs + 1
+
+    @property
+    def variant(self) -> str:
+        """The variant's name, whatever the image size; "custom" for a configuration that no row of the table has."""
+        for name, known in VARIANTS.items():
+            if self == known.with_image_size(self.image_size, self.image_encoder.patch_size):
+                return name
+        return "custom"
+
+    def with_image_size(self, image_size: tuple[int, int] | int, patch_size: int | None = None) -> "SamConfig":
+        """The same network for another input size (see `samjax.Sam.with_image_size` for its parameters)."""
+        if isinstance(image_size, int):
+            image_size = (image_size, image_size)
+        encoder = dataclasses.replace(
+            self.image_encoder, image_size=image_size, patch_size=patch_size or self.image_encoder.patch_size
+        )
+        return dataclasses.replace(self, image_encoder=encoder)
+
+
+VARIANTS: dict[str, SamConfig] = {
+    "vit_b": SamConfig(),
+    "vit_l": SamConfig(ImageEncoderConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23))),
+    "vit_h": SamConfig(ImageEncoderConfig(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31))),
+    "vit_tiny": SamConfig(
+        ImageEncoderConfig(
+            width=192,
+            depth=8,
+            heads=3,
+            global_blocks=(3, 7),
+            image_size=(256, 256),
+            patch_size=8,
+            window_size=8,
+        ),
+        DecoderConfig(mlp_dim=512, iou_head_dim=128),
+        width=128,
+    ),
+}

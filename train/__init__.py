@@ -1,0 +1,1 @@
+"""Training of Segment Anything, installed as `samjax.train`."""
