@@ -8,6 +8,7 @@ import dataclasses
 from typing import Literal, Self
 
 import jax
+import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,3 +117,28 @@ VARIANTS: dict[str, SamConfig] = {
         width=128,
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
+
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
+    attention: Literal["plain", "blocked"] = "blocked"  # form of the encoder's global attention
+    attention_rows: int = 8  # image rows of queries per block: 8·64 x 4096 float32 logits are 8 MB
+    heads_together: bool = False  # all heads in one block
+    windows_per_step: int | None = None  # attention windows computed together; None: all
+    images_per_step: int | None = None  # images encoded or decoded together; None: all
+    prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.compute_dtype)
+
+    @classmethod
+    def for_backend(cls, backend: str | None = None, compute_dtype: str = "float32") -> Self:
+        """What was measured to be fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
+        large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
+        if (backend or jax.default_backend()) == "cpu":
+            return cls(compute_dtype, windows_per_step=1, images_per_step=1, prompts_per_step=1)
+        return cls(compute_dtype, heads_together=True, prompts_per_step=64)

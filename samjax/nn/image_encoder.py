@@ -1,0 +1,177 @@
+"""The ViT image encoder: photo pixels to an embedding at 1/patch of their size (SAM paper, section 3; ViTDet)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Float32
+
+from samjax.config import Execution, ImageEncoderConfig
+from samjax.nn.layers import Dense, LayerNorm, ModuleList, gelu
+from samjax.ops import attention, resize, windows
+from samjax.ops.batching import map_batch
+
+
+class Attention(nn.Module):
+    """Self-attention with decomposed relative position, over the whole grid or within windows."""
+
+    config: ImageEncoderConfig
+    execution: Execution
+    is_global: bool
+
+    def setup(self) -> None:
+        width, size = self.config.width, self.config.window_size
+        table_sizes = self.config.grid if self.is_global else (size, size)
+        self.rel_pos_h, self.rel_pos_w = (
+            self.param(name, nn.initializers.zeros, (2 * side - 1, self.config.head_dim))
+            for name, side in zip(("rel_pos_h", "rel_pos_w"), table_sizes, strict=True)
+        )
+        self.qkv = Dense(width, 3 * width, self.execution.dtype)
+        self.proj = Dense(width, width, self.execution.dtype)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        tables = self.rel_pos_h.astype(x.dtype), self.rel_pos_w.astype(x.dtype)
+        if self.is_global:
+            q, k, v = self._heads(self.qkv(x))
+            y = self._merge_heads(self._attend_globally(q, k, v, *tables))
+        else:
+            # The reference pads windows with zeros AFTER the norm and attends to them: a padding token's q, k and v
+            # are the bias of qkv. Projecting first and padding then is the same for less work.
+            size = self.config.window_size
+            qkv = windows.pad_to_windows(x @ self.qkv.kernel, size) + self.qkv.bias
+
+            def attend_within(window):
+                return self._merge_heads(attention.grid_attention(*self._heads(window), *tables))
+
+            attended = map_batch(attend_within, windows.partition(qkv, size), together=self.execution.windows_per_step)
+            y = windows.merge(attended, x.shape[:2])
+        return self.proj(y)
+
+    def _heads(self, qkv: Float[Array, "H W 3*C"]) -> Float[Array, "3 N H W D"]:
+        height, width = qkv.shape[:2]
+        return qkv.reshape(height, width, 3, self.config.heads, -1).transpose(2, 3, 0, 1, 4)
+
+    def _merge_heads(self, x: Float[Array, "N H W D"]) -> Float[Array, "H W N*D"]:
+        return x.transpose(1, 2, 0, 3).reshape(*x.shape[1:3], -1)
+
+    def _attend_globally(self, q, k, v, rel_pos_h, rel_pos_w):
+        how = self.execution
+        if how.attention == "plain":
+            return attention.grid_attention(q, k, v, rel_pos_h, rel_pos_w)
+        return attention.blocked_grid_attention(
+            q, k, v, rel_pos_h, rel_pos_w, rows=how.attention_rows, heads_together=how.heads_together
+        )
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between them."""
+
+    width: int
+    hidden: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.lin1 = Dense(self.width, self.hidden, self.dtype)
+        self.lin2 = Dense(self.hidden, self.width, self.dtype)
+
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        return self.lin2(gelu(self.lin1(x)))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    config: ImageEncoderConfig
+    execution: Execution
+    is_global: bool
+
+    def setup(self) -> None:
+        width = self.config.width
+        self.norm1 = LayerNorm(width, epsilon=1e-6)
+        self.attn = Attention(self.config, self.execution, self.is_global)
+        self.norm2 = LayerNorm(width, epsilon=1e-6)
+        self.mlp = MLP(width, self.config.mlp_ratio * width, self.execution.dtype)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution without bias, zero-padded to keep the grid."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W features"]:
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        layout = lax.conv_dimension_numbers((1, *x.shape), shape, ("NHWC", "HWIO", "NHWC"))
+        return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=layout)[0]
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to tokens."""
+
+    config: ImageEncoderConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.proj = Dense(3, self.config.width, self.dtype, patch=self.config.patch_size)
+
+    def __call__(self, pixels: Float[Array, "h w 3"]) -> Float[Array, "H W C"]:
+        return self.proj(pixels)
+
+
+class ImageEncoder(nn.Module):
+    """Patch embedding, absolute positions, transformer blocks, convolutional neck."""
+
+    config: ImageEncoderConfig
+    features: int
+    execution: Execution
+
+    def setup(self) -> None:
+        config, dtype = self.config, self.execution.dtype
+        self.patch_embed = PatchEmbed(config, dtype)
+        self.pos_embed = self.param("pos_embed", nn.initializers.zeros, (1, *config.grid, config.width))
+        self.blocks = ModuleList(
+            lambda i: Block(config, self.execution, i in config.global_blocks), tuple(range(config.depth))
+        )
+        neck = (
+            lambda: Dense(config.width, self.features, dtype, patch=1, use_bias=False),
+            lambda: LayerNorm(self.features, epsilon=1e-6),
+            lambda: Conv3x3(self.features, dtype),
+            lambda: LayerNorm(self.features, epsilon=1e-6),
+        )
+        self.neck = ModuleList(lambda i: neck[i](), tuple(range(len(neck))))
+
+    def __call__(self, pixels: Float32[Array, "h w 3"]) -> Float[Array, "H W C"]:
+        """Normalised, padded pixels of `config.image_size` to the image embedding, in the compute dtype."""
+        x = self.patch_embed(pixels)
+        x = x + self.pos_embed[0].astype(x.dtype)
+        for i in range(self.config.depth):
+            x = self.blocks[i](x)
+        for i in range(4):
+            x = self.neck[i](x)
+        return x
+
+
+def resample_positions(params: dict, config: ImageEncoderConfig) -> dict:
+    """The encoder's parameters with position tables resampled to `config`'s grid; all other leaves are untouched.
+
+    Absolute positions (1, H, W, C) are resized bicubically, as is usual when a ViT changes resolution; the global
+    blocks' relative position tables linearly, as the reference does on the fly.
+    """
+
+    def fit(path, leaf):
+        names = [entry.key for entry in path]
+        if names == ["pos_embed"]:
+            for axis, side in zip((1, 2), config.grid, strict=True):
+                leaf = resize.resize_axis(leaf, axis, side, "cubic")
+        elif names[-1] in ("rel_pos_h", "rel_pos_w") and int(names[1]) in config.global_blocks:
+            side = config.grid[0] if names[-1] == "rel_pos_h" else config.grid[1]
+            leaf = resize.resize_axis(leaf, 0, 2 * side - 1, "linear")
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(fit, params)

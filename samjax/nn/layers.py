@@ -1,0 +1,92 @@
+"""Layers that more than one of SAM's three parts uses, holding parameters under the reference's names."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Dense(nn.Module):
+    """A linear layer whose kernel and bias its owner may also use apart, to fold them into something smaller.
+
+    With `patch` a convolution whose stride is its kernel of patch x patch pixels; 1 makes a 1x1 convolution.
+    """
+
+    inputs: int
+    features: int
+    dtype: jnp.dtype
+    patch: int | None = None
+    use_bias: bool = True
+
+    def setup(self) -> None:
+        window = (self.patch, self.patch) if self.patch else ()
+        shape = (*window, self.inputs, self.features)
+        self.stored_kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        self.stored_bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+
+    @property
+    def kernel(self) -> Float[Array, "inputs features"]:
+        return self.stored_kernel.reshape(-1, self.features).astype(self.dtype)
+
+    @property
+    def bias(self) -> Float[Array, " features"]:
+        return self.stored_bias.astype(self.dtype)
+
+    def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*b features"]:
+        if self.patch:
+            height, width, channels = x.shape
+            x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
+            x = x.reshape(*x.shape[:2], -1)
+        y = x.astype(self.dtype) @ self.kernel
+        return y + self.bias if self.use_bias else y
+
+
+class LayerNorm(nn.Module):
+    """Normalisation over the last axis in float32, whatever the dtype of the input.
+
+    SAM has two epsilons: 1e-6 in the ViT and in every channel norm ("LayerNorm2d"), 1e-5 in the decoder's transformer.
+    """
+
+    features: int
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        scale = self.param("scale", nn.initializers.ones, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        return (y * scale + bias).astype(x.dtype)
+
+
+class Embedding(nn.Module):
+    """A learned table of `rows` float32 vectors."""
+
+    rows: int
+    features: int
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "rows features"]:
+        return self.param("embedding", nn.initializers.normal(1.0), (self.rows, self.features))
+
+
+class ModuleList(nn.Module):
+    """Modules named "0", "1", ...: what the reference's Sequential and ModuleList call their children."""
+
+    build: Callable[[int], nn.Module]
+    indices: tuple[int, ...]
+
+    def setup(self) -> None:
+        for index in self.indices:
+            setattr(self, str(index), self.build(index))
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return getattr(self, str(index))
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The exact (erf) form, as the reference has it everywhere; JAX's default is the tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)

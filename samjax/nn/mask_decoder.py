@@ -1,0 +1,299 @@
+"""The mask decoder: image embedding and prompt tokens to mask logits and IoU predictions (SAM paper, Appendix A).
+
+It computes what the reference computes in an order that touches the image less: the first layer's image-side
+projections are the same for all prompts of an image and are made once (`image_side`); from the second layer on the
+projections are folded into the few tokens; transposed convolutions are matrix products whose 2x2 outputs stay
+separate axes until the masks are put together.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
+
+from samjax.config import DecoderConfig, SamConfig
+from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, gelu
+from samjax.ops import attention
+
+NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
+
+
+class ImageSide(NamedTuple):
+    """What the decoder needs of an image, whatever the prompt (unless there is a mask prompt)."""
+
+    image: Float[Array, "S C"]
+    position: Float[Array, "S C"]
+    k: Float[Array, "S N D"]  # of the first layer's token-to-image attention
+    v: Float[Array, "S N D"]
+    q: Float[Array, "S N D"]  # of the first layer's image-to-token attention
+
+
+class Attention(nn.Module):
+    """Multi-head attention at `width / downsample` internal channels."""
+
+    width: int
+    heads: int
+    downsample: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        inner = self.width // self.downsample
+        self.q_proj, self.k_proj, self.v_proj = (Dense(self.width, inner, self.dtype) for _ in range(3))
+        self.out_proj = Dense(inner, self.width, self.dtype)
+
+    def q(self, x: Float[Array, "T C"]) -> Float[Array, "T N D"]:
+        return self._split(self.q_proj(x))
+
+    def k(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+        return self._split(self.k_proj(x))
+
+    def v(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+        return self._split(self.v_proj(x))
+
+    def out(self, x: Float[Array, "T N D"]) -> Float[Array, "T C"]:
+        return self.out_proj(x.reshape(len(x), -1))
+
+    def __call__(
+        self, q: Float[Array, "T C"], k: Float[Array, "S C"], v: Float[Array, "S C"], key_valid: Bool[Array, " S"]
+    ) -> Float[Array, "T C"]:
+        return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
+
+    def tokens_to_image(
+        self, tokens: Float[Array, "T C"], image_with_position: Float[Array, "S C"], image: Float[Array, "S C"]
+    ) -> Float[Array, "T C"]:
+        """The same with an image as keys and values, which is never projected."""
+        attended = attention.tokens_attend_image(
+            self.q(tokens),
+            image_with_position,
+            image,
+            self._split(self.k_proj.kernel),
+            self._split(self.v_proj.kernel),
+            self._split(self.v_proj.bias[None])[0],
+        )
+        return self.out(attended)
+
+    def image_to_tokens(
+        self,
+        logits: Float[Array, "N T S"],
+        tokens: Float[Array, "T C"],
+        token_valid: Bool[Array, " T"],
+    ) -> Float[Array, "S C"]:
+        """Values from `tokens` for every image token, given its logits (`projected_logits` or `image_logits`)."""
+        out_kernel = self.out_proj.kernel.reshape(self.heads, -1, self.width)
+        return attention.image_attends_tokens(logits, self.v(tokens), out_kernel, self.out_proj.bias, token_valid)
+
+    def projected_logits(self, q: Float[Array, "S N D"], tokens: Float[Array, "T C"]) -> Float32[Array, "N T S"]:
+        """Logits of image tokens whose queries are at hand."""
+        k = self.k(tokens)
+        scaled = k * k.shape[-1] ** -0.5
+        return jnp.einsum("snd,tnd->nts", q, scaled, preferred_element_type=jnp.float32)
+
+    def image_logits(self, image: Float[Array, "S C"], tokens: Float[Array, "T C"]) -> Float32[Array, "N T S"]:
+        """Logits of image tokens by folding the query projection into the tokens' keys."""
+        k = self.k(tokens)
+        scaled = k * k.shape[-1] ** -0.5
+        folded = jnp.einsum("cnd,tnd->ntc", self._split(self.q_proj.kernel), scaled)
+        constant = jnp.einsum("nd,tnd->nt", self._split(self.q_proj.bias[None])[0], scaled)
+        return jnp.einsum("ntc,sc->nts", folded, image, preferred_element_type=jnp.float32) + constant[:, :, None]
+
+    def _split(self, x: Float[Array, "A N*D"]) -> Float[Array, "A N D"]:
+        return x.reshape(len(x), self.heads, -1)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    widths: tuple[int, ...]
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.layers = ModuleList(
+            lambda i: Dense(self.widths[i], self.widths[i + 1], self.dtype), tuple(range(len(self.widths) - 1))
+        )
+
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
+        last = len(self.widths) - 2
+        for i in range(last):
+            x = jax.nn.relu(self.layers[i](x))
+        return self.layers[last](x)
+
+
+class TokenMLP(nn.Module):
+    """The transformer's feed-forward layer (ReLU, unlike the ViT's), under the reference's names."""
+
+    width: int
+    hidden: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.lin1 = Dense(self.width, self.hidden, self.dtype)
+        self.lin2 = Dense(self.hidden, self.width, self.dtype)
+
+    def __call__(self, x: Float[Array, "T C"]) -> Float[Array, "T C"]:
+        return self.lin2(jax.nn.relu(self.lin1(x)))
+
+
+class TwoWayLayer(nn.Module):
+    """Tokens attend to themselves, then to the image, then the image attends to the tokens."""
+
+    width: int
+    config: DecoderConfig
+    dtype: jnp.dtype
+    is_first: bool
+
+    def setup(self) -> None:
+        width, heads, downsample = self.width, self.config.heads, self.config.downsample
+        self.self_attn = Attention(width, heads, 1, self.dtype)
+        self.cross_attn_token_to_image = Attention(width, heads, downsample, self.dtype)
+        self.cross_attn_image_to_token = Attention(width, heads, downsample, self.dtype)
+        self.mlp = TokenMLP(width, self.config.mlp_dim, self.dtype)
+        self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNorm(width, NORM_EPSILON) for _ in range(4))
+
+    def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
+        positioned = image + position
+        return ImageSide(
+            image,
+            position,
+            k=self.cross_attn_token_to_image.k(positioned),
+            v=self.cross_attn_token_to_image.v(image),
+            q=self.cross_attn_image_to_token.q(positioned),
+        )
+
+    def __call__(
+        self,
+        tokens: Float[Array, "T C"],
+        token_position: Float[Array, "T C"],
+        token_valid: Bool[Array, " T"],
+        image: Float[Array, "S C"],
+        side: ImageSide,
+    ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
+        if self.is_first:  # the reference adds neither positions nor the residual here
+            tokens = self.self_attn(tokens, tokens, tokens, token_valid)
+        else:
+            positioned = tokens + token_position
+            tokens = tokens + self.self_attn(positioned, positioned, tokens, token_valid)
+        tokens = self.norm1(tokens)
+
+        to_image = self.cross_attn_token_to_image
+        positioned = tokens + token_position
+        if self.is_first:
+            tokens = tokens + to_image.out(attention.masked_attention(to_image.q(positioned), side.k, side.v))
+        else:
+            image_with_position = image + side.position
+            tokens = tokens + to_image.tokens_to_image(positioned, image_with_position, image)
+        tokens = self.norm2(tokens)
+
+        tokens = self.norm3(tokens + self.mlp(tokens))
+
+        to_tokens = self.cross_attn_image_to_token
+        positioned = tokens + token_position
+        if self.is_first:
+            logits = to_tokens.projected_logits(side.q, positioned)
+        else:
+            logits = to_tokens.image_logits(image_with_position, positioned)
+        image = self.norm4(image + to_tokens.image_to_tokens(logits, tokens, token_valid))
+        return tokens, image
+
+
+class TwoWayTransformer(nn.Module):
+    """Two-way layers and a last look of the tokens at the image."""
+
+    width: int
+    config: DecoderConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        config = self.config
+        self.layers = ModuleList(
+            lambda i: TwoWayLayer(self.width, config, self.dtype, is_first=i == 0), tuple(range(config.depth))
+        )
+        self.final_attn_token_to_image = Attention(self.width, config.heads, config.downsample, self.dtype)
+        self.norm_final_attn = LayerNorm(self.width, NORM_EPSILON)
+
+    def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
+        return self.layers[0].image_side(image, position)
+
+    def __call__(
+        self, side: ImageSide, tokens: Float[Array, "T C"], token_valid: Bool[Array, " T"]
+    ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
+        token_position, image = tokens, side.image
+        for i in range(self.config.depth):
+            tokens, image = self.layers[i](tokens, token_position, token_valid, image, side)
+        attended = self.final_attn_token_to_image.tokens_to_image(
+            tokens + token_position, image + side.position, image
+        )
+        return self.norm_final_attn(tokens + attended), image
+
+
+class ConvTranspose2x2(nn.Module):
+    """A transposed convolution with stride 2 and a 2x2 kernel; the 2x2 outputs of a place are axes of their own."""
+
+    inputs: int
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B 2 2 features"]:
+        shape = (self.inputs, 2, 2, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:]) + bias
+
+
+class MaskDecoder(nn.Module):
+    """Masks and their predicted IoU for one prompt of one image."""
+
+    config: SamConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        width, decoder, tokens = self.config.width, self.config.mask_decoder, self.config.mask_tokens
+        self.iou_token = Embedding(1, width)
+        self.mask_tokens = Embedding(tokens, width)
+        self.transformer = TwoWayTransformer(width, decoder, self.dtype)
+        upscaling = {
+            0: lambda: ConvTranspose2x2(width, width // 4, self.dtype),
+            1: lambda: LayerNorm(width // 4, epsilon=1e-6),
+            3: lambda: ConvTranspose2x2(width // 4, width // 8, self.dtype),
+        }
+        self.output_upscaling = ModuleList(lambda i: upscaling[i](), tuple(upscaling))
+        self.output_hypernetworks_mlps = ModuleList(
+            lambda i: MLP((width, width, width, width // 8), self.dtype), tuple(range(tokens))
+        )
+        hidden = (decoder.iou_head_dim,) * (decoder.iou_head_depth - 1)
+        self.iou_prediction_head = MLP((width, *hidden, tokens), self.dtype)
+
+    def image_side(self, image: Float[Array, "H W C"], position: Float32[Array, "H W C"]) -> ImageSide:
+        """The part of the work that prompts share, from the image embedding with the dense prompt added."""
+        width = self.config.width
+        return self.transformer.image_side(image.reshape(-1, width), position.astype(self.dtype).reshape(-1, width))
+
+    def __call__(
+        self,
+        side: ImageSide,
+        prompt: Float32[Array, "T C"],
+        prompt_valid: Bool[Array, " T"],
+        multimask: bool,
+    ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
+        """Logits at four times the grid and IoU predictions of the masks asked for.
+
+        `multimask` gives the masks for an ambiguous prompt (tokens 1..), otherwise the one mask of token 0.
+        """
+        tokens = jnp.concatenate([self.iou_token(), self.mask_tokens(), prompt]).astype(self.dtype)
+        first = 1 + self.config.mask_tokens
+        token_valid = jnp.concatenate([jnp.ones(first, bool), prompt_valid])
+        tokens, image = self.transformer(side, tokens, token_valid)
+
+        wanted = range(1, self.config.mask_tokens) if multimask else range(1)
+        x = gelu(self.output_upscaling[1](self.output_upscaling[0](image)))  # S 2 2 C/4
+        x = gelu(self.output_upscaling[3](x))  # S 2 2 2 2 C/8
+        kernels = jnp.stack([self.output_hypernetworks_mlps[i](tokens[1 + i]) for i in wanted])  # M C/8
+        masks = jnp.einsum("mf,pf->mp", kernels, x.reshape(-1, x.shape[-1]), preferred_element_type=jnp.float32)
+        height, width = self.config.grid
+        masks = masks.reshape(len(wanted), height, width, 2, 2, 2, 2)  # M H W, then (y, x) of each of the two doublings
+        masks = masks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(wanted), *self.config.mask_size)
+
+        iou = self.iou_prediction_head(tokens[0]).astype(jnp.float32)
+        return masks, iou[wanted.start : wanted.stop]

@@ -1,0 +1,82 @@
+"""The prompt encoder: points, box corners and masks to tokens and a dense map (SAM paper, Appendix A)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int
+
+from samjax.config import SamConfig
+from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, gelu
+from samjax.ops import positions
+
+FOREGROUND, BACKGROUND, BOX_MIN, BOX_MAX = 1, 0, 2, 3
+NOT_A_POINT = -1  # the reference's padding point: has no position, is attended
+ABSENT = -2  # an unused slot: zero, masked out of every attention
+
+
+class FourierPositions(nn.Module):
+    """The random matrix of the Fourier features; a buffer in the reference, never trained."""
+
+    features: int
+
+    def setup(self) -> None:
+        self.matrix = self.param(
+            "positional_encoding_gaussian_matrix", nn.initializers.normal(1.0), (2, self.features // 2)
+        )
+
+    def __call__(self, unit: Float32[Array, "*B 2"]) -> Float32[Array, "*B C"]:
+        return positions.fourier_features(unit, jax.lax.stop_gradient(self.matrix))
+
+    def over(self, grid: tuple[int, int]) -> Float32[Array, "H W C"]:
+        return positions.grid_fourier_features(grid, jax.lax.stop_gradient(self.matrix))
+
+
+class PromptEncoder(nn.Module):
+    """Prompts of one mask to float32 tokens; a mask prompt to a dense map in the compute dtype."""
+
+    config: SamConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        width, channels = self.config.width, self.config.mask_channels
+        self.pe_layer = FourierPositions(width)
+        self.point_embeddings = ModuleList(lambda i: Embedding(1, width), (BACKGROUND, FOREGROUND, BOX_MIN, BOX_MAX))
+        self.not_a_point_embed = Embedding(1, width)
+        self.no_mask_embed = Embedding(1, width)
+        downscaling = {
+            0: lambda: Dense(1, channels // 4, self.dtype, patch=2),
+            1: lambda: LayerNorm(channels // 4, epsilon=1e-6),
+            3: lambda: Dense(channels // 4, channels, self.dtype, patch=2),
+            4: lambda: LayerNorm(channels, epsilon=1e-6),
+            6: lambda: Dense(channels, width, self.dtype, patch=1),
+        }
+        self.mask_downscaling = ModuleList(lambda i: downscaling[i](), tuple(downscaling))
+
+    def tokens(self, points: Float32[Array, "T 2"], labels: Int[Array, " T"]) -> Float32[Array, "T C"]:
+        """Tokens of points and box corners, (x, y) in pixels of the padded model input, by their labels."""
+        height, width = self.config.image_size
+        # Integer coordinates name pixels; their centres are at .5.
+        position = self.pe_layer((points + 0.5) / jnp.array([width, height], jnp.float32))
+        position = jnp.where((labels >= 0)[:, None], position, 0)
+        kinds = [self.point_embeddings[i]() for i in range(4)]
+        # Rows 0..3 are the four kinds of points; -1 and -2 count from the end.
+        table = jnp.concatenate([*kinds, jnp.zeros_like(kinds[0]), self.not_a_point_embed()])
+        return position + table[labels]
+
+    def dense(self, mask: Float[Array, "h w"]) -> Float[Array, "H W C"]:
+        """A mask prompt, logits at four times the grid."""
+        x = gelu(self.mask_downscaling[1](self.mask_downscaling[0](mask[:, :, None])))
+        x = gelu(self.mask_downscaling[4](self.mask_downscaling[3](x)))
+        return self.mask_downscaling[6](x)
+
+    def no_mask(self) -> Float[Array, " C"]:
+        """What stands in for `dense` at every place when there is no mask prompt."""
+        return self.no_mask_embed()[0].astype(self.dtype)
+
+    def grid_positions(self) -> Float32[Array, "H W C"]:
+        """Position code of every cell of the image embedding."""
+        return self.pe_layer.over(self.config.grid)
+
+    def __call__(self, points, labels, mask):
+        """Everything at once, so that `init` meets every parameter."""
+        return self.tokens(points, labels), self.dense(mask), self.no_mask(), self.grid_positions()

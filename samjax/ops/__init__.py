@@ -1,0 +1,1 @@
+"""Pure array functions: the mathematics of SAM, without parameters, modules or policy."""

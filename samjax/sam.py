@@ -1,0 +1,226 @@
+"""Segment Anything as two pure functions, `encode` and `decode`, and `Sam`: a configuration with its parameters."""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Key
+from numpy.typing import ArrayLike
+
+from samjax import transforms
+from samjax.config import VARIANTS, Execution, SamConfig
+from samjax.nn.image_encoder import ImageEncoder, resample_positions
+from samjax.nn.mask_decoder import MaskDecoder
+from samjax.nn.prompt_encoder import ABSENT, PromptEncoder
+from samjax.ops.batching import map_batch
+from samjax.types import Embedding, Prediction, Prompts
+
+Params = dict[str, Any]  # nested dicts under the reference's names: image_encoder/blocks/0/attn/qkv/kernel
+
+
+def encode(
+    config: SamConfig, params: Params, pixels: Float32[Array, "*B h w 3"], execution: Execution
+) -> Float[Array, "*B H W C"]:
+    """Image features of normalised, padded pixels (`transforms.to_pixels`)."""
+    encoder = ImageEncoder(config.image_encoder, config.width, execution)
+
+    def encode_one(pixels):
+        return encoder.apply({"params": params["image_encoder"]}, pixels)
+
+    if pixels.ndim == 3:
+        return encode_one(pixels)
+    return map_batch(encode_one, pixels, together=execution.images_per_step)
+
+
+def decode(
+    config: SamConfig,
+    params: Params,
+    embedding: Embedding,
+    prompts: Prompts,
+    execution: Execution,
+    *,
+    multimask: bool,
+) -> Prediction:
+    """Masks for N prompts of an image, or of each image of a batch.
+
+    Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
+    every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one.
+    """
+    if embedding.features.ndim == 4:
+        one = functools.partial(decode, config, params, execution=execution, multimask=multimask)
+        return map_batch(one, embedding, prompts, together=execution.images_per_step)
+
+    prompt_encoder = PromptEncoder(config, execution.dtype)
+    decoder = MaskDecoder(config, execution.dtype)
+
+    def encoded(method, *args):
+        return prompt_encoder.apply({"params": params["prompt_encoder"]}, *args, method=method)
+
+    def decoded(*args, method="__call__"):
+        return decoder.apply({"params": params["mask_decoder"]}, *args, method=method)
+
+    image = embedding.features.astype(execution.dtype)
+    no_mask = encoded("no_mask")
+    position = encoded("grid_positions")
+    # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
+    shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
+
+    def decode_one(prompt: Prompts) -> Prediction:
+        points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
+        tokens = encoded("tokens", points, prompt.labels)
+        if shared is None:
+            dense = jnp.where(prompt.has_mask, encoded("dense", prompt.masks), no_mask)
+            side = decoded(image + dense, position, method="image_side")
+        else:
+            side = shared
+        logits, iou = decoded(side, tokens, prompt.labels != ABSENT, multimask)
+        return Prediction(logits, iou, prompt.valid)
+
+    return map_batch(decode_one, prompts, together=execution.prompts_per_step)
+
+
+jitted_encode = jax.jit(encode, static_argnames=("config", "execution"))
+jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multimask"))
+
+
+def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
+    """Freshly initialised float32 parameters."""
+    execution = Execution()
+    keys = jax.random.split(key, 3)
+    prompt_encoder = PromptEncoder(config, execution.dtype)
+    decoder = MaskDecoder(config, execution.dtype)
+    pixels = jnp.zeros((*config.image_size, 3))
+    prompt = jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), jnp.zeros(config.mask_size)
+    grid = jnp.zeros((*config.grid, config.width))
+
+    def run_decoder(module, grid, tokens):
+        return module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), True), [
+            mlp(tokens) for mlp in map(module.output_hypernetworks_mlps.__getitem__, range(config.mask_tokens))
+        ]
+
+    initialised = {
+        "image_encoder": ImageEncoder(config.image_encoder, config.width, execution).init(keys[0], pixels),
+        "prompt_encoder": prompt_encoder.init(keys[1], *prompt),
+        "mask_decoder": decoder.init(keys[2], grid, jnp.zeros((1, config.width)), method=run_decoder),
+    }
+    return {name: variables["params"] for name, variables in initialised.items()}
+
+
+@functools.cache
+def abstract_params(config: SamConfig) -> Params:
+    """Names and shapes of the parameters, without computing any."""
+    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Sam:
+    """A configuration and its parameters. A pytree whose leaves are the parameters."""
+
+    config: SamConfig
+    params: Params
+    execution: Execution = dataclasses.field(default_factory=Execution.for_backend)
+
+    def tree_flatten(self):
+        return (self.params,), (self.config, self.execution)
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        return cls(static[0], children[0], static[1])
+
+    @classmethod
+    def init(cls, variant: str | SamConfig, key: Key[Array, ""] | None = None) -> "Sam":
+        """A model with random parameters; `variant` names a row of `samjax.config.VARIANTS` or is a configuration."""
+        if isinstance(variant, str) and variant not in VARIANTS:
+            raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
+        config = VARIANTS[variant] if isinstance(variant, str) else variant
+        return cls(config, init_params(config, jax.random.key(0) if key is None else key))
+
+    def with_image_size(self, image_size: tuple[int, int] | int) -> "Sam":
+        """The same network for another input size, (height, width) or the side of a square, multiples of the patch.
+
+        Position tables are resampled, everything else is shared with this model.
+        """
+        config = self.config.with_image_size(image_size)
+        encoder = resample_positions(self.params["image_encoder"], config.image_encoder)
+        return dataclasses.replace(self, config=config, params={**self.params, "image_encoder": encoder})
+
+    def with_dtype(self, compute_dtype: str) -> "Sam":
+        """The same parameters computing in "float32" or "bfloat16"."""
+        return dataclasses.replace(self, execution=dataclasses.replace(self.execution, compute_dtype=compute_dtype))
+
+    def encode(self, image: ArrayLike) -> Embedding:
+        """The embedding of one photo, in any form that `transforms.as_rgb` takes."""
+        rgb = transforms.as_rgb(image)
+        features = jitted_encode(self.config, self.params, transforms.to_pixels(rgb, self.config), self.execution)
+        return self._embedding(features, [rgb.shape[:2]])[0]
+
+    def encode_batch(self, images: Sequence[ArrayLike], sharding: jax.sharding.Sharding | None = None) -> Embedding:
+        """Embeddings of B photos of any sizes, with a leading axis B.
+
+        `sharding` places the batch of pixels on a mesh; the features come out where JAX's propagation puts them.
+        Compiles once per number of images.
+        """
+        rgbs = [transforms.as_rgb(image) for image in images]
+        pixels = np.stack([transforms.to_pixels(rgb, self.config) for rgb in rgbs])
+        execution = self.execution
+        if sharding is not None:
+            pixels = jax.device_put(pixels, sharding)
+            execution = dataclasses.replace(execution, images_per_step=None)  # a loop over a sharded axis would gather it
+        features = jitted_encode(self.config, self.params, pixels, execution)
+        return self._embedding(features, [rgb.shape[:2] for rgb in rgbs])
+
+    def _embedding(self, features: Float[Array, "*B H W C"], sizes: list[transforms.Size]) -> Embedding:
+        fitted = [transforms.input_size(size, self.config.image_size) for size in sizes]
+        features = features if features.ndim == 4 else features[None]
+        return Embedding(features, jnp.asarray(sizes, jnp.int32), jnp.asarray(fitted, jnp.int32))
+
+    def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
+        """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.
+
+        Warns about points outside the image, which the reference takes too.
+        """
+        _check_prompts(self.config, embedding.original_size, prompts)
+        return jitted_decode(
+            self.config, self.params, embedding, prompts, self.execution, multimask=multimask
+        ).trimmed()
+
+    def predict_batch(self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
+        """Masks for the prompts of B images (`Prompts.batch`); `prediction[b]` is image b's without padding rows."""
+        if embeddings.features.shape[0] != prompts.valid.shape[0]:
+            raise ValueError(
+                f"{embeddings.features.shape[0]} embeddings came with prompts of {prompts.valid.shape[0]} images"
+            )
+        _check_prompts(self.config, embeddings.original_size, prompts)
+        return jitted_decode(self.config, self.params, embeddings, prompts, self.execution, multimask=multimask)
+
+    def masks(
+        self, prediction: Prediction, embedding: Embedding, *, threshold: float | None = 0.0
+    ) -> Bool[np.ndarray, "N M H W"] | Float32[np.ndarray, "N M H W"]:
+        """One image's predictions at the photo's own size: booleans above `threshold`, or logits where it is None."""
+        original = tuple(np.asarray(embedding.original_size).tolist())
+        return transforms.upscale_masks(prediction.logits, original, self.config, threshold=threshold)
+
+
+def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> None:
+    """What can be said about prompts only beside a model and an image."""
+    if prompts.masks is not None and prompts.masks.shape[-2:] != config.mask_size:
+        raise ValueError(
+            f"mask prompts must be logits of size {config.mask_size}, got {prompts.masks.shape[-2:]}; "
+            "samjax.mask_prompt makes them from a binary mask of the photo's size"
+        )
+    height, width = np.moveaxis(np.asarray(original_size), -1, 0)[..., None, None]
+    x, y = np.moveaxis(np.asarray(prompts.points), -1, 0)
+    outside = (np.asarray(prompts.labels) >= 0) & ((x < 0) | (y < 0) | (x > width) | (y > height))
+    if outside.any():
+        x, y = float(x[outside][0]), float(y[outside][0])
+        warnings.warn(
+            f"{int(outside.sum())} point(s) or box corner(s) lie outside the image, e.g. ({x:g}, {y:g}); "
+            "coordinates are (x, y) in pixels of the original image",
+            stacklevel=3,
+        )

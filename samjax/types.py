@@ -1,0 +1,221 @@
+"""What travels through SAM: prompts in, an embedding between, a prediction out. Immutable pytrees.
+
+Every type may carry one leading batch axis "*B" of images; coordinates are (x, y) in pixels of the ORIGINAL image,
+integers naming pixels (their centres are at .5), and become model-input coordinates inside `samjax.sam.decode` only.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32
+from numpy.typing import ArrayLike
+
+from samjax.nn.prompt_encoder import ABSENT, BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
+
+T = TypeVar("T")
+
+TOKEN_BUCKETS = (3, 6, 10, 18, 34, 66)  # 2^k points beside a box (2 tokens) or the padding point; then steps of 64
+PROMPT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # then steps of 64
+
+
+def pytree(cls: type[T]) -> type[T]:
+    """A frozen dataclass as a pytree of all its fields.
+
+    Unflattening does not run `__init__`: JAX rebuilds trees with leaves that are no arrays (shardings, axes, shapes),
+    which annotated fields would refuse.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    names = tuple(field.name for field in dataclasses.fields(cls))
+
+    def flatten(tree):
+        return tuple((jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in names), None
+
+    def unflatten(_, leaves):
+        tree = object.__new__(cls)
+        for name, leaf in zip(names, leaves, strict=True):
+            object.__setattr__(tree, name, leaf)
+        return tree
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
+
+
+@pytree
+class Embedding:
+    """What the image encoder makes of a photo, and the photo's frames."""
+
+    features: Float[Array, "*B H W C"]  # channels last, in the compute dtype
+    original_size: Int32[Array, "*B 2"]  # (height, width) of the photo, pixels
+    input_size: Int32[Array, "*B 2"]  # (height, width) of the resized photo inside the padded model input, pixels
+
+    def __getitem__(self, index: int) -> "Embedding":
+        """One image of a batch."""
+        return jax.tree.map(lambda x: x[index], self)
+
+
+@pytree
+class Prediction:
+    """Masks before upscaling, and the model's opinion of them."""
+
+    logits: Float32[Array, "*B N M h w"]  # at four times the grid, of the padded model input; mask where > 0
+    iou: Float32[Array, "*B N M"]  # predicted IoU of each mask with the object; may exceed 1
+    valid: Bool[Array, "*B N"]  # False for rows that only pad the bucket
+
+    def __getitem__(self, index: int) -> "Prediction":
+        """The prompts of one image of a batch, without the padding rows."""
+        return jax.tree.map(lambda x: x[index], self).trimmed()
+
+    def trimmed(self) -> "Prediction":
+        """One image's predictions without the padding rows."""
+        count = int(np.asarray(self.valid).sum())
+        return jax.tree.map(lambda x: x[:count], self)
+
+
+@pytree
+class Prompts:
+    """N prompts an image, each up to T points and box corners and possibly a mask; ragged sets are padded.
+
+    Build them on the host with `Prompts.of` (one image) or `Prompts.batch` (many): numpy arrays in few bucketed sizes,
+    which go to the device when they are used.
+    """
+
+    points: Float32[Array | np.ndarray, "*B N T 2"]  # (x, y), pixels of the original image
+    labels: Int32[Array | np.ndarray, "*B N T"]  # 1 foreground, 0 background, 2 and 3 box corners, -1 not a point, -2 absent
+    valid: Bool[Array | np.ndarray, "*B N"]  # False for rows that only pad the bucket
+    masks: Float32[Array | np.ndarray, "*B N h w"] | None = None  # logits at four times the grid
+    has_mask: Bool[Array | np.ndarray, "*B N"] | None = None  # which rows of `masks` count
+
+    @classmethod
+    def of(
+        cls,
+        points: Sequence[ArrayLike | None] | ArrayLike | None = None,
+        labels: Sequence[ArrayLike | None] | ArrayLike | None = None,
+        boxes: Sequence[ArrayLike | None] | ArrayLike | None = None,
+        masks: Sequence[ArrayLike | None] | ArrayLike | None = None,
+    ) -> "Prompts":
+        """N prompts of one image. Whatever is given has N entries, an entry may be None.
+
+        points: N sets of any number of (x, y), pixels of the original image. labels: as many for each set, 1 for
+        foreground, 0 for background; all foreground when left out. boxes: N times (x0, y0, x1, y1).
+        masks: N times logits of four times the grid's size, from an earlier prediction or from `samjax.mask_prompt`.
+
+        As in the reference, a prompt with points and no box gets one not-a-point token. Raises ValueError where
+        counts differ, a box is empty or inverted, or a number is not finite.
+        """
+        given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
+        counts = {name: len(value) for name, value in given.items() if value is not None}
+        if not counts:
+            raise ValueError("a prompt needs at least one of points, boxes and masks; none was given")
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"points, labels, boxes and masks must hold one entry per prompt each, got {counts}")
+        if points is None and labels is not None:
+            raise ValueError("labels were given without points; each label belongs to one point")
+        count = next(iter(counts.values()))
+        if count == 0:
+            raise ValueError("no prompt was given: points, boxes and masks are empty")
+        columns = [value if value is not None else [None] * count for value in given.values()]
+        rows = [_tokens(*row[:3], number) for number, row in enumerate(zip(*columns, strict=True))]
+
+        size = bucket(count, PROMPT_BUCKETS)
+        width = bucket(max(len(labels) for _, labels in rows), TOKEN_BUCKETS)
+        all_points = np.zeros((size, width, 2), np.float32)
+        all_labels = np.full((size, width), ABSENT, np.int32)
+        for number, (row_points, row_labels) in enumerate(rows):
+            all_points[number, : len(row_points)] = row_points
+            all_labels[number, : len(row_labels)] = row_labels
+        all_masks, has_mask = _stack_masks(masks, size) if masks is not None else (None, None)
+        return cls(all_points, all_labels, np.arange(size) < count, all_masks, has_mask)
+
+    @classmethod
+    def batch(cls, images: Sequence["Prompts"]) -> "Prompts":
+        """Prompts of many images as one batch, padded to the largest; the leading axis is the image."""
+        if not images:
+            raise ValueError("a batch needs the prompts of at least one image")
+        count = max(prompts.valid.shape[0] for prompts in images)
+        width = max(prompts.labels.shape[1] for prompts in images)
+        with_masks = [prompts for prompts in images if prompts.masks is not None]
+        if len({prompts.masks.shape[1:] for prompts in with_masks}) > 1:
+            raise ValueError("mask prompts of one batch must all have the size that the model's predictions have")
+
+        def padded(prompts: Prompts) -> Prompts:
+            rows, tokens = count - prompts.valid.shape[0], width - prompts.labels.shape[1]
+            masks = has_mask = None
+            if with_masks:
+                masks = np.zeros((count, *with_masks[0].masks.shape[1:]), np.float32)
+                has_mask = np.zeros(count, bool)
+                if prompts.masks is not None:
+                    masks[: len(prompts.masks)] = prompts.masks
+                    has_mask[: len(prompts.masks)] = prompts.has_mask
+            return Prompts(
+                np.pad(prompts.points, ((0, rows), (0, tokens), (0, 0))),
+                np.pad(prompts.labels, ((0, rows), (0, tokens)), constant_values=ABSENT),
+                np.pad(prompts.valid, (0, rows)),
+                masks,
+                has_mask,
+            )
+
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *map(padded, images))
+
+
+def bucket(size: int, sizes: tuple[int, ...]) -> int:
+    """The smallest of `sizes` that holds `size`; beyond the largest, steps of 64 from it."""
+    for known in sizes:
+        if size <= known:
+            return known
+    return sizes[-1] + -(-(size - sizes[-1]) // 64) * 64
+
+
+def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points and labels of one prompt: its points, then either its box corners or the reference's padding point."""
+    xy = np.zeros((0, 2), np.float32)
+    kinds = np.zeros(0, np.int32)
+    if points is not None and len(points):
+        xy = _finite(points, f"points of prompt {number}")
+        if xy.ndim != 2 or xy.shape[1] != 2:
+            raise ValueError(f"points of prompt {number} must have shape (count, 2) as (x, y), got {xy.shape}")
+        kinds = np.full(len(xy), FOREGROUND) if labels is None else np.asarray(labels)
+        if kinds.shape != (len(xy),):
+            raise ValueError(f"prompt {number} has {len(xy)} points and labels of shape {kinds.shape}; one label a point")
+        if not np.isin(kinds, (BACKGROUND, FOREGROUND, NOT_A_POINT)).all():
+            raise ValueError(
+                f"labels of prompt {number} must be 1 (foreground), 0 (background) or -1 (no point), got {kinds.tolist()}"
+            )
+        if box is None:
+            xy, kinds = np.vstack([xy, np.zeros((1, 2))]), np.append(kinds, NOT_A_POINT)
+    elif labels is not None and len(labels):
+        raise ValueError(f"prompt {number} has {len(labels)} labels and no points; one label a point")
+    if box is not None:
+        corners = _finite(box, f"box of prompt {number}")
+        if corners.shape != (4,):
+            raise ValueError(f"box of prompt {number} must be (x0, y0, x1, y1), got shape {corners.shape}")
+        if corners[2] <= corners[0] or corners[3] <= corners[1]:
+            raise ValueError(
+                f"box of prompt {number} must have x0 < x1 and y0 < y1, got {corners.tolist()}; "
+                "boxes are (x0, y0, x1, y1), not (x, y, width, height)"
+            )
+        xy, kinds = np.vstack([xy, corners.reshape(2, 2)]), np.append(kinds, (BOX_MIN, BOX_MAX))
+    return xy.astype(np.float32), kinds.astype(np.int32)
+
+
+def _stack_masks(masks: Sequence[Any], size: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = [None if mask is None else _finite(mask, f"mask of prompt {i}") for i, mask in enumerate(masks)]
+    arrays = [mask[0] if mask is not None and mask.ndim == 3 and len(mask) == 1 else mask for mask in arrays]
+    shapes = {mask.shape for mask in arrays if mask is not None}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(f"mask prompts must be 2-d logits of one size, got shapes {sorted(shapes)}")
+    stacked = np.zeros((size, *next(iter(shapes))), np.float32)
+    has_mask = np.zeros(size, bool)
+    for number, mask in enumerate(arrays):
+        if mask is not None:
+            stacked[number], has_mask[number] = mask, True
+    return stacked, has_mask
+
+
+def _finite(value: Any, name: str) -> np.ndarray:
+    array = np.asarray(value, np.float64).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite numbers, got NaN or infinity")
+    return array

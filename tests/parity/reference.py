@@ -1,0 +1,144 @@
+"""The PyTorch reference as an oracle: Meta's package, with random weights in which every parameter matters."""
+
+import sys
+import types
+from functools import partial
+
+import numpy as np
+
+from samjax.config import SamConfig
+
+
+def import_segment_anything() -> types.ModuleType:
+    """Meta's package, with the two torchvision modules that it imports stood in for by the functions it uses."""
+    if "torchvision" not in sys.modules:
+        from PIL import Image
+
+        modules = {
+            name: types.ModuleType(name)
+            for name in (
+                "torchvision",
+                "torchvision.ops",
+                "torchvision.ops.boxes",
+                "torchvision.transforms",
+                "torchvision.transforms.functional",
+            )
+        }
+        functional = modules["torchvision.transforms.functional"]
+        functional.to_pil_image = Image.fromarray
+        functional.resize = lambda picture, size: picture.resize(size[::-1], Image.Resampling.BILINEAR)
+        boxes = modules["torchvision.ops.boxes"]
+        boxes.box_area = lambda b: (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+        boxes.batched_nms = _batched_nms
+        sys.modules.update(modules)
+    import segment_anything
+
+    return segment_anything
+
+
+def _batched_nms(boxes, scores, categories, threshold):
+    """Greedy NMS within each category, as torchvision defines it."""
+    import torch
+
+    order = torch.argsort(scores, descending=True, stable=True).tolist()
+    kept: list[int] = []
+    for i in order:
+        low = torch.maximum(boxes[i, :2], boxes[kept, :2])
+        high = torch.minimum(boxes[i, 2:], boxes[kept, 2:])
+        intersection = (high - low).clamp(min=0).prod(1)
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        iou = intersection / (area[i] + area[kept] - intersection)
+        if not ((iou > threshold) & (categories[kept] == categories[i])).any():
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def build_reference(config: SamConfig, seed: int = 0):
+    """Meta's `Sam` in the shape of `config`, square images only, with random weights and NON-zero position tables.
+
+    Norm scales, biases and embeddings are random too, so that no parameter can be swapped or dropped unseen.
+    """
+    import torch
+
+    modeling = import_segment_anything().modeling
+    encoder, decoder = config.image_encoder, config.mask_decoder
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    sam = modeling.Sam(
+        image_encoder=modeling.ImageEncoderViT(
+            depth=encoder.depth,
+            embed_dim=encoder.width,
+            img_size=encoder.image_size[0],
+            mlp_ratio=encoder.mlp_ratio,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            num_heads=encoder.heads,
+            patch_size=encoder.patch_size,
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=encoder.global_blocks,
+            window_size=encoder.window_size,
+            out_chans=config.width,
+        ),
+        prompt_encoder=modeling.PromptEncoder(
+            embed_dim=config.width,
+            image_embedding_size=config.grid,
+            input_image_size=config.image_size,
+            mask_in_chans=config.mask_channels,
+        ),
+        mask_decoder=modeling.MaskDecoder(
+            num_multimask_outputs=decoder.multimask_outputs,
+            transformer=modeling.TwoWayTransformer(
+                depth=decoder.depth,
+                embedding_dim=config.width,
+                mlp_dim=decoder.mlp_dim,
+                num_heads=decoder.heads,
+            ),
+            transformer_dim=config.width,
+            iou_head_depth=decoder.iou_head_depth,
+            iou_head_hidden_dim=decoder.iou_head_dim,
+        ),
+        pixel_mean=[123.675, 116.28, 103.53],
+        pixel_std=[58.395, 57.12, 57.375],
+    )
+    with torch.no_grad():
+        for name, parameter in sam.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "rel_pos" in name or "pos_embed" in name:
+                parameter.copy_(0.2 * noise)
+            elif parameter.ndim == 1:
+                parameter.add_(0.1 * noise)
+    return sam.eval()
+
+
+def params_from_reference(model) -> dict:
+    """samjax parameters of a torch `Sam`, by rules written independently of `samjax.convert`."""
+    import torch
+
+    transposed = {name for name, module in model.named_modules() if isinstance(module, torch.nn.ConvTranspose2d)}
+    norms = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.LayerNorm) or type(module).__name__ == "LayerNorm2d"
+    }
+    tables = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)}
+    params: dict = {}
+    for name, tensor in model.state_dict().items():
+        *path, leaf = name.split(".")
+        module, value = ".".join(path), tensor.detach().numpy()
+        if leaf == "weight" and module in norms:
+            leaf = "scale"
+        elif leaf == "weight" and module in tables:
+            leaf = "embedding"
+        elif leaf == "weight":
+            leaf = "kernel"
+            if module in transposed:
+                value = value.transpose(0, 2, 3, 1)
+            elif value.ndim == 4:
+                value = value.transpose(2, 3, 1, 0)
+            else:
+                value = value.T
+        node = params
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = np.ascontiguousarray(value)
+    return params
