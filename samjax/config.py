@@ -5,7 +5,7 @@ shapes), `Execution` says HOW it is computed on a backend and changes the answer
 """
 
 import dataclasses
-from typing import Literal, Self
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +136,7 @@ class Execution:
         return jnp.dtype(self.compute_dtype)
 
     @classmethod
-    def for_backend(cls, backend: str | None = None, compute_dtype: str = "float32") -> Self:
+    def for_backend(cls, backend: str | None = None, compute_dtype: str = "float32") -> "Execution":
         """What was measured to be fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
         large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
         if (backend or jax.default_backend()) == "cpu":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +16,11 @@ from numpy.typing import ArrayLike
 from samjax import transforms
 from samjax.config import VARIANTS, Execution, SamConfig
 from samjax.nn.image_encoder import ImageEncoder, resample_positions
+from samjax.nn.initialise import initialise
 from samjax.nn.mask_decoder import MaskDecoder
 from samjax.nn.prompt_encoder import ABSENT, PromptEncoder
 from samjax.ops.batching import map_batch
-from samjax.types import Embedding, Prediction, Prompts
+from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Embedding, Prediction, Prompts, bucket
 
 Params = dict[str, Any]  # nested dicts under the reference's names: image_encoder/blocks/0/attn/qkv/kernel
 
@@ -70,7 +72,7 @@ def decode(
     # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
     shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
 
-    def decode_one(prompt: Prompts) -> Prediction:
+    def decode_one(prompt: Prompts) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
         tokens = encoded("tokens", points, prompt.labels)
         if shared is None:
@@ -78,43 +80,45 @@ def decode(
             side = decoded(image + dense, position, method="image_side")
         else:
             side = shared
-        logits, iou = decoded(side, tokens, prompt.labels != ABSENT, multimask)
-        return Prediction(logits, iou, prompt.valid)
+        return decoded(side, tokens, prompt.labels != ABSENT, multimask)
 
-    return map_batch(decode_one, prompts, together=execution.prompts_per_step)
+    logits, iou = map_batch(decode_one, prompts, together=execution.prompts_per_step)
+    return Prediction(logits, iou, jnp.asarray(prompts.valid))
 
 
 jitted_encode = jax.jit(encode, static_argnames=("config", "execution"))
 jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multimask"))
 
 
-def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
-    """Freshly initialised float32 parameters."""
-    execution = Execution()
-    keys = jax.random.split(key, 3)
-    prompt_encoder = PromptEncoder(config, execution.dtype)
-    decoder = MaskDecoder(config, execution.dtype)
-    pixels = jnp.zeros((*config.image_size, 3))
-    prompt = jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), jnp.zeros(config.mask_size)
-    grid = jnp.zeros((*config.grid, config.width))
-
-    def run_decoder(module, grid, tokens):
-        return module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), True), [
-            mlp(tokens) for mlp in map(module.output_hypernetworks_mlps.__getitem__, range(config.mask_tokens))
-        ]
-
-    initialised = {
-        "image_encoder": ImageEncoder(config.image_encoder, config.width, execution).init(keys[0], pixels),
-        "prompt_encoder": prompt_encoder.init(keys[1], *prompt),
-        "mask_decoder": decoder.init(keys[2], grid, jnp.zeros((1, config.width)), method=run_decoder),
-    }
-    return {name: variables["params"] for name, variables in initialised.items()}
-
-
 @functools.cache
 def abstract_params(config: SamConfig) -> Params:
     """Names and shapes of the parameters, without computing any."""
-    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    execution = Execution()
+    encoder = ImageEncoder(config.image_encoder, config.width, execution)
+    prompt_encoder = PromptEncoder(config, execution.dtype)
+    decoder = MaskDecoder(config, execution.dtype)
+
+    def run_decoder(module, grid, tokens):
+        single = module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), False)
+        return single, module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), True)
+
+    def declare():
+        key = jax.random.key(0)
+        pixels, mask = jnp.zeros((*config.image_size, 3)), jnp.zeros(config.mask_size)
+        grid, tokens = jnp.zeros((*config.grid, config.width)), jnp.zeros((1, config.width))
+        return {
+            "image_encoder": encoder.init(key, pixels)["params"],
+            "prompt_encoder": prompt_encoder.init(key, jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
+            "mask_decoder": decoder.init(key, grid, tokens, method=run_decoder)["params"],
+        }
+
+    return jax.eval_shape(declare)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
+    """Freshly initialised float32 parameters."""
+    return initialise(abstract_params(config), key)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -171,7 +175,9 @@ class Sam:
         execution = self.execution
         if sharding is not None:
             pixels = jax.device_put(pixels, sharding)
-            execution = dataclasses.replace(execution, images_per_step=None)  # a loop over a sharded axis would gather it
+            execution = dataclasses.replace(
+                execution, images_per_step=None
+            )  # a loop over a sharded axis would gather it
         features = jitted_encode(self.config, self.params, pixels, execution)
         return self._embedding(features, [rgb.shape[:2] for rgb in rgbs])
 
@@ -205,6 +211,52 @@ class Sam:
         """One image's predictions at the photo's own size: booleans above `threshold`, or logits where it is None."""
         original = tuple(np.asarray(embedding.original_size).tolist())
         return transforms.upscale_masks(prediction.logits, original, self.config, threshold=threshold)
+
+    def warmup(
+        self,
+        *,
+        points: Sequence[int] = (1,),
+        prompts: Sequence[int] = (1,),
+        multimask: Sequence[bool] = (True, False),
+    ) -> list["Timing"]:
+        """Compiles the encoder, and the decoder for the buckets that hold these numbers of points and of prompts.
+
+        Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
+        """
+        pixels = np.zeros((*self.config.image_size, 3), np.float32)
+        timings = [_time("encode", jitted_encode, self.config, self.params, pixels, self.execution)]
+        embedding = self._embedding(jitted_encode(self.config, self.params, pixels, self.execution), [(1, 1)])[0]
+        shapes = {
+            (bucket(count, PROMPT_BUCKETS), bucket(tokens + 1, TOKEN_BUCKETS)) for count in prompts for tokens in points
+        }
+        for count, tokens in sorted(shapes):
+            blank = Prompts(
+                np.zeros((count, tokens, 2), np.float32), np.zeros((count, tokens), np.int32), np.ones(count, bool)
+            )
+            for flag in multimask:
+                name = f"decode {count} prompt(s) of up to {tokens} tokens, {'three masks' if flag else 'one mask'}"
+                arguments = self.config, self.params, embedding, blank, self.execution
+                timings.append(_time(name, jitted_decode, *arguments, multimask=flag))
+        return timings
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """How long a program took to compile (or to be read from the compilation cache), and to run once compiled."""
+
+    program: str
+    compile_seconds: float
+    run_seconds: float
+
+
+def _time(name: str, program: Any, *args: Any, **kwargs: Any) -> Timing:
+    start = time.perf_counter()
+    program.lower(*args, **kwargs).compile()
+    compiled = time.perf_counter()
+    jax.block_until_ready(program(*args, **kwargs))  # the first run of a program also loads it
+    warm = time.perf_counter()
+    jax.block_until_ready(program(*args, **kwargs))
+    return Timing(name, compiled - start, time.perf_counter() - warm)
 
 
 def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> None:

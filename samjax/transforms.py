@@ -51,8 +51,11 @@ def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H 
     Shapes: (H, W), (H, W, 1), (H, W, 2) grey with alpha, (H, W, 3), (H, W, 4); alpha is dropped, grey repeated.
     Dtypes: uint8 as it is; bool as 0 and 255; other integers (16-bit photographs, microscopy) stretched so that the
     image's darkest value becomes 0 and its brightest 255; floats must lie in [0, 1] and are scaled by 255.
+    `image_format` is the order of the colours, "RGB" or "BGR".
     Raises ValueError for empty images, other shapes, NaN and floats outside [0, 1].
     """
+    if image_format not in ("RGB", "BGR"):
+        raise ValueError(f"image_format must be RGB or BGR, got {image_format!r}")
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[:, :, None]

@@ -83,7 +83,9 @@ class Prompts:
     """
 
     points: Float32[Array | np.ndarray, "*B N T 2"]  # (x, y), pixels of the original image
-    labels: Int32[Array | np.ndarray, "*B N T"]  # 1 foreground, 0 background, 2 and 3 box corners, -1 not a point, -2 absent
+    labels: Int32[
+        Array | np.ndarray, "*B N T"
+    ]  # 1 foreground, 0 background, 2 and 3 box corners, -1 not a point, -2 absent
     valid: Bool[Array | np.ndarray, "*B N"]  # False for rows that only pad the bucket
     masks: Float32[Array | np.ndarray, "*B N h w"] | None = None  # logits at four times the grid
     has_mask: Bool[Array | np.ndarray, "*B N"] | None = None  # which rows of `masks` count
@@ -178,10 +180,13 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
             raise ValueError(f"points of prompt {number} must have shape (count, 2) as (x, y), got {xy.shape}")
         kinds = np.full(len(xy), FOREGROUND) if labels is None else np.asarray(labels)
         if kinds.shape != (len(xy),):
-            raise ValueError(f"prompt {number} has {len(xy)} points and labels of shape {kinds.shape}; one label a point")
+            raise ValueError(
+                f"prompt {number} has {len(xy)} points and labels of shape {kinds.shape}; one label a point"
+            )
         if not np.isin(kinds, (BACKGROUND, FOREGROUND, NOT_A_POINT)).all():
             raise ValueError(
-                f"labels of prompt {number} must be 1 (foreground), 0 (background) or -1 (no point), got {kinds.tolist()}"
+                f"labels of prompt {number} must be 1 (foreground), 0 (background) or -1 (no point), "
+                f"got {kinds.tolist()}"
             )
         if box is None:
             xy, kinds = np.vstack([xy, np.zeros((1, 2))]), np.append(kinds, NOT_A_POINT)

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from samjax.config import Execution, ImageEncoderConfig
-from samjax.nn.layers import Dense, LayerNorm, ModuleList, gelu
+from samjax.nn.layers import Dense, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import attention, resize, windows
 from samjax.ops.batching import map_batch
 
@@ -23,7 +23,7 @@ class Attention(nn.Module):
         width, size = self.config.width, self.config.window_size
         table_sizes = self.config.grid if self.is_global else (size, size)
         self.rel_pos_h, self.rel_pos_w = (
-            self.param(name, nn.initializers.zeros, (2 * side - 1, self.config.head_dim))
+            self.param(name, declared, (2 * side - 1, self.config.head_dim))
             for name, side in zip(("rel_pos_h", "rel_pos_w"), table_sizes, strict=True)
         )
         self.qkv = Dense(width, 3 * width, self.execution.dtype)
@@ -47,7 +47,7 @@ class Attention(nn.Module):
             y = windows.merge(attended, x.shape[:2])
         return self.proj(y)
 
-    def _heads(self, qkv: Float[Array, "H W 3*C"]) -> Float[Array, "3 N H W D"]:
+    def _heads(self, qkv: Float[Array, "H W QKV"]) -> Float[Array, "3 N H W D"]:
         height, width = qkv.shape[:2]
         return qkv.reshape(height, width, 3, self.config.heads, -1).transpose(2, 3, 0, 1, 4)
 
@@ -106,7 +106,7 @@ class Conv3x3(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W features"]:
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        kernel = self.param("kernel", declared, shape).astype(self.dtype)
         layout = lax.conv_dimension_numbers((1, *x.shape), shape, ("NHWC", "HWIO", "NHWC"))
         return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=layout)[0]
 
@@ -134,7 +134,7 @@ class ImageEncoder(nn.Module):
     def setup(self) -> None:
         config, dtype = self.config, self.execution.dtype
         self.patch_embed = PatchEmbed(config, dtype)
-        self.pos_embed = self.param("pos_embed", nn.initializers.zeros, (1, *config.grid, config.width))
+        self.pos_embed = self.param("pos_embed", declared, (1, *config.grid, config.width))
         self.blocks = ModuleList(
             lambda i: Block(config, self.execution, i in config.global_blocks), tuple(range(config.depth))
         )

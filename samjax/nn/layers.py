@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Modules declare shapes; what parameters start from is in `samjax.nn.initialise`.
+declared = nn.initializers.zeros
+
 
 class Dense(nn.Module):
     """A linear layer whose kernel and bias its owner may also use apart, to fold them into something smaller.
@@ -23,8 +26,8 @@ class Dense(nn.Module):
     def setup(self) -> None:
         window = (self.patch, self.patch) if self.patch else ()
         shape = (*window, self.inputs, self.features)
-        self.stored_kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        self.stored_bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        self.stored_kernel = self.param("kernel", declared, shape)
+        self.stored_bias = self.param("bias", declared, (self.features,)) if self.use_bias else None
 
     @property
     def kernel(self) -> Float[Array, "inputs features"]:
@@ -54,8 +57,8 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-        scale = self.param("scale", nn.initializers.ones, (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        scale = self.param("scale", declared, (self.features,))
+        bias = self.param("bias", declared, (self.features,))
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
@@ -70,7 +73,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "rows features"]:
-        return self.param("embedding", nn.initializers.normal(1.0), (self.rows, self.features))
+        return self.param("embedding", declared, (self.rows, self.features))
 
 
 class ModuleList(nn.Module):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from samjax.config import DecoderConfig, SamConfig
-from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, gelu
+from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import attention
 
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
@@ -95,10 +95,11 @@ class Attention(nn.Module):
         k = self.k(tokens)
         scaled = k * k.shape[-1] ** -0.5
         folded = jnp.einsum("cnd,tnd->ntc", self._split(self.q_proj.kernel), scaled)
-        constant = jnp.einsum("nd,tnd->nt", self._split(self.q_proj.bias[None])[0], scaled)
+        bias = self._split(self.q_proj.bias[None])[0]
+        constant = jnp.einsum("nd,tnd->nt", bias, scaled, preferred_element_type=jnp.float32)
         return jnp.einsum("ntc,sc->nts", folded, image, preferred_element_type=jnp.float32) + constant[:, :, None]
 
-    def _split(self, x: Float[Array, "A N*D"]) -> Float[Array, "A N D"]:
+    def _split(self, x: Float[Array, "A ND"]) -> Float[Array, "A N D"]:
         return x.reshape(len(x), self.heads, -1)
 
 
@@ -221,9 +222,7 @@ class TwoWayTransformer(nn.Module):
         token_position, image = tokens, side.image
         for i in range(self.config.depth):
             tokens, image = self.layers[i](tokens, token_position, token_valid, image, side)
-        attended = self.final_attn_token_to_image.tokens_to_image(
-            tokens + token_position, image + side.position, image
-        )
+        attended = self.final_attn_token_to_image.tokens_to_image(tokens + token_position, image + side.position, image)
         return self.norm_final_attn(tokens + attended), image
 
 
@@ -237,8 +236,8 @@ class ConvTranspose2x2(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B 2 2 features"]:
         shape = (self.inputs, 2, 2, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = self.param("kernel", declared, shape).astype(self.dtype)
+        bias = self.param("bias", declared, (self.features,)).astype(self.dtype)
         return (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:]) + bias
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
 from samjax.config import SamConfig
-from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, gelu
+from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import positions
 
 FOREGROUND, BACKGROUND, BOX_MIN, BOX_MAX = 1, 0, 2, 3
@@ -20,9 +20,7 @@ class FourierPositions(nn.Module):
     features: int
 
     def setup(self) -> None:
-        self.matrix = self.param(
-            "positional_encoding_gaussian_matrix", nn.initializers.normal(1.0), (2, self.features // 2)
-        )
+        self.matrix = self.param("positional_encoding_gaussian_matrix", declared, (2, self.features // 2))
 
     def __call__(self, unit: Float32[Array, "*B 2"]) -> Float32[Array, "*B C"]:
         return positions.fourier_features(unit, jax.lax.stop_gradient(self.matrix))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -25,7 +25,7 @@ def relative_positions(table: Float[Array, "L D"], size: int) -> Float[Array, "s
 
 def _softmax(
     logits: Float[Array, "*B T S"], axis: int, dtype: jnp.dtype
-) -> tuple[Float[Array, "*B T S"], Float[Array, "*B T S"]]:
+) -> tuple[Float[Array, "*B T S"], Float32[Array, "*B _ _"]]:
     """Softmax as (unnormalised weights in `dtype`, their float32 sums along `axis`)."""
     weights = jnp.exp(logits - lax.stop_gradient(logits.max(axis, keepdims=True)))
     return weights.astype(dtype), weights.sum(axis, keepdims=True)

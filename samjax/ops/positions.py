@@ -2,12 +2,10 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float32
 
 
-def fourier_features(
-    unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F"]
-) -> Float32[Array, "*B 2*F"]:
+def fourier_features(unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F"]) -> Float32[Array, "*B 2*F"]:
     """(sin, cos) of 2π(2u - 1)·G for (x, y) coordinates u in [0, 1]."""
     phase = _phase(unit, gaussian)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], -1)

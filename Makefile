@@ -1,0 +1,46 @@
+# `make demo` and `make test` set up their own virtual environment in .venv; PYTHON chooses the interpreter for it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test parity heavy lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/samjax demo --out demo
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "not parity and not heavy"
+
+# Against Meta's PyTorch code and transformers. PyTorch comes first, and for the CPU; segment-anything-py would ask for
+# torchvision, of which the tests replace the few functions that it uses.
+parity: $(VENV)/installed-parity
+	$(BIN)/python -m pytest -m "parity and not heavy"
+
+heavy: $(VENV)/installed-parity
+	$(BIN)/python -m pytest -m heavy
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/installed-parity: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-deps segment-anything-py==1.0.1
+	$(BIN)/python -m pip install --quiet "transformers>=5,<6"
+	touch $@
+
+$(VENV)/installed-lint: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[lint]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,147 @@
+"""Conversion of SAM checkpoints between Meta's, Hugging Face's and the native format; PyTorch is never needed.
+
+Parameters stay in their files until they are written, one at a time, so a conversion needs little more memory than the
+largest of them. A round trip is bit-exact: dtypes are kept and layouts only permuted.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from samjax import checkpoint
+from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, Params, lazy, replacing
+from samjax.config import SamConfig
+
+from .huggingface import write_configs
+from .mapping import rename
+from .matching import Matched, expected_entries, match
+from .provenance import provenance_of
+from .safetensors_file import write_safetensors
+from .state_dict import open_state_dict
+from .torch_file import write_torch
+
+__all__ = ["convert", "describe", "read", "write"]
+
+Target = Literal["native", "meta", "huggingface"]
+PathLike = str | os.PathLike[str]
+
+
+def read(path: PathLike, *, place: Callable[[str, np.ndarray], Any] | None = None) -> tuple[SamConfig, Params]:
+    """Reads a checkpoint of any format.
+
+    Args:
+        path: a native folder, a Hugging Face folder or file, `.pth`, `.pt`, `.bin` or `.safetensors`.
+        place: called with (name, array) for each parameter as it is read; what it returns takes the array's place.
+
+    Returns:
+        The configuration, and the parameters as nested dicts of numpy arrays (or of what `place` gives), in the dtypes
+        of the file.
+
+    Raises:
+        CheckpointError: the file is damaged, or is not exactly a SAM; nothing in it is executed.
+    """
+    matched = _open(Path(path))
+    leaves = {}
+    for name, leaf in matched.params.items():
+        array = leaf.read()
+        leaves[name] = place(name, array) if place else array
+    return matched.config, unflatten_dict(leaves, sep="/")
+
+
+def write(
+    path: PathLike,
+    config: SamConfig,
+    params: Params,
+    *,
+    to: Target | None = None,
+    provenance: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes parameters in another program's format, or natively.
+
+    Args:
+        path: the file or folder to make.
+        config: the configuration that `params` belongs to.
+        params: nested dict of arrays (numpy, JAX or `LazyArray`).
+        to: "meta" (`.safetensors` or else PyTorch's zip file, under Meta's names), "huggingface" (a folder) or "native"
+            (a folder); None follows the ending of `path`: a file's is Meta's, no ending is native.
+        provenance: kept in a native checkpoint; other formats have no place for it.
+        overwrite: replace what stands at `path`.
+
+    Raises:
+        CheckpointError: `path` exists, or the parameters do not fit `config`; nothing is written.
+    """
+    path = Path(path)
+    to = to or _target(path)
+    leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
+    checkpoint.check_names(config, {name: leaf.shape for name, leaf in leaves.items()})
+    if to == "native":
+        checkpoint.save(path, config, params, provenance, overwrite=overwrite)
+        return
+    named = rename(leaves, expected_entries(config), target=to)
+    with replacing(path, overwrite=overwrite) as temporary:
+        if to == "huggingface":
+            temporary.mkdir()
+            write_configs(temporary, config, _common_dtype(named))
+            write_safetensors(temporary / "model.safetensors", named, {"format": "pt"})
+        elif path.suffix == ".safetensors":
+            write_safetensors(temporary, named, {"format": "pt"})
+        else:
+            write_torch(temporary, named)
+
+
+def convert(
+    source: PathLike, destination: PathLike, to: Target | None = None, *, overwrite: bool = False
+) -> Description:
+    """Converts a checkpoint of any format to another; see `read` and `write`. Returns what was written."""
+    matched = _open(Path(source))
+    params = unflatten_dict(matched.params, sep="/")
+    provenance = provenance_of(Path(source), matched)
+    write(destination, matched.config, params, to=to, provenance=provenance, overwrite=overwrite)
+    return describe(destination)
+
+
+def describe(path: PathLike) -> Description:
+    """What a checkpoint of any format holds; the checksum of the same parameters is the same in every format."""
+    path = Path(path)
+    if checkpoint.is_native(path):
+        return checkpoint.describe(path)
+    matched = _open(path)
+    checksum = Checksum()
+    for name, leaf in matched.params.items():
+        checksum.add(name, leaf.read())
+    leaves = matched.params.values()
+    return Description(
+        format=matched.convention,
+        config=matched.config,
+        parameters=sum(leaf.size for leaf in leaves),
+        dtypes=tuple(sorted({leaf.dtype.name for leaf in leaves})),
+        provenance=provenance_of(path, matched),
+        checksum=checksum.hexdigest(),
+    )
+
+
+def _open(path: Path) -> Matched:
+    if checkpoint.is_native(path):
+        config, params = checkpoint.open_native(path)
+        return Matched(config, params, "native")
+    return match(open_state_dict(path), path)
+
+
+def _target(path: Path) -> Target:
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        return "meta"
+    if path.suffix:
+        raise CheckpointError(
+            f"{path}: no format has the ending {path.suffix!r}; say which one (native, meta, huggingface)"
+        )
+    return "native"
+
+
+def _common_dtype(tensors: dict[str, LazyArray]) -> str:
+    """Hugging Face declares one dtype; where a file mixes several, the widest loses nothing."""
+    return max((leaf.dtype for leaf in tensors.values()), key=lambda dtype: dtype.itemsize).name

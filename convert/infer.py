@@ -1,0 +1,131 @@
+"""Infers the configuration from the shapes of the parameters, under Meta's names."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from samjax.config import VARIANTS, DecoderConfig, ImageEncoderConfig, SamConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+MAX_DEPTH = 256  # of anything; a hostile file may number its layers up to any count
+MAX_SIDE = 1 << 16  # pixels, channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What shapes cannot tell and Hugging Face's config.json does."""
+
+    decoder_heads: int = 8
+    window_size: int | None = None
+    global_blocks: tuple[int, ...] | None = None
+
+
+def candidates(shapes: Shapes, declared: Declared = Declared()) -> list[SamConfig]:
+    """The configurations that the shapes may belong to, the likeliest first.
+
+    The first follows the shapes wherever they lead; the last is the variant of the table that is nearest in width and
+    depth, so that one damaged shape is reported as one difference. They are the same for a sound checkpoint.
+    """
+    nearest = _nearest_variant(shapes)
+    try:
+        inferred = _from_shapes(shapes, declared)
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):
+        return [nearest]
+    return [inferred] if inferred == nearest else [inferred, nearest]
+
+
+def _from_shapes(shapes: Shapes, declared: Declared) -> SamConfig:
+    _, rows, columns, width = shapes["image_encoder.pos_embed"]
+    patch_size = shapes["image_encoder.patch_embed.proj.weight"][-1]
+    depth = _count(shapes, r"image_encoder\.blocks\.(\d+)\.")
+    tables = [
+        (
+            *shapes[f"image_encoder.blocks.{block}.attn.rel_pos_h"],
+            *shapes[f"image_encoder.blocks.{block}.attn.rel_pos_w"],
+        )
+        for block in range(depth)
+    ]
+    head_dim = tables[0][1]
+    window_size, global_blocks = _attention(tables, (rows, columns), width, declared)
+    encoder = ImageEncoderConfig(
+        width=_bounded(width),
+        depth=depth,
+        heads=width // head_dim,
+        global_blocks=global_blocks,
+        image_size=(_bounded(rows * patch_size), _bounded(columns * patch_size)),
+        patch_size=patch_size,
+        window_size=window_size,
+        mlp_ratio=shapes["image_encoder.blocks.0.mlp.lin1.weight"][0] // width,
+    )
+    decoder_width = _bounded(shapes["mask_decoder.iou_token.weight"][1])
+    layer = "mask_decoder.transformer.layers.0"
+    decoder = DecoderConfig(
+        depth=_count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+        heads=declared.decoder_heads,
+        mlp_dim=_bounded(shapes[f"{layer}.mlp.lin1.weight"][0]),
+        downsample=decoder_width // shapes[f"{layer}.cross_attn_token_to_image.q_proj.weight"][0],
+        multimask_outputs=_bounded(shapes["mask_decoder.mask_tokens.weight"][0], MAX_DEPTH) - 1,
+        iou_head_dim=_bounded(shapes["mask_decoder.iou_prediction_head.layers.0.weight"][0]),
+        iou_head_depth=_count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
+    )
+    return SamConfig(
+        image_encoder=encoder,
+        mask_decoder=decoder,
+        width=decoder_width,
+        mask_channels=_bounded(shapes["prompt_encoder.mask_downscaling.3.weight"][0]),
+    )
+
+
+def _attention(
+    tables: list[tuple[int, ...]], grid: tuple[int, int], width: int, declared: Declared
+) -> tuple[int, tuple[int, ...]]:
+    """Window size and global blocks, from the lengths of the relative position tables: 2 side - 1."""
+    sides = [((height + 1) // 2, (width + 1) // 2) for height, _, width, _ in tables]
+    windows = set(sides) - {grid}
+    if windows:
+        ((height, width),) = windows
+        if height != width:
+            raise ValueError("windows are square")
+        return height, tuple(block for block, side in enumerate(sides) if side == grid)
+    # Every table is as long as the grid: windows, if any, are the whole grid and change nothing at this image size.
+    known = [(declared.window_size, declared.global_blocks)] + [
+        (row.image_encoder.window_size, row.image_encoder.global_blocks)
+        for row in VARIANTS.values()
+        if (row.image_encoder.width, row.image_encoder.depth) == (width, len(tables))
+    ]
+    for window_size, global_blocks in known:
+        if window_size is not None and global_blocks is not None and (window_size, window_size) == grid:
+            return window_size, global_blocks
+    return ImageEncoderConfig.window_size, tuple(range(len(tables)))
+
+
+def _nearest_variant(shapes: Shapes) -> SamConfig:
+    position = shapes.get("image_encoder.pos_embed", ())
+    patch = shapes.get("image_encoder.patch_embed.proj.weight", ())
+    width = next((shape[-1] for shape in (position, patch[:1]) if shape), VARIANTS["vit_b"].image_encoder.width)
+    depth = len(_numbers(shapes, r"image_encoder\.blocks\.(\d+)\."))
+
+    def distance(config: SamConfig) -> tuple[int, int]:
+        return abs(config.image_encoder.width - width), abs(config.image_encoder.depth - depth)
+
+    nearest = min(VARIANTS.values(), key=distance)
+    patch_size = patch[-1] if len(patch) == 4 and 0 < patch[-1] < MAX_SIDE else nearest.image_encoder.patch_size
+    if len(position) != 4 or not 0 < max(position[1:3]) * patch_size < MAX_SIDE:
+        return nearest
+    return nearest.with_image_size((position[1] * patch_size, position[2] * patch_size), patch_size)
+
+
+def _numbers(shapes: Shapes, pattern: str) -> set[int]:
+    matches = (re.match(pattern, name) for name in shapes)
+    return {int(match.group(1)[:9]) for match in matches if match}
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    return _bounded(len(_numbers(shapes, pattern)), MAX_DEPTH)
+
+
+def _bounded(value: int, limit: int = MAX_SIDE) -> int:
+    if not 0 < value <= limit:
+        raise ValueError(f"{value} is out of bounds")
+    return value

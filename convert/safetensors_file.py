@@ -1,0 +1,65 @@
+"""`.safetensors`, read through the safetensors library and written one tensor at a time."""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from samjax.checkpoint import CheckpointError, LazyArray
+
+from .torch_file import dtype_named
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64", "I64": "int64", "I32": "int32"}
+
+
+def read_safetensors(path: Path) -> dict[str, LazyArray]:
+    """The tensors of a file, whose header the library checks against the file's length; no tensor is read yet."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors = {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (the handle is no dictionary)
+                view = file.get_slice(name)
+                if view.get_dtype() not in _DTYPES:
+                    raise CheckpointError(f"{path}: {name} is of type {view.get_dtype()}, which is not supported")
+                tensors[name] = LazyArray(
+                    tuple(view.get_shape()),
+                    dtype_named(_DTYPES[view.get_dtype()]),
+                    functools.partial(_read, path, name),
+                )
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch it again") from None
+    return tensors
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    from safetensors import safe_open
+
+    # Opened anew for each tensor: the pages of the library's memory map would otherwise stay resident.
+    with safe_open(path, framework="numpy") as file:
+        return file.get_tensor(name)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, LazyArray], metadata: Mapping[str, str]) -> None:
+    """Writes the file that the library would, holding one tensor in memory where it holds all."""
+    codes = {name: code for code, name in _DTYPES.items()}
+    # The library's order: wide types first, so that every tensor is aligned; then by name.
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        header[name] = {
+            "dtype": codes[tensors[name].dtype.name],
+            "shape": tensors[name].shape,
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(np.ascontiguousarray(tensors[name].read()).reshape(-1).view(np.uint8).data)

@@ -1,0 +1,234 @@
+"""The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+from tyro.conf import Positional, UseAppendAction, arg
+
+import samjax
+from samjax import assets, hub, transforms
+from samjax import convert as converter
+from samjax.embeddings import EmbeddingStore
+from samjax.sam import Sam
+from samjax.segment import Box, Point, Request, segment, write
+
+app = tyro.extras.SubcommandApp()
+Dtype = Literal["float32", "bfloat16"]
+Checkpoint = Annotated[str, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")]
+
+
+@app.command(name="segment")
+def segment_images(
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
+    checkpoint: Checkpoint,
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
+    point: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
+    ] = (),
+    box: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="X0,Y0,X1,Y1", help="A box in pixels. Repeatable: each box is an object of its own."),
+    ] = (),
+    mask: Annotated[Path | None, arg(metavar="FILE", help="A binary mask of the photo's size as a prompt.")] = None,
+    multimask: Annotated[bool, arg(help="Three masks for an ambiguous prompt instead of one.")] = False,
+    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    embeddings: Annotated[Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here.")] = None,
+    save_embeddings: Annotated[
+        Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here, and store those that are missing.")
+    ] = None,
+) -> int:
+    """Segment objects in photos, given points, boxes or a mask."""
+    names = _output_names(images)
+    mask_array = _read_mask(mask) if mask else None
+    request = Request(tuple(map(_parse_point, point)), tuple(map(_parse_box, box)), mask_array)
+    sam = hub.load(checkpoint).with_dtype(dtype)
+    folder = save_embeddings or embeddings
+    store = EmbeddingStore(folder, sam) if folder else None
+    model = {"checkpoint": checkpoint, "variant": sam.config.variant, "dtype": dtype}
+    failures = []
+    for path, name in tqdm(list(zip(images, names, strict=True)), unit="image", disable=len(images) == 1):
+        try:
+            rgb = transforms.read_image(path)
+            embedding = store.get_or_make(rgb, store=bool(save_embeddings)) if store else sam.encode(rgb)
+            answer = segment(sam, rgb, embedding, request, multimask=multimask)
+            written = write(out, name, rgb, request, answer, model)
+        except (ValueError, OSError) as error:
+            failures.append(f"{path}: {error}")
+            continue
+        scores = ", ".join(f"{score:.3f}" for score in answer.iou.ravel())
+        tqdm.write(f"{path}: {answer.iou.size} mask(s), predicted IoU {scores} -> {written[0]}")
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(images)} image(s) failed:\n  " + "\n  ".join(failures))
+    return 0
+
+
+@app.command
+def convert(
+    source: Annotated[Positional[str], arg(metavar="SRC", help="A known name, a file or a folder of any format.")],
+    destination: Annotated[Positional[Path], arg(metavar="DST", help="The file or folder to write.")],
+    to: Annotated[
+        Literal["native", "meta", "huggingface"] | None,
+        arg(help="Format of DST; by default its ending decides: .pth or .safetensors is meta, no ending native."),
+    ] = None,
+    overwrite: Annotated[bool, arg(help="Replace DST if it exists.")] = False,
+    verify: Annotated[
+        bool, arg(help="Run the PyTorch reference beside samjax on a photo and print every stage's error.")
+    ] = False,
+    photo: Annotated[Path | None, arg(metavar="IMAGE", help="Photo for --verify; a bundled one by default.")] = None,
+) -> int:
+    """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
+    written = converter.convert(hub.locate(source), destination, to, overwrite=overwrite)
+    _print_description(destination, written)
+    if not verify:
+        return 0
+    from samjax.convert.verify import load_reference
+    from samjax.convert.verify import verify as compare
+
+    sam = hub.load(destination)
+    rgb = transforms.read_image(photo or assets.photo())
+    within = True
+    print(f"\n{'stage':<28}{'relative L2 error':>18}{'allowed':>12}")
+    for stage in compare(sam, load_reference(sam), rgb):
+        within &= stage.passed
+        print(f"{stage.name:<28}{stage.error:>18.2e}{stage.allowed:>12.0e}")
+    return 0 if within else 1
+
+
+@app.command
+def info(checkpoint: Positional[Checkpoint]) -> int:
+    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum."""
+    path = hub.locate(checkpoint)
+    _print_description(path, converter.describe(path))
+    return 0
+
+
+@app.command
+def warmup(
+    checkpoint: Checkpoint,
+    points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
+    prompts: Annotated[tuple[int, ...], arg(help="Numbers of prompts that will be asked at once.")] = (1,),
+    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+) -> int:
+    """Compile the programs ahead of time and keep them in the cache folder."""
+    sam = hub.load(checkpoint).with_dtype(dtype)
+    print(f"{'program':<56}{'compile s':>10}{'run s':>10}")
+    for timing in sam.warmup(points=points, prompts=prompts):
+        print(f"{timing.program:<56}{timing.compile_seconds:>10.2f}{timing.run_seconds:>10.3f}")
+    return 0
+
+
+@app.command
+def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo")) -> int:
+    """Segment a bundled photo with a small model, offline: an example of everything that `segment` writes."""
+    checkpoint = out / "vit_tiny_random.pth"
+    native = out / "vit_tiny_random"
+    print(f"1. A Meta-format checkpoint of vit_tiny with fixed RANDOM weights: {checkpoint}")
+    untrained = Sam.init("vit_tiny", jax.random.key(0))
+    converter.write(checkpoint, untrained.config, untrained.params, overwrite=True)
+    print(f"2. Converted to the native format: {native}")
+    _print_description(native, converter.convert(checkpoint, native, overwrite=True))
+    print("3. A bundled photo segmented by a point, and by a box with a point:")
+    sam = hub.load(native)
+    rgb = transforms.read_image(assets.photo())
+    embedding = sam.encode(rgb)
+    box = (170.0, 15.0, 425.0, 305.0)
+    requests = {
+        "coffee_point": (Request(points=((290.0, 150.0, 1),)), True),
+        "coffee_box": (Request(points=((290.0, 150.0, 1), (500.0, 330.0, 0)), boxes=(box,)), False),
+    }
+    model = {"checkpoint": str(native), "variant": sam.config.variant, "trained": False}
+    for name, (request, multimask) in requests.items():
+        answer = segment(sam, rgb, embedding, request, multimask=multimask)
+        for path in write(out, name, rgb, request, answer, model):
+            print(f"   {path}")
+    print(
+        "\nThe weights are UNTRAINED: the masks are the meaningless answer of a random network. What is real is the\n"
+        "whole path from checkpoint to picture. For real masks: samjax segment PHOTO --checkpoint vit_b --point X,Y\n"
+        "--out DIR (downloads Meta's ViT-B, 358 MiB, once)."
+    )
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line; errors of use are one line on standard error and exit code 2."""
+    args = sys.argv[1:] if args is None else args
+    if list(args) == ["--version"]:
+        print(f"samjax {version('samjax')}")
+        return 0
+    warnings.showwarning = _show_warning
+    jax.config.update("jax_compilation_cache_dir", str(hub.cache_dir() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    try:
+        return app.cli(prog="samjax", description=samjax.__doc__, args=args)
+    except (ValueError, OSError) as error:
+        print(f"samjax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"samjax: warning: {message}", file=sys.stderr)
+
+
+def _print_description(path: str | Path, description: Any) -> None:
+    encoder = description.config.image_encoder
+    rows: dict[str, Any] = {
+        "format": description.format,
+        "variant": description.variant,
+        "image size": "{} x {}".format(*encoder.image_size),
+        "encoder": f"{encoder.depth} blocks of width {encoder.width}, patch {encoder.patch_size}",
+        "parameters": f"{description.parameters:,}",
+        "dtype": ", ".join(description.dtypes),
+        "checksum": description.checksum,
+        **{f"from {key}": value for key, value in description.provenance.items()},
+    }
+    print(path)
+    for key, value in rows.items():
+        print(f"  {key:<22}{value}")
+
+
+def _output_names(images: Sequence[Path]) -> list[str]:
+    """The stem of each photo's name, which all its outputs begin with."""
+    if not images:
+        raise ValueError("no image was given")
+    stems = [image.stem for image in images]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(f"several images are called {', '.join(twice)}: their results would overwrite each other")
+    return stems
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    return transforms.read_image(path).max(-1) > 127
+
+
+def _parse_numbers(text: str, kind: str, form: str, counts: tuple[int, ...]) -> list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        raise ValueError(f"a {kind} is {form}, numbers with commas and no spaces; got {text!r}")
+    return numbers
+
+
+def _parse_point(text: str) -> Point:
+    x, y, *label = _parse_numbers(text, "point", "X,Y or X,Y,LABEL", (2, 3))
+    if label and label[0] not in (0, 1):
+        raise ValueError(f"a point's label is 1 (on the object) or 0 (beside it), got {text!r}")
+    return x, y, int(label[0]) if label else 1
+
+
+def _parse_box(text: str) -> Box:
+    x0, y0, x1, y1 = _parse_numbers(text, "box", "X0,Y0,X1,Y1", (4,))
+    return x0, y0, x1, y1

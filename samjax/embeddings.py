@@ -1,0 +1,74 @@
+"""Image embeddings on disk, keyed by what they depend on: the photo's pixels and the model that made them."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import UInt8
+
+from samjax.checkpoint import Checksum, replacing
+from samjax.sam import Sam
+from samjax.types import Embedding
+
+
+def image_hash(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
+    """SHA-256 of a photo's size and pixels, whatever file they came from."""
+    digest = hashlib.sha256(repr(rgb.shape).encode())
+    digest.update(np.ascontiguousarray(rgb))
+    return digest.hexdigest()
+
+
+class EmbeddingStore:
+    """A folder of embeddings of one model, one safetensors file per photo.
+
+    The key has the parameters' checksum, the configuration and the compute dtype in it: an embedding made by another
+    model or for another input size is never found.
+    """
+
+    def __init__(self, folder: str | os.PathLike, sam: Sam) -> None:
+        self.folder = Path(folder)
+        self.sam = sam
+        checksum = Checksum()
+        for name, leaf in flatten_dict(sam.params, sep="/").items():
+            checksum.add(name, np.asarray(leaf))
+        described = f"{sam.config!r} {sam.execution.compute_dtype} {checksum.hexdigest()}"
+        self.model_hash = hashlib.sha256(described.encode()).hexdigest()
+
+    def path(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Path:
+        return self.folder / f"{image_hash(rgb)[:32]}-{self.model_hash[:16]}.safetensors"
+
+    def get(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Embedding | None:
+        """The stored embedding of a photo, or None. Raises ValueError for a damaged file."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = self.path(rgb)
+        if not path.is_file():
+            return None
+        try:
+            return Embedding(**{name: jnp.asarray(array) for name, array in load_file(path).items()})
+        except (SafetensorError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it to have it made again") from error
+
+    def put(self, rgb: UInt8[np.ndarray, "H W 3"], embedding: Embedding) -> Path:
+        """Stores a photo's embedding."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.asarray(getattr(embedding, name)) for name in ("features", "original_size", "input_size")}
+        path = self.path(rgb)
+        with replacing(path, overwrite=True) as temporary:
+            save_file(arrays, temporary, metadata={"model": self.model_hash, "image": image_hash(rgb)})
+        return path
+
+    def get_or_make(self, rgb: UInt8[np.ndarray, "H W 3"], *, store: bool) -> Embedding:
+        """The stored embedding, or a fresh one, which `store` keeps."""
+        embedding = self.get(rgb)
+        if embedding is None:
+            embedding = jax.block_until_ready(self.sam.encode(rgb))
+            if store:
+                self.put(rgb, embedding)
+        return embedding

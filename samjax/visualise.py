@@ -1,0 +1,124 @@
+"""Pictures of predictions that a person would like to look at."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+# Distinguishable on photos and for the colour-blind; blue first because few things in photos are.
+PALETTE = (
+    (30, 144, 255),
+    (255, 127, 14),
+    (44, 190, 120),
+    (220, 60, 160),
+    (250, 210, 40),
+    (140, 90, 255),
+    (0, 200, 220),
+)
+FOREGROUND_COLOUR, BACKGROUND_COLOUR = (40, 200, 80), (235, 50, 50)
+SUPERSAMPLING = 3  # marks are drawn so much larger and reduced, which smooths their edges
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """One prompt and its mask, in pixels of the photo."""
+
+    mask: Bool[np.ndarray, "H W"]
+    score: float | None = None  # predicted IoU
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()  # 1 foreground, 0 background
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
+
+
+def overlay(rgb: UInt8[np.ndarray, "H W 3"], drawings: Sequence[Drawing]) -> Image.Image:
+    """The photo with masks tinted and outlined, prompts drawn over them, and each mask's score."""
+    picture = Image.fromarray(rgb)
+    unit = max(2.0, 0.004 * float(np.hypot(*rgb.shape[:2])))  # line width and half a point's radius, pixels
+    for number, drawing in enumerate(drawings):
+        picture = _tint(picture, drawing.mask, PALETTE[number % len(PALETTE)], unit)
+
+    large = (picture.width * SUPERSAMPLING, picture.height * SUPERSAMPLING)
+    marks = Image.new("RGBA", large)
+    pen = ImageDraw.Draw(marks)
+    for number, drawing in enumerate(drawings):
+        _draw_prompt(pen, drawing, PALETTE[number % len(PALETTE)], unit)
+    marks = marks.resize(picture.size, Image.Resampling.BOX)
+    picture = Image.alpha_composite(picture.convert("RGBA"), marks)
+    pen = ImageDraw.Draw(picture)
+    taken: list[tuple[float, ...]] = []
+    for number, drawing in enumerate(drawings):
+        _draw_score(pen, drawing, PALETTE[number % len(PALETTE)], unit, picture.size, taken)
+    return picture.convert("RGB")
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one height in a row, a white gap between them."""
+    gap = max(4, pictures[0].width // 100)
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    strip = Image.new("RGB", (width, pictures[0].height), "white")
+    x = 0
+    for picture in pictures:
+        strip.paste(picture, (x, 0))
+        x += picture.width + gap
+    return strip
+
+
+def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], unit: float) -> Image.Image:
+    stencil = Image.fromarray(mask.astype(np.uint8) * 255)
+    solid = Image.new("RGB", picture.size, colour)
+    picture = Image.composite(Image.blend(picture, solid, 0.42), picture, stencil)
+    grown = stencil.filter(ImageFilter.MaxFilter(2 * max(1, round(unit / 2)) + 1))
+    outline = ImageChops.subtract(grown, stencil).filter(ImageFilter.GaussianBlur(0.6))
+    return Image.composite(solid, picture, outline)
+
+
+def _draw_prompt(pen: ImageDraw.ImageDraw, drawing: Drawing, colour: tuple[int, int, int], unit: float) -> None:
+    s = SUPERSAMPLING
+    if drawing.box is not None:
+        edges = [s * float(edge) for edge in drawing.box]
+        pen.rectangle(_grown(edges, 0.5 * s * unit), outline=(255, 255, 255, 200), width=round(2 * s * unit))
+        pen.rectangle(edges, outline=(*colour, 255), width=round(s * unit))
+    for (x, y), label in zip(drawing.points, drawing.labels, strict=True):
+        centre = [s * (x + 0.5), s * (y + 0.5)] * 2
+        fill = FOREGROUND_COLOUR if label == 1 else BACKGROUND_COLOUR
+        pen.ellipse(_grown(centre, 3 * s * unit), fill=(255, 255, 255, 255))
+        pen.ellipse(_grown(centre, 2.4 * s * unit), fill=(*fill, 255))
+        arm, half = 1.4 * s * unit, 0.35 * s * unit
+        pen.rectangle((centre[0] - arm, centre[1] - half, centre[0] + arm, centre[1] + half), fill="white")
+        if label == 1:
+            pen.rectangle((centre[0] - half, centre[1] - arm, centre[0] + half, centre[1] + arm), fill="white")
+
+
+def _draw_score(
+    pen: ImageDraw.ImageDraw,
+    drawing: Drawing,
+    colour: tuple[int, int, int],
+    unit: float,
+    size: tuple[int, int],
+    taken: list[tuple[float, ...]],
+) -> None:
+    """A label at the mask's topmost point, moved down where another label is already."""
+    if drawing.score is None or not drawing.mask.any():
+        return
+    text = f"IoU {drawing.score:.2f}"
+    font = ImageFont.load_default(size=max(11.0, 4.5 * unit))
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    pad = unit
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    row = int(np.argmax(drawing.mask.any(1)))
+    column = float(np.flatnonzero(drawing.mask[row]).mean())
+    x = float(np.clip(column - width / 2, 0, max(size[0] - width, 0)))
+    y = float(np.clip(row - height - unit, 0, max(size[1] - height, 0)))
+    while any(abs(x - other[0]) < width and abs(y - other[1]) < height for other in taken) and y + 2 * height < size[1]:
+        y += height
+    taken.append((x, y))
+    pen.rounded_rectangle((x, y, x + width, y + height), radius=unit, fill=(*colour, 230))
+    # Black or white, whichever stands out against the label's colour (ITU-R BT.601 luma).
+    bright = np.dot(colour, (0.299, 0.587, 0.114)) > 150
+    pen.text((x + pad - left, y + pad - top), text, font=font, fill="black" if bright else "white")
+
+
+def _grown(edges: Sequence[float], by: float) -> tuple[float, float, float, float]:
+    return edges[0] - by, edges[1] - by, edges[2] + by, edges[3] + by

@@ -1,0 +1,87 @@
+"""Strict numerics for every test, and what many tests share.
+
+samjax is imported inside fixtures only: its annotations are checked at run time by an import hook that pytest
+installs after this file has been read.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_default_matmul_precision", "float32")  # accelerators would multiply in bfloat16 or TF32
+
+# The same examples on every run, and no time limits: a first example may compile.
+hypothesis.settings.register_profile(
+    "samjax",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("samjax")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the source tree."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def sam():
+    """A small model with random parameters."""
+    from example_models import random_sam
+
+    return random_sam()
+
+
+@pytest.fixture(scope="session")
+def embedding(sam):
+    """Of a photo that is wider than the model's input."""
+    from example_models import random_photo
+
+    return sam.encode(random_photo(60, 90))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of test photos, outside the tree."""
+    folder = os.environ.get("SAMJAX_TEST_DATA")
+    if folder is None:
+        pytest.skip("SAMJAX_TEST_DATA names no folder of test photos")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def photos(test_data) -> dict[str, np.ndarray]:
+    """dog and groceries (534 x 800 pixels) and truck (1200 x 1800), as RGB."""
+    from samjax import read_image
+
+    return {name: read_image(test_data / "photos" / f"{name}.jpg") for name in ("dog", "groceries", "truck")}
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """Run code in a fresh interpreter and return what it prints; a failure shows its error output."""
+
+    def run(code: str, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

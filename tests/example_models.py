@@ -1,0 +1,57 @@
+"""Models for tests: small enough to compile in seconds, random in every parameter, the same on every machine."""
+
+from samjax import Sam, SamConfig
+from samjax.config import DecoderConfig, Execution, ImageEncoderConfig
+from samjax.sam import abstract_params
+
+import jax
+import numpy as np
+
+# Everything that the full-size models have, in small: windows that do not divide the grid, both kinds of blocks, a
+# global block that is not the last, and no two sizes alike where a mix-up would go unseen.
+SMALL = SamConfig(
+    ImageEncoderConfig(
+        width=48, depth=3, heads=3, global_blocks=(1,), image_size=(64, 64), patch_size=8, window_size=3
+    ),
+    DecoderConfig(mlp_dim=56, iou_head_dim=40),
+    width=64,
+)
+
+
+def random_params(config: SamConfig, seed: int = 0) -> dict:
+    """Parameters in which nothing is zero or one: whatever is swapped, dropped or misplaced changes the answer."""
+    # RandomState because its stream is frozen for good: the golden files depend on it.
+    random = np.random.RandomState(seed)  # noqa: NPY002
+
+    def draw(path, leaf):
+        noise = random.standard_normal(leaf.shape).astype(np.float32)
+        match path[-1].key:
+            case "kernel":
+                inputs = leaf.shape[0] if len(leaf.shape) == 4 and leaf.shape[1:3] == (2, 2) else leaf.shape[:-1]
+                return noise / np.float32(np.sqrt(np.prod(inputs)))
+            case "scale":
+                return 1 + np.float32(0.1) * noise
+            case "bias":
+                return np.float32(0.1) * noise
+            case "pos_embed" | "rel_pos_h" | "rel_pos_w":
+                return np.float32(0.3) * noise
+            case _:
+                return noise
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_params(config))
+
+
+def random_sam(config: SamConfig = SMALL, seed: int = 0, execution: Execution | None = None) -> Sam:
+    params = jax.tree.map(jax.numpy.asarray, random_params(config, seed))
+    return Sam(config, params, execution or Execution.for_backend())
+
+
+def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth blobs of colour with some noise, as uint8 RGB: something to segment at every scale."""
+    random = np.random.RandomState(seed)  # noqa: NPY002
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    photo = random.uniform(-10, 10, (height, width, 3))
+    for _ in range(8):
+        (cx, cy), radius, colour = random.uniform(0, 1, 2), random.uniform(0.05, 0.4), random.uniform(0, 255, 3)
+        photo += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / radius**2)[:, :, None] * colour / 2
+    return np.clip(photo, 0, 255).astype(np.uint8)

@@ -1,0 +1,76 @@
+import dataclasses
+import math
+
+import jax
+import pytest
+
+from samjax import VARIANTS, Execution, SamConfig
+from samjax.config import ImageEncoderConfig
+from samjax.sam import abstract_params
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters"), [("vit_b", 93_735_472), ("vit_l", 312_342_832), ("vit_h", 641_090_608)]
+)
+def test_variants_have_the_published_numbers_of_parameters(variant, parameters):
+    config = VARIANTS[variant]
+    buffer = config.width  # the random Fourier matrix (2, width / 2), which the reference does not count
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config))) == parameters + buffer
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_parameters_are_float32(variant):
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(abstract_params(VARIANTS[variant]))} == {"float32"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_config_knows_its_variant_at_any_image_size(variant):
+    config = VARIANTS[variant]
+    assert config.variant == variant
+    assert config.with_image_size(512).variant == variant
+    assert config.with_image_size((256, 384)).variant == variant
+
+
+def test_a_config_outside_the_table_is_custom():
+    assert SamConfig(width=128).variant == "custom"
+
+
+def test_sizes_follow_from_the_image_size():
+    config = VARIANTS["vit_b"].with_image_size((512, 768))
+    assert config.image_size == (512, 768)
+    assert config.grid == (32, 48)
+    assert config.mask_size == (128, 192)
+
+
+def test_an_image_size_given_as_one_number_is_a_square():
+    assert VARIANTS["vit_b"].with_image_size(512) == VARIANTS["vit_b"].with_image_size((512, 512))
+
+
+def test_configs_are_frozen_and_hashable():
+    config = SamConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.width = 1
+    assert hash(config) == hash(SamConfig())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_size": (1000, 1024)}, "multiples of the patch size 16"),
+        ({"image_size": (0, 1024)}, "multiples of the patch size 16"),
+        ({"width": 770}, "width 770 must be divisible by heads 12"),
+        ({"global_blocks": (2, 12)}, "must lie in 0..11"),
+    ],
+)
+def test_impossible_encoders_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ImageEncoderConfig(**fields)
+
+
+def test_execution_on_cpu_does_one_small_thing_after_the_other():
+    assert Execution.for_backend("cpu").windows_per_step == 1
+    assert Execution.for_backend("gpu").windows_per_step is None
+
+
+def test_compute_dtype_is_an_argument_of_execution():
+    assert Execution.for_backend("tpu", "bfloat16").dtype == jax.numpy.bfloat16
