@@ -1,5 +1,6 @@
 """Infers the configuration from the shapes of the parameters, under Meta's names."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -25,56 +26,51 @@ def candidates(shapes: Shapes, declared: Declared = Declared()) -> list[SamConfi
     """The configurations that the shapes may belong to, the likeliest first.
 
     The first follows the shapes wherever they lead; the last is the variant of the table that is nearest in width and
-    depth, so that one damaged shape is reported as one difference. They are the same for a sound checkpoint.
+    depth, so that one damaged shape is reported as one difference. They are the same for a sound variant.
     """
     nearest = _nearest_variant(shapes)
-    try:
-        inferred = _from_shapes(shapes, declared)
-    except (KeyError, ValueError, IndexError, ZeroDivisionError):
-        return [nearest]
+    inferred = nearest
+    for part in (_image_encoder, _decoder):
+        # Where a name that it needs is missing or misshaped, the comparison of all names will say so.
+        with contextlib.suppress(KeyError, ValueError, IndexError, ZeroDivisionError):
+            inferred = part(inferred, shapes, declared)
     return [inferred] if inferred == nearest else [inferred, nearest]
 
 
-def _from_shapes(shapes: Shapes, declared: Declared) -> SamConfig:
+def _image_encoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig:
     _, rows, columns, width = shapes["image_encoder.pos_embed"]
     patch_size = shapes["image_encoder.patch_embed.proj.weight"][-1]
     depth = _count(shapes, r"image_encoder\.blocks\.(\d+)\.")
-    tables = [
-        (
-            *shapes[f"image_encoder.blocks.{block}.attn.rel_pos_h"],
-            *shapes[f"image_encoder.blocks.{block}.attn.rel_pos_w"],
-        )
-        for block in range(depth)
-    ]
-    head_dim = tables[0][1]
+    attentions = [f"image_encoder.blocks.{block}.attn" for block in range(depth)]
+    tables = [(*shapes[f"{attention}.rel_pos_h"], *shapes[f"{attention}.rel_pos_w"]) for attention in attentions]
     window_size, global_blocks = _attention(tables, (rows, columns), width, declared)
     encoder = ImageEncoderConfig(
         width=_bounded(width),
         depth=depth,
-        heads=width // head_dim,
+        heads=width // tables[0][1],
         global_blocks=global_blocks,
         image_size=(_bounded(rows * patch_size), _bounded(columns * patch_size)),
         patch_size=patch_size,
         window_size=window_size,
         mlp_ratio=shapes["image_encoder.blocks.0.mlp.lin1.weight"][0] // width,
     )
-    decoder_width = _bounded(shapes["mask_decoder.iou_token.weight"][1])
+    return dataclasses.replace(config, image_encoder=encoder)
+
+
+def _decoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig:
+    width = _bounded(shapes["mask_decoder.iou_token.weight"][1])
     layer = "mask_decoder.transformer.layers.0"
     decoder = DecoderConfig(
         depth=_count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\."),
         heads=declared.decoder_heads,
         mlp_dim=_bounded(shapes[f"{layer}.mlp.lin1.weight"][0]),
-        downsample=decoder_width // shapes[f"{layer}.cross_attn_token_to_image.q_proj.weight"][0],
+        downsample=width // shapes[f"{layer}.cross_attn_token_to_image.q_proj.weight"][0],
         multimask_outputs=_bounded(shapes["mask_decoder.mask_tokens.weight"][0], MAX_DEPTH) - 1,
         iou_head_dim=_bounded(shapes["mask_decoder.iou_prediction_head.layers.0.weight"][0]),
         iou_head_depth=_count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
     )
-    return SamConfig(
-        image_encoder=encoder,
-        mask_decoder=decoder,
-        width=decoder_width,
-        mask_channels=_bounded(shapes["prompt_encoder.mask_downscaling.3.weight"][0]),
-    )
+    mask_channels = _bounded(shapes["prompt_encoder.mask_downscaling.3.weight"][0])
+    return dataclasses.replace(config, mask_decoder=decoder, width=width, mask_channels=mask_channels)
 
 
 def _attention(

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from samjax.checkpoint import CheckpointError, LazyArray
 from samjax.config import SamConfig
-from samjax.mismatch import explain_mismatch
+from samjax.mismatch import count_mismatches, explain_mismatch
 from samjax.sam import abstract_params
 
 from .huggingface import check_declared, declared_by
@@ -43,16 +43,18 @@ def match(opened: Opened, source: Path) -> Matched:
     known = entries(tensors, source=convention, iou_head_depth=depth)
     shapes = {known[name].meta if name in known else name: tensor.shape for name, tensor in tensors.items()}
     declared = declared_by(opened.declared, source)
+    found = {name: tensor.shape for name, tensor in tensors.items()}
     differences = []
     for config in candidates(shapes, declared):
         table = expected_entries(config)
-        difference = _compare(config, table, tensors, convention)
+        expected = _expected_shapes(config, table, convention)
+        difference = explain_mismatch(expected, found)
         if not difference:
             check_declared(opened.declared, config, source)
             _check_dtypes(tensors, source)
             params = {entry.ours: to_ours(tensors[getattr(entry, convention)], entry.axes) for entry in table.values()}
             return Matched(config, params, convention, opened.files)
-        differences.append((difference.count("\n"), config, difference))
+        differences.append((count_mismatches(expected, found), config, difference))
     _, config, difference = min(differences, key=lambda each: each[0])
     look = identify(tensors)
     hint = f" The names look like {look}, which is another architecture." if look else ""
@@ -65,10 +67,9 @@ def expected_entries(config: SamConfig) -> dict[str, Entry]:
     return entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
 
 
-def _compare(config: SamConfig, table: dict[str, Entry], tensors: StateDict, convention: str) -> str:
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(abstract_params(config), sep="/").items()}
-    expected = {getattr(entry, convention): torch_shape(shapes[name], entry.axes) for name, entry in table.items()}
-    return explain_mismatch(expected, {name: tensor.shape for name, tensor in tensors.items()})
+def _expected_shapes(config: SamConfig, table: dict[str, Entry], convention: str) -> dict[str, tuple[int, ...]]:
+    leaves = flatten_dict(abstract_params(config), sep="/")
+    return {getattr(entry, convention): torch_shape(leaves[name].shape, entry.axes) for name, entry in table.items()}
 
 
 def _recognise(tensors: StateDict, source: Path) -> tuple[StateDict, str]:

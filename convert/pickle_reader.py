@@ -14,7 +14,7 @@ from typing import Any
 from samjax.checkpoint import CheckpointError
 
 MAX_BYTES = 64 << 20  # of the pickle; tensors lie outside of it, ViT-H needs 60 kB
-MAX_OPCODES = 400_000  # about half a second; ViT-H needs 20 thousand
+MAX_OPCODES = 200_000  # about a third of a second; ViT-H needs 20 thousand, with an optimizer 80 thousand
 MAX_RANK = 16  # axes of a tensor
 
 # Storage class → dtype name (numpy's, or ml_dtypes').
@@ -85,13 +85,81 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
+        stack = self.stack
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count > MAX_OPCODES:
                 raise self.refusal(f"its pickle has more than {MAX_OPCODES} instructions")
-            if opcode.name == "STOP":
-                (result,) = self.stack
-                return result
-            self.step(opcode.name, argument)
+            name = opcode.name
+            match name:
+                case "STOP":
+                    (result,) = stack
+                    return result
+                case "PROTO" | "FRAME":
+                    pass
+                case "MARK":
+                    stack.append(_MARK)
+                case "NONE" | "NEWTRUE" | "NEWFALSE":
+                    stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "INT" | "LONG" | "BINFLOAT" | "FLOAT":
+                    stack.append(argument)
+                case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE":
+                    stack.append(argument)
+                case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8" | "BINSTRING" | "SHORT_BINSTRING":
+                    stack.append(argument)
+                case "EMPTY_LIST":
+                    stack.append([])
+                case "EMPTY_DICT":
+                    stack.append({})
+                case "EMPTY_TUPLE":
+                    stack.append(())
+                case "EMPTY_SET":
+                    stack.append(Ignored("set"))
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    size = int(name[-1])
+                    items = tuple(stack[len(stack) - size :])
+                    del stack[len(stack) - size :]
+                    stack.append(items)
+                case "TUPLE":
+                    stack.append(tuple(self.pop_to_mark()))
+                case "LIST":
+                    stack.append(self.pop_to_mark())
+                case "FROZENSET":
+                    self.pop_to_mark()
+                    stack.append(Ignored("frozenset"))
+                case "APPEND":
+                    self.extend([stack.pop()])
+                case "APPENDS":
+                    self.extend(self.pop_to_mark())
+                case "ADDITEMS":
+                    self.pop_to_mark()
+                case "SETITEM":
+                    value, key = stack.pop(), stack.pop()
+                    self.update([key, value])
+                case "SETITEMS":
+                    self.update(self.pop_to_mark())
+                case "BINPUT" | "LONG_BINPUT" | "PUT":
+                    self.memo[int(argument)] = stack[-1]
+                case "MEMOIZE":
+                    self.memo[len(self.memo)] = stack[-1]
+                case "BINGET" | "LONG_BINGET" | "GET":
+                    stack.append(self.memo[int(argument)])
+                case "GLOBAL":
+                    stack.append(self.known(argument.replace(" ", ".")))
+                case "STACK_GLOBAL":
+                    attribute, module = stack.pop(), stack.pop()
+                    stack.append(self.known(f"{module:s}.{attribute:s}"))
+                case "BINPERSID":
+                    stack.append(self.storage(stack.pop()))
+                case "REDUCE" | "NEWOBJ":
+                    arguments, function = stack.pop(), stack.pop()
+                    stack.append(self.call(function, arguments))
+                case "BUILD":
+                    # The state: `_metadata` of an OrderedDict, attributes of an ignored object. Neither is needed.
+                    stack.pop()
+                    if not isinstance(stack[-1], dict | Ignored):
+                        raise self.refusal("its pickle sets attributes of something that has none")
+                case _:
+                    raise self.refusal(f"its pickle uses the instruction {name}, which no state dict needs")
         raise self.refusal("its pickle ends without STOP")
 
     def refusal(self, problem: str) -> CheckpointError:
@@ -105,76 +173,6 @@ class _Machine:
         items = self.stack[start + 1 :]
         del self.stack[start:]
         return items
-
-    def step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        match name:
-            case "PROTO" | "FRAME":
-                pass
-            case "MARK":
-                stack.append(_MARK)
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "INT" | "LONG" | "BINFLOAT" | "FLOAT":
-                stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE":
-                stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BINSTRING" | "SHORT_BINSTRING":
-                stack.append(argument)
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_SET":
-                stack.append(Ignored("set"))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(name[-1])
-                items = tuple(stack[len(stack) - size :])
-                del stack[len(stack) - size :]
-                stack.append(items)
-            case "TUPLE":
-                stack.append(tuple(self.pop_to_mark()))
-            case "LIST":
-                stack.append(self.pop_to_mark())
-            case "FROZENSET":
-                self.pop_to_mark()
-                stack.append(Ignored("frozenset"))
-            case "APPEND":
-                self.extend([stack.pop()])
-            case "APPENDS":
-                self.extend(self.pop_to_mark())
-            case "ADDITEMS":
-                self.pop_to_mark()
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                self.update([key, value])
-            case "SETITEMS":
-                self.update(self.pop_to_mark())
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                self.memo[int(argument)] = stack[-1]
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(self.memo[int(argument)])
-            case "GLOBAL":
-                stack.append(self.known(argument.replace(" ", ".")))
-            case "STACK_GLOBAL":
-                attribute, module = stack.pop(), stack.pop()
-                stack.append(self.known(f"{module:s}.{attribute:s}"))
-            case "BINPERSID":
-                stack.append(self.storage(stack.pop()))
-            case "REDUCE" | "NEWOBJ":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(self.call(function, arguments))
-            case "BUILD":
-                # The state: `_metadata` of an OrderedDict, attributes of an ignored object. Neither is needed.
-                stack.pop()
-                if not isinstance(stack[-1], dict | Ignored):
-                    raise self.refusal("its pickle sets attributes of something that has none")
-            case _:
-                raise self.refusal(f"its pickle uses the instruction {name}, which no state dict needs")
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], Ignored):
@@ -247,18 +245,18 @@ _DTYPES = {f"torch.{name}" for name in [*STORAGES.values(), "half", "float", "do
 # Ordinary company of a state dict in training checkpoints. Calling one gives `Ignored`: no code stands behind the name.
 _IGNORED = {
     "_codecs.encode",
-    "__builtin__.set",
     "argparse.Namespace",
-    "builtins.set",
     "collections.Counter",
     "collections.defaultdict",
     "datetime.datetime",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray.scalar",
     "numpy.dtype",
+    "numpy.ndarray",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
     "torch.Tensor",
     "torch.device",
     "torch.nn.parameter.Parameter",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "list", "dict", "int", "float")),
 }

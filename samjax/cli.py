@@ -164,16 +164,17 @@ def main(args: Sequence[str] | None = None) -> int:
     if list(args) == ["--version"]:
         print(f"samjax {version('samjax')}")
         return 0
-    warnings.showwarning = _show_warning
     jax.config.update("jax_compilation_cache_dir", str(hub.cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    try:
-        return app.cli(prog="samjax", description=samjax.__doc__, args=args)
-    except (ValueError, OSError) as error:
-        print(f"samjax: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return app.cli(prog="samjax", description=samjax.__doc__, args=args)
+        except (ValueError, OSError) as error:
+            print(f"samjax: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

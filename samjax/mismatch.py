@@ -9,6 +9,11 @@ SHOWN = 10  # names printed of each kind; the rest is counted
 LONGEST_NAME = 120  # a hostile file may hold names of any length
 
 
+def count_mismatches(expected: Shapes, found: Shapes) -> int:
+    """How many names are missing, extra or misshaped."""
+    return sum(expected.get(name) != found.get(name) for name in expected.keys() | found.keys())
+
+
 def explain_mismatch(expected: Shapes, found: Shapes) -> str:
     """The names that are missing, extra and misshaped, with the nearest candidates; "" where there is none."""
     missing = {name: expected[name] for name in expected if name not in found}

@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
-from numpy.typing import ArrayLike
 
-from samjax import transforms
+from samjax import hub, transforms
 from samjax.config import VARIANTS
 from samjax.sam import Sam
-from samjax.types import Embedding, Prompts
+from samjax.types import ArrayLike, Embedding, Prompts
 
 Masks = Bool[np.ndarray, "*N M H W"] | Float32[np.ndarray, "*N M H W"]
 
@@ -101,8 +100,6 @@ def _build(variant: str, checkpoint: str | os.PathLike | None = None) -> Registr
     """A model from a checkpoint file or folder of any format `samjax.load` takes; without one, random weights."""
     if checkpoint is None:
         return RegistryModel(Sam.init(variant))
-    from samjax import hub
-
     sam = hub.load(checkpoint)
     if sam.config.variant != variant:
         raise ValueError(f"{os.fspath(checkpoint)} holds a {sam.config.variant} model, not {variant}")

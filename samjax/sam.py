@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Key
-from numpy.typing import ArrayLike
 
 from samjax import transforms
 from samjax.config import VARIANTS, Execution, SamConfig
@@ -20,7 +19,7 @@ from samjax.nn.initialise import initialise
 from samjax.nn.mask_decoder import MaskDecoder
 from samjax.nn.prompt_encoder import ABSENT, PromptEncoder
 from samjax.ops.batching import map_batch
-from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Embedding, Prediction, Prompts, bucket
+from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, ArrayLike, Embedding, Prediction, Prompts, bucket
 
 Params = dict[str, Any]  # nested dicts under the reference's names: image_encoder/blocks/0/attn/qkv/kernel
 
@@ -76,7 +75,9 @@ def decode(
         points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
         tokens = encoded("tokens", points, prompt.labels)
         if shared is None:
-            dense = jnp.where(prompt.has_mask, encoded("dense", prompt.masks), no_mask)
+            # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
+            dense = encoded("dense", jnp.where(prompt.has_mask, prompt.masks, 0))
+            dense = jnp.where(prompt.has_mask, dense, no_mask)
             side = decoded(image + dense, position, method="image_side")
         else:
             side = shared

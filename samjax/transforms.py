@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
-from numpy.typing import ArrayLike
 
 from samjax.config import SamConfig
 from samjax.ops import resize
+from samjax.types import ArrayLike
 
 # RGB mean and standard deviation of ImageNet on the 0..255 scale (segment_anything's build_sam.py).
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)

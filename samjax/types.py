@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
-from numpy.typing import ArrayLike
 
 from samjax.nn.prompt_encoder import ABSENT, BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
 
 T = TypeVar("T")
+# Whatever numpy.asarray takes. NumPy's own type of this name is a recursive protocol that run-time checkers trip over.
+ArrayLike = Any
 
 TOKEN_BUCKETS = (3, 6, 10, 18, 34, 66)  # 2^k points beside a box (2 tokens) or the padding point; then steps of 64
 PROMPT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # then steps of 64

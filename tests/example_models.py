@@ -7,11 +7,11 @@ from samjax.sam import abstract_params
 import jax
 import numpy as np
 
-# Everything that the full-size models have, in small: windows that do not divide the grid, both kinds of blocks, a
-# global block that is not the last, and no two sizes alike where a mix-up would go unseen.
+# Everything that the full-size models have, in small: windows that do not divide the grid, both kinds of
+# blocks, and no two sizes alike where a mix-up would go unseen.
 SMALL = SamConfig(
     ImageEncoderConfig(
-        width=48, depth=3, heads=3, global_blocks=(1,), image_size=(64, 64), patch_size=8, window_size=3
+        width=48, depth=2, heads=3, global_blocks=(0,), image_size=(64, 64), patch_size=8, window_size=3
     ),
     DecoderConfig(mlp_dim=56, iou_head_dim=40),
     width=64,

@@ -1,0 +1,166 @@
+"""samjax beside Meta's PyTorch code: encoder, decoder and a whole prediction, in one run.
+
+    python benchmarks/speed.py [--variant vit_b] [--repeats 5] [--out table.md]
+
+Needs torch and segment-anything-py (`make parity` installs them). Each contender lives in a process of its own, so
+that peak memory is its own; they take turns, so that a noisy machine disturbs both alike. Times are medians of warm
+repeats; compile time and peak memory (maximum resident set, weights and libraries included) stand apart.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+PHOTO = Path(__file__).parents[1] / "samjax" / "assets" / "coffee.jpg"
+STAGES = ("encoder", "decoder, 1 prompt", "decoder, 64 prompts", "whole predict")
+
+
+def points(count: int) -> np.ndarray:
+    """(count, 1, 2) points in the 600 x 400 photo."""
+    return np.random.default_rng(0).uniform((0, 0), (600, 400), (count, 1, 2)).astype(np.float32)
+
+
+def write_checkpoint(variant: str, path: Path) -> None:
+    """A checkpoint in Meta's format with random weights, which both contenders load."""
+    from samjax import Sam, convert
+
+    sam = Sam.init(variant)
+    convert.write(path, sam.config, sam.params)
+
+
+def samjax_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
+    import jax
+
+    from samjax import Prompts, SamPredictor, load, read_image
+    from samjax.sam import jitted_encode
+    from samjax.transforms import to_pixels
+
+    sam, photo = load(checkpoint), read_image(PHOTO)
+    predictor = SamPredictor(sam)
+    pixels = to_pixels(photo, sam.config)
+    state = {}
+
+    def encode():
+        features = jax.block_until_ready(jitted_encode(sam.config, sam.params, pixels, sam.execution))
+        state["embedding"] = sam._embedding(features, [photo.shape[:2]])[0]
+
+    def decode(count):
+        prompts = Prompts.of(points(count))
+        return lambda: jax.block_until_ready(sam.predict(state["embedding"], prompts))
+
+    def predict():
+        predictor.set_image(photo)
+        predictor.predict(points(1)[0], np.array([1]))
+
+    return dict(zip(STAGES, (encode, decode(1), decode(64), predict), strict=True))
+
+
+def torch_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import torch
+    from parity.reference import build_reference, import_segment_anything
+
+    from samjax import read_image
+    from samjax.convert import describe
+    from samjax.transforms import to_pixels
+
+    config, photo = describe(checkpoint).config, read_image(PHOTO)
+    reference = build_reference(config)
+    reference.load_state_dict(torch.load(checkpoint))
+    predictor = import_segment_anything().SamPredictor(reference)
+    pixels = torch.from_numpy(to_pixels(photo, config).transpose(2, 0, 1)[None].copy())
+    state = {}
+
+    @torch.no_grad()
+    def encode():
+        state["features"] = reference.image_encoder(pixels)
+
+    def decode(count):
+        coords = torch.from_numpy(points(count)) * (config.image_size[1] / 600)
+        labels = torch.ones(count, 1, dtype=torch.int)
+
+        @torch.no_grad()
+        def run():
+            sparse, dense = reference.prompt_encoder((coords, labels), None, None)
+            positions = reference.prompt_encoder.get_dense_pe()
+            reference.mask_decoder(state["features"], positions, sparse, dense, multimask_output=True)
+
+        return run
+
+    def predict():
+        predictor.set_image(photo)
+        predictor.predict(points(1)[0], np.array([1]))
+
+    return dict(zip(STAGES, (encode, decode(1), decode(64), predict), strict=True))
+
+
+def contender(pipe, stages: Callable[[Path], dict[str, Callable[[], object]]], checkpoint: Path) -> None:
+    """Runs stages as asked, answering (seconds, peak resident bytes)."""
+    functions = stages(checkpoint)
+    pipe.send(None)
+    for stage in iter(pipe.recv, None):
+        start = time.perf_counter()
+        functions[stage]()
+        seconds = time.perf_counter() - start
+        pipe.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", default="vit_b")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="also write the table here")
+    options = parser.parse_args()
+
+    context = multiprocessing.get_context("spawn")
+    folder = tempfile.TemporaryDirectory()
+    checkpoint = Path(folder.name) / "random.pth"
+    writer = context.Process(target=write_checkpoint, args=(options.variant, checkpoint))
+    writer.start()
+    writer.join()
+    pipes = {}
+    for name, stages in (("PyTorch", torch_stages), ("samjax", samjax_stages)):
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=contender, args=(theirs, stages, checkpoint), daemon=True).start()
+        pipes[name].recv()
+
+    def ask(name: str, stage: str) -> tuple[float, int]:
+        pipes[name].send(stage)
+        return pipes[name].recv()
+
+    rows = [
+        "| stage | PyTorch s | samjax s | times faster | compile s | PyTorch peak GB | samjax peak GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print(f"{options.variant}, float32, median of {options.repeats}", *rows, sep="\n", flush=True)
+    for stage in STAGES:
+        first = {name: ask(name, stage)[0] for name in pipes}
+        results = {name: [] for name in pipes}
+        for _ in range(options.repeats):
+            for name in pipes:
+                results[name].append(ask(name, stage))
+        seconds = {name: statistics.median(time for time, _ in runs) for name, runs in results.items()}
+        peak = {name: max(size for _, size in runs) / 1e9 for name, runs in results.items()}
+        rows.append(
+            f"| {stage} | {seconds['PyTorch']:.3f} | {seconds['samjax']:.3f} "
+            f"| {seconds['PyTorch'] / seconds['samjax']:.2f} | {first['samjax'] - seconds['samjax']:.1f} "
+            f"| {peak['PyTorch']:.2f} | {peak['samjax']:.2f} |"
+        )
+        print(rows[-1], flush=True)
+    for pipe in pipes.values():
+        pipe.send(None)
+    folder.cleanup()
+    if options.out:
+        options.out.write_text("\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""What PyTorch, segment_anything, transformers and safetensors write we read, and what we write they take."""
+
+import collections
+import sys
+
+import numpy as np
+import pytest
+from example_models import SMALL, random_params
+from samjax.convert.torch_file import read_torch, write_torch
+
+from samjax import VARIANTS, convert
+from samjax.checkpoint import CheckpointError
+
+pytestmark = pytest.mark.parity
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module", params=[SMALL, VARIANTS["vit_tiny"]], ids=["small", "vit_tiny"])
+def config(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def reference(config):
+    from parity.reference import build_reference
+
+    return build_reference(config)
+
+
+@pytest.fixture
+def hugging_face(monkeypatch):
+    """transformers' `SamModel`, imported out of sight of the stand-ins for torchvision, which it would try to use."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    from transformers import SamModel
+
+    return SamModel
+
+
+def as_torch(tensor):
+    array = tensor.read()
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def assert_equal_states(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert torch.equal(ours[name], tensor), name
+
+
+def saved(folder, content, **options):
+    torch.save(content, folder / "saved.pth", **options)
+    return folder / "saved.pth"
+
+
+@pytest.mark.parametrize("file", ["sam.pth", "sam.safetensors"])
+def test_meta_takes_what_we_write_strictly_and_bit_for_bit(file, config, reference, tmp_path):
+    from parity.reference import build_reference
+    from safetensors.torch import load_file
+
+    path = saved(tmp_path, reference.state_dict())
+    convert.convert(path, tmp_path / file)
+    state = torch.load(tmp_path / file, weights_only=True) if file == "sam.pth" else load_file(tmp_path / file)
+    assert_equal_states(dict(state), dict(reference.state_dict()))
+    other = build_reference(config, seed=1)
+    other.load_state_dict(state, strict=True)
+
+
+def test_the_inferred_configuration_is_the_one_that_was_built(config, reference, tmp_path):
+    assert convert.read(saved(tmp_path, reference.state_dict()))[0] == config
+
+
+def test_torch_maps_our_file_into_memory(tmp_path):
+    convert.write(tmp_path / "sam.pth", SMALL, random_params(SMALL))
+    mapped = torch.load(tmp_path / "sam.pth", weights_only=True, mmap=True)
+    assert_equal_states(dict(mapped), dict(torch.load(tmp_path / "sam.pth", weights_only=True)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_takes_what_we_write_and_writes_what_we_take(config, reference, hugging_face, tmp_path):
+    path = saved(tmp_path, reference.state_dict())
+    convert.convert(path, tmp_path / "folder", "huggingface")
+    model, info = hugging_face.from_pretrained(tmp_path / "folder", output_loading_info=True)
+    assert not any(info.values()), info
+    model.save_pretrained(tmp_path / "theirs")
+    convert.convert(tmp_path / "theirs", tmp_path / "back.pth")
+    state = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert_equal_states(dict(state), dict(reference.state_dict()))
+    assert convert.read(tmp_path / "theirs")[0] == config
+
+    from safetensors.numpy import load_file
+
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("folder", "theirs"))
+    assert {name: array.tobytes() for name, array in ours.items()} == {
+        n: array.tobytes() for n, array in theirs.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pytorch_model_bin_with_both_tied_names_is_read(reference, hugging_face, tmp_path):
+    convert.convert(saved(tmp_path, reference.state_dict()), tmp_path / "folder", "huggingface")
+    state = hugging_face.from_pretrained(tmp_path / "folder").state_dict()
+    assert "prompt_encoder.shared_embedding.positional_embedding" in state
+    (tmp_path / "folder" / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "folder" / "pytorch_model.bin")
+    convert.convert(tmp_path / "folder", tmp_path / "back.pth")
+    assert_equal_states(dict(torch.load(tmp_path / "back.pth", weights_only=True)), dict(reference.state_dict()))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_computes_what_meta_computes(reference, hugging_face, tmp_path):
+    """The epsilon that we write into config.json matters: transformers' default is not Meta's."""
+    convert.convert(saved(tmp_path, reference.state_dict()), tmp_path / "folder", "huggingface")
+    model = hugging_face.from_pretrained(tmp_path / "folder").eval()
+    side = reference.image_encoder.img_size
+    torch.manual_seed(0)
+    pixels = torch.randn(1, 3, side, side)
+    points = torch.tensor([[[side / 2, side / 3]]])
+    with torch.no_grad():
+        features = reference.image_encoder(pixels)
+        sparse, dense = reference.prompt_encoder(points=(points, torch.ones(1, 1)), boxes=None, masks=None)
+        masks, iou = reference.mask_decoder(
+            features, reference.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=True
+        )
+        theirs = model(
+            pixel_values=pixels, input_points=points[None], input_labels=torch.ones(1, 1, 1, dtype=torch.int)
+        )
+    for ours, expected in ((theirs.pred_masks[0, 0], masks[0]), (theirs.iou_scores[0, 0], iou[0])):
+        assert torch.linalg.norm(ours - expected) / torch.linalg.norm(expected) < 2e-6
+
+
+WRAPPERS = {
+    "a training checkpoint": lambda state, model: {
+        "model": state,
+        "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-4).state_dict(),
+        "epoch": 7,
+        "best": 0.9,
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+        "size": torch.Size([3, 4]),
+    },
+    "state_dict": lambda state, model: {"state_dict": state, "epoch": 7},
+    "model_state": lambda state, model: {"model_state": state},
+    "two levels": lambda state, model: {"checkpoint": {"model": state}},
+    "an average beside the model": lambda state, model: {
+        "ema": {name: tensor * 0 for name, tensor in state.items()},
+        "model": state,
+    },
+    "DataParallel": lambda state, model: {f"module.{name}": tensor for name, tensor in state.items()},
+    "sam.": lambda state, model: {"model": {f"sam.{name}": tensor for name, tensor in state.items()}},
+    "parameters": lambda state, model: {name: torch.nn.Parameter(tensor) for name, tensor in state.items()},
+    "a plain dict": lambda state, model: dict(state),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_state_dicts_are_found(wrapper, reference, config, tmp_path):
+    path = saved(tmp_path, WRAPPERS[wrapper](reference.state_dict(), reference))
+    convert.convert(path, tmp_path / "back.pth")
+    assert_equal_states(dict(torch.load(tmp_path / "back.pth", weights_only=True)), dict(reference.state_dict()))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_views_and_shared_storages_of_every_type_are_read_exactly(protocol, tmp_path):
+    base = torch.arange(60, dtype=torch.float32).reshape(5, 12)
+    shared = torch.randn(1000)
+    state = collections.OrderedDict(
+        base=base,
+        transposed=base.t(),
+        strided=base[1:4, ::3],
+        flipped_axes=base.reshape(5, 3, 4).permute(2, 0, 1),
+        expanded=torch.randn(1, 7).expand(5, 7),
+        tail=shared[900:],
+        middle=shared[10:20],
+        scalar=torch.tensor(3.0),
+        empty=torch.zeros(0, 4),
+        half=torch.randn(3, 4).half(),
+        brain=torch.randn(3, 4).bfloat16().t(),
+        parameter=torch.nn.Parameter(torch.randn(2, 2)),
+        whole=torch.arange(5),
+        truth=torch.tensor([True, False]),
+        not_a_number=torch.tensor([float("nan"), float("inf"), -0.0]),
+    )
+    read = read_torch(saved(tmp_path, state, pickle_protocol=protocol))
+    assert read.keys() == state.keys()
+    for name, tensor in state.items():
+        theirs, ours = tensor.detach().contiguous(), as_torch(read[name])
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), name
+        bits = [each.reshape(-1).view(torch.uint8) for each in (ours, theirs)]
+        assert torch.equal(*bits), name
+    write_torch(tmp_path / "ours.pth", read)
+    again = torch.load(tmp_path / "ours.pth", weights_only=True)
+    assert list(again) == list(state)
+    assert all(torch.equal(again[name], state[name]) for name in state if name != "not_a_number")
+
+
+def test_a_flipped_bit_in_a_large_shared_storage_is_found(tmp_path):
+    storage = torch.randn(100_000)
+    path = saved(tmp_path, {"a": storage[:10], "b": storage[50:60]})
+    content = bytearray(path.read_bytes())
+    content[200_000] ^= 4
+    path.write_bytes(content)
+    read = read_torch(path)
+    for name in "ab":
+        with pytest.raises(CheckpointError, match="checksum"):
+            read[name].read()
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path, {"a": torch.arange(5.0)})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_torch(path)["a"].read().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_legacy_files_whole_models_and_sparse_tensors_are_refused_clearly(reference, tmp_path):
+    legacy = saved(tmp_path, reference.state_dict(), _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"PyTorch before 1\.6"):
+        convert.read(legacy)
+    with pytest.raises(CheckpointError, match=r"unknown kind 'segment_anything\.modeling\.sam\.Sam'"):
+        convert.read(saved(tmp_path, reference))
+    with pytest.raises(CheckpointError, match="_rebuild_sparse_tensor"):
+        convert.read(saved(tmp_path, {"a": torch.eye(3).to_sparse()}))
+    with pytest.raises(CheckpointError, match="unknown kind"):
+        convert.read(saved(tmp_path, {"a": torch.zeros(3, dtype=torch.complex64)}))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("target", ["sam.pth", "sam.safetensors", "native"])
+def test_half_precision_survives_every_format(dtype, target, reference, tmp_path):
+    state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in reference.state_dict().items()}
+    described = convert.convert(saved(tmp_path, state), tmp_path / target)
+    assert described.dtypes == (dtype,)
+    convert.convert(tmp_path / target, tmp_path / "back.pth")
+    assert_equal_states(dict(torch.load(tmp_path / "back.pth", weights_only=True)), state)
+
+
+def test_safetensors_files_of_the_library_are_read(reference, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(reference.state_dict(), tmp_path / "theirs.safetensors")
+    convert.convert(tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors")
+    convert.convert(tmp_path / "ours.safetensors", tmp_path / "back.pth")
+    assert_equal_states(dict(torch.load(tmp_path / "back.pth", weights_only=True)), dict(reference.state_dict()))

@@ -1,0 +1,203 @@
+"""The command `samjax`, run as a user runs it."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from example_models import random_photo, random_sam
+from PIL import Image
+
+from samjax import cli, convert
+from samjax.ops.rle import decode_rle
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    sam = random_sam()
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    convert.write(path, sam.config, sam.params)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photos") / "blobs.png"
+    Image.fromarray(random_photo(60, 90)).save(path)
+    return path
+
+
+@pytest.fixture
+def samjax(tmp_path, monkeypatch, capsys):
+    """Runs the command; returns (exit code, standard output, standard error)."""
+    monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
+
+    def run(*args) -> tuple[int, str, str]:
+        code = cli.main([str(arg) for arg in args])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_segment_writes_an_overlay_masks_and_json(samjax, checkpoint, photo, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = samjax(
+        "segment",
+        photo,
+        "--checkpoint",
+        checkpoint,
+        "--point",
+        "40,30",
+        "--point",
+        "5,5,0",
+        "--multimask",
+        "--out",
+        out,
+    )
+    assert code == 0
+    assert "3 mask(s)" in printed
+    assert {path.name for path in out.iterdir()} == {
+        "blobs_overlay.png",
+        "blobs_mask_0_0.png",
+        "blobs_mask_0_1.png",
+        "blobs_mask_0_2.png",
+        "blobs.json",
+    }
+    report = json.loads((out / "blobs.json").read_text())
+    assert report["prompt"]["points"] == [[40, 30, 1], [5, 5, 0]]
+    assert report["image"] == {"name": "blobs", "height": 60, "width": 90}
+    assert len(report["masks"]) == 3
+    for record in report["masks"]:
+        picture = np.asarray(Image.open(out / record["file"]))
+        mask = decode_rle(record["segmentation"])
+        np.testing.assert_array_equal(picture, mask * 255)
+        assert record["area"] == mask.sum()
+
+
+def test_several_boxes_are_several_objects(samjax, checkpoint, photo, tmp_path):
+    code, _, _ = samjax(
+        "segment",
+        photo,
+        "--checkpoint",
+        checkpoint,
+        "--box",
+        "5,5,50,40",
+        "--box",
+        "30,10,80,55",
+        "--out",
+        tmp_path / "o",
+    )
+    assert code == 0
+    assert [record["object"] for record in json.loads((tmp_path / "o/blobs.json").read_text())["masks"]] == [0, 1]
+
+
+def test_a_mask_file_is_a_prompt(samjax, checkpoint, photo, tmp_path):
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:40, 30:60] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    common = ("segment", photo, "--checkpoint", checkpoint, "--point", "40,30")
+    assert samjax(*common, "--out", tmp_path / "plain")[0] == 0
+    assert samjax(*common, "--mask", tmp_path / "mask.png", "--out", tmp_path / "masked")[0] == 0
+    plain, masked = (json.loads((tmp_path / name / "blobs.json").read_text())["masks"] for name in ("plain", "masked"))
+    assert plain[0]["predicted_iou"] != masked[0]["predicted_iou"]
+
+
+def test_stored_embeddings_give_the_same_answer(samjax, checkpoint, photo, tmp_path):
+    common = ("segment", photo, "--checkpoint", checkpoint, "--point", "40,30")
+    samjax(*common, "--save-embeddings", tmp_path / "store", "--out", tmp_path / "first")
+    assert len(list((tmp_path / "store").iterdir())) == 1
+    samjax(*common, "--embeddings", tmp_path / "store", "--out", tmp_path / "second")
+    first, second = (json.loads((tmp_path / name / "blobs.json").read_text()) for name in ("first", "second"))
+    assert first == second
+
+
+def test_one_bad_photo_does_not_stop_the_others(samjax, checkpoint, photo, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    code, printed, error = samjax(
+        "segment", tmp_path / "broken.jpg", photo, tmp_path / "absent.png",
+        "--checkpoint", checkpoint, "--point", "40,30", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 2
+    assert "blobs.png: 1 mask(s)" in printed
+    assert "2 of 3 image(s) failed" in error
+    assert "broken.jpg cannot be read as an image" in error
+    assert "absent.png" in error
+    assert (tmp_path / "out" / "blobs_overlay.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "at least one --point, --box or --mask"),
+        (["--point", "1"], "a point is X,Y or X,Y,LABEL"),
+        (["--point", "a,b"], "got 'a,b'"),
+        (["--point", "1,2,5"], "label is 1"),
+        (["--box", "1,2,3"], "a box is X0,Y0,X1,Y1"),
+        (["--box", "50,40,5,5"], "x0 < x1"),
+        (["--box", "5,5,50,40", "--box", "1,1,9,9", "--point", "2,2"], "cannot tell which"),
+    ],
+)
+def test_bad_prompts_are_one_clear_error_and_write_nothing(samjax, checkpoint, photo, tmp_path, arguments, message):
+    code, _, error = samjax("segment", photo, "--checkpoint", checkpoint, "--out", tmp_path / "out", *arguments)
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_photos_of_one_name_would_overwrite_each_other(samjax, checkpoint, photo, tmp_path):
+    code, _, error = samjax(
+        "segment", photo, tmp_path / "blobs.jpg", "--checkpoint", checkpoint, "--point", "1,1", "--out", tmp_path / "o"
+    )
+    assert code == 2
+    assert "overwrite each other" in error
+
+
+def test_points_outside_the_photo_are_answered_with_a_warning(samjax, checkpoint, photo, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, _, error = samjax(
+            "segment", photo, "--checkpoint", checkpoint, "--point", "400,30", "--out", tmp_path / "out"
+        )
+    assert code == 0
+    assert "samjax: warning: 1 point(s) or box corner(s) lie outside the image, e.g. (400, 30)" in error
+
+
+def test_an_unknown_checkpoint_is_named(samjax, photo, tmp_path):
+    code, _, error = samjax("segment", photo, "--checkpoint", "vit_bb", "--point", "1,1", "--out", tmp_path / "out")
+    assert code == 2
+    assert "did you mean 'vit_b'" in error
+
+
+def test_info_and_convert_print_the_same_checksum(samjax, checkpoint, tmp_path):
+    code, before, _ = samjax("info", checkpoint)
+    assert code == 0
+    code, after, _ = samjax("convert", checkpoint, tmp_path / "native")
+    assert code == 0
+    checksums = [next(line for line in text.splitlines() if "checksum" in line) for text in (before, after)]
+    assert checksums[0] == checksums[1]
+    code, _, error = samjax("convert", checkpoint, tmp_path / "native")
+    assert code == 2
+    assert "exists already" in error
+
+
+def test_warmup_reports_compile_and_run_time(samjax, checkpoint):
+    code, printed, _ = samjax("warmup", "--checkpoint", checkpoint, "--points", "1", "--prompts", "1")
+    assert code == 0
+    lines = printed.splitlines()
+    assert lines[0].split() == ["program", "compile", "s", "run", "s"]
+    assert len(lines) == 4
+
+
+def test_the_demo_writes_pictures_and_says_that_its_weights_are_untrained(samjax, tmp_path):
+    code, printed, _ = samjax("demo", "--out", tmp_path / "demo")
+    assert code == 0
+    assert "UNTRAINED" in printed
+    with Image.open(tmp_path / "demo" / "coffee_box_overlay.png") as picture:
+        assert picture.size == (600, 400)
+    assert len(json.loads((tmp_path / "demo" / "coffee_point.json").read_text())["masks"]) == 3
+
+
+def test_the_version_is_printed(samjax):
+    assert samjax("--version")[1].startswith("samjax ")

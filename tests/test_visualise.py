@@ -1,0 +1,61 @@
+"""Overlays show the mask, its outline, its prompts and its score, and leave the rest of the photo alone."""
+
+import numpy as np
+from PIL import Image
+
+from samjax.visualise import BACKGROUND_COLOUR, FOREGROUND_COLOUR, PALETTE, Drawing, overlay, side_by_side
+
+GREY = np.full((120, 160, 3), 128, np.uint8)
+
+
+def disc(x: float, y: float, radius: float) -> np.ndarray:
+    rows, columns = np.mgrid[:120, :160]
+    return (columns - x) ** 2 + (rows - y) ** 2 < radius**2
+
+
+def test_the_mask_is_tinted_and_the_rest_is_the_photo():
+    mask = disc(80, 60, 30)
+    picture = np.asarray(overlay(GREY, [Drawing(mask)]))
+    np.testing.assert_array_equal(picture[~disc(80, 60, 35)], 128)
+    inside = picture[disc(80, 60, 25)].mean(0)
+    assert inside[2] > 150 > 120 > inside[0]  # towards the palette's blue
+
+
+def test_each_object_has_a_colour_of_its_own():
+    picture = np.asarray(overlay(GREY, [Drawing(disc(40, 60, 20)), Drawing(disc(120, 60, 20))]))
+    assert np.abs(picture[60, 40].astype(int) - picture[60, 120]).max() > 50
+
+
+def test_points_are_drawn_at_their_pixels_in_the_colour_of_their_label():
+    empty = np.zeros((120, 160), bool)
+    picture = np.asarray(overlay(GREY, [Drawing(empty, points=((40.0, 50.0), (110.0, 80.0)), labels=(1, 0))]))
+
+    def has(colour, x, y):
+        near = picture[y - 5 : y + 6, x - 5 : x + 6].astype(int)
+        return (np.abs(near - colour).sum(-1) < 30).any()
+
+    assert has(FOREGROUND_COLOUR, 40, 50)
+    assert has(BACKGROUND_COLOUR, 110, 80)
+    assert not has(BACKGROUND_COLOUR, 40, 50)
+    np.testing.assert_array_equal(picture[100:, :20], 128)
+
+
+def test_a_box_is_drawn_on_its_edges():
+    picture = np.asarray(overlay(GREY, [Drawing(np.zeros((120, 160), bool), box=(30.0, 20.0, 130.0, 100.0))])).astype(int)
+    for y, x in ((20, 80), (100, 80), (60, 30), (60, 130)):
+        near = picture[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3)
+        assert np.abs(near - PALETTE[0]).sum(-1).min() < 40
+    np.testing.assert_array_equal(picture[60, 80], 128)
+
+
+def test_a_score_adds_a_label_and_an_empty_mask_none():
+    mask = disc(80, 70, 30)
+    without, labelled = overlay(GREY, [Drawing(mask)]), overlay(GREY, [Drawing(mask, 0.875)])
+    assert np.asarray(labelled)[:45].std() > np.asarray(without)[:45].std() + 5
+    empty = np.zeros((120, 160), bool)
+    np.testing.assert_array_equal(np.asarray(overlay(GREY, [Drawing(empty, 0.5)])), GREY)
+
+
+def test_pictures_stand_side_by_side():
+    strip = side_by_side([Image.new("RGB", (50, 40)), Image.new("RGB", (50, 40))])
+    assert strip.size == (104, 40)
