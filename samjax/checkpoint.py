@@ -254,7 +254,7 @@ def _read_manifest(folder: Path) -> tuple[SamConfig, dict[str, Any]]:
         raise CheckpointError(f"{folder} is no native checkpoint: it holds no {MANIFEST}") from None
     except CheckpointError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{file} is damaged ({problem}); convert the source again") from None
 

@@ -1,11 +1,13 @@
 """Models by name or by file: the official checkpoints are fetched once into a cache folder."""
 
+import contextlib
 import dataclasses
 import difflib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from samjax import checkpoint
 from samjax.checkpoint import CheckpointError, Placement
@@ -13,7 +15,7 @@ from samjax.config import VARIANTS
 from samjax.sam import Sam
 
 _ATTEMPTS = 5  # to go on after a dropped connection, in one call; the next call goes on where this one ends
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 16  # bytes; as many are lost where a connection breaks
 
 
 class DownloadError(OSError):
@@ -130,6 +132,7 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
                 part.unlink()
         part.replace(target)
 
+    pooch.get_logger().setLevel(logging.WARNING)  # the progress bar says that something is fetched
     try:
         manager = pooch.create(path=folder, base_url="", registry={file.name: f"sha256:{file.sha256}"})
         manager.urls = {file.name: file.url}
@@ -148,23 +151,13 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
 
 def _fetch_resuming(url: str, part: Path, progress: bool) -> None:
     """Appends to `part` what it lacks."""
-    import pooch
     import requests
 
     for attempt in range(_ATTEMPTS):
         start = part.stat().st_size if part.exists() else 0
         with part.open("ab") as stream:
-
-            def begin(response: requests.Response, *_: Any, stream=stream) -> None:
-                if response.status_code == 200:  # the whole file: nothing was asked for, or the server knows no ranges
-                    stream.truncate(0)
-
-            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-            downloader = pooch.HTTPDownloader(
-                progressbar=progress, chunk_size=_CHUNK, headers=headers, hooks={"response": begin}
-            )
             try:
-                downloader(url, stream, None)
+                _fetch_once(url, stream, start, progress)
                 return
             except requests.HTTPError as error:
                 if not start or error.response.status_code != 416:
@@ -173,3 +166,25 @@ def _fetch_resuming(url: str, part: Path, progress: bool) -> None:
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 if attempt == _ATTEMPTS - 1 or stream.tell() <= start:
                     raise
+
+
+def _fetch_once(url: str, stream: BinaryIO, start: int, progress: bool) -> None:
+    """Appends what the server has beyond `start`, or the whole file if that is its answer."""
+    import pooch
+    import tqdm
+
+    with contextlib.ExitStack() as stack:
+
+        def begin(response, **_):
+            stack.callback(response.close)
+            if response.status_code == 200:  # nothing was asked for, or the server knows no ranges
+                stream.truncate(0)
+
+        # pooch sets the total; it takes a bar whose total is 0 for none.
+        bar = stack.enter_context(tqdm.tqdm(total=1, unit="B", unit_scale=True, disable=not progress))
+        pooch.HTTPDownloader(
+            progressbar=bar,
+            chunk_size=_CHUNK,
+            headers={"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {}),
+            hooks={"response": begin},
+        )(url, stream, None)

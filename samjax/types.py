@@ -206,7 +206,7 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
     return xy.astype(np.float32), kinds.astype(np.int32)
 
 
-def _stack_masks(masks: Sequence[Any], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _stack_masks(masks: Sequence[Any] | ArrayLike, size: int) -> tuple[np.ndarray, np.ndarray]:
     arrays = [None if mask is None else _finite(mask, f"mask of prompt {i}") for i, mask in enumerate(masks)]
     arrays = [mask[0] if mask is not None and mask.ndim == 3 and len(mask) == 1 else mask for mask in arrays]
     shapes = {mask.shape for mask in arrays if mask is not None}

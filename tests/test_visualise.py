@@ -41,7 +41,8 @@ def test_points_are_drawn_at_their_pixels_in_the_colour_of_their_label():
 
 
 def test_a_box_is_drawn_on_its_edges():
-    picture = np.asarray(overlay(GREY, [Drawing(np.zeros((120, 160), bool), box=(30.0, 20.0, 130.0, 100.0))])).astype(int)
+    empty = np.zeros((120, 160), bool)
+    picture = np.asarray(overlay(GREY, [Drawing(empty, box=(30.0, 20.0, 130.0, 100.0))])).astype(int)
     for y, x in ((20, 80), (100, 80), (60, 30), (60, 130)):
         near = picture[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3)
         assert np.abs(near - PALETTE[0]).sum(-1).min() < 40

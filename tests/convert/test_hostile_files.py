@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 from example_models import SMALL, random_params
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samjax import convert
@@ -273,6 +273,7 @@ def test_flipped_bits_of_a_pth_are_found(sound, tmp_path_factory, data):
         assert path.read_bytes() == sound[".pth"]
 
 
+@settings(max_examples=20)  # each writes and reads four files
 @given(st.integers(0, 15_000), st.binary(min_size=1, max_size=40))
 @example(0, b"PK\x05\x06")
 def test_overwritten_bytes_never_raise_anything_else(sound, tmp_path_factory, position, patch):

@@ -133,7 +133,7 @@ def test_a_renamed_parameter_is_found_by_shape_and_name(tensors, tmp_path):
 
 
 def test_a_misshaped_parameter_is_named_with_both_shapes(tensors, tmp_path):
-    name = "image_encoder.blocks.2.mlp.lin1.weight"
+    name = "image_encoder.blocks.1.mlp.lin1.weight"
     message = error(tmp_path, tensors | {name: lazy(np.zeros((192, 47), np.float32))})
     assert f"misshaped (1):\n    {name}: expected (192, 48), found (192, 47)" in message
 

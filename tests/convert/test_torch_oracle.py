@@ -3,6 +3,7 @@
 import collections
 import sys
 
+import jax
 import numpy as np
 import pytest
 from example_models import SMALL, random_params
@@ -72,6 +73,16 @@ def test_meta_takes_what_we_write_strictly_and_bit_for_bit(file, config, referen
 
 def test_the_inferred_configuration_is_the_one_that_was_built(config, reference, tmp_path):
     assert convert.read(saved(tmp_path, reference.state_dict()))[0] == config
+
+
+def test_names_and_layouts_are_those_of_independent_rules(reference, tmp_path):
+    """A round trip would not see an axis swapped on the way in and swapped back on the way out."""
+    from parity.reference import params_from_reference
+
+    _, params = convert.read(saved(tmp_path, reference.state_dict()))
+    expected = params_from_reference(reference)
+    assert jax.tree.structure(params) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
 def test_torch_maps_our_file_into_memory(tmp_path):

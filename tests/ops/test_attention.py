@@ -67,9 +67,7 @@ def test_blocked_attention_has_the_plain_forms_gradient():
 
 def test_relative_positions_are_looked_up_by_query_minus_key():
     table = jnp.arange(5.0)[:, None]
-    np.testing.assert_array_equal(
-        attention.relative_positions(table, 3)[..., 0], [[2, 1, 0], [3, 2, 1], [4, 3, 2]]
-    )
+    np.testing.assert_array_equal(attention.relative_positions(table, 3)[..., 0], [[2, 1, 0], [3, 2, 1], [4, 3, 2]])
 
 
 def test_a_relative_position_table_of_another_size_is_refused():

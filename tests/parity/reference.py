@@ -1,5 +1,7 @@
 """The PyTorch reference as an oracle: Meta's package, with random weights in which every parameter matters."""
 
+import importlib
+import importlib.util
 import sys
 import types
 from functools import partial
@@ -10,30 +12,41 @@ from samjax.config import SamConfig
 
 
 def import_segment_anything() -> types.ModuleType:
-    """Meta's package, with the two torchvision modules that it imports stood in for by the functions it uses."""
-    if "torchvision" not in sys.modules:
-        from PIL import Image
+    """Meta's package. Where torchvision is missing, the few functions that it uses stand in while it is imported.
 
-        modules = {
-            name: types.ModuleType(name)
-            for name in (
-                "torchvision",
-                "torchvision.ops",
-                "torchvision.ops.boxes",
-                "torchvision.transforms",
-                "torchvision.transforms.functional",
-            )
-        }
-        functional = modules["torchvision.transforms.functional"]
-        functional.to_pil_image = Image.fromarray
-        functional.resize = lambda picture, size: picture.resize(size[::-1], Image.Resampling.BILINEAR)
-        boxes = modules["torchvision.ops.boxes"]
-        boxes.box_area = lambda b: (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-        boxes.batched_nms = _batched_nms
-        sys.modules.update(modules)
-    import segment_anything
+    Not for longer: other libraries take a module of that name for the real one.
+    """
+    if "segment_anything" in sys.modules or importlib.util.find_spec("torchvision") is not None:
+        return importlib.import_module("segment_anything")
+    stand_ins = _torchvision()
+    sys.modules.update(stand_ins)
+    try:
+        return importlib.import_module("segment_anything")
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
 
-    return segment_anything
+
+def _torchvision() -> dict[str, types.ModuleType]:
+    from PIL import Image
+
+    modules = {
+        name: types.ModuleType(name)
+        for name in (
+            "torchvision",
+            "torchvision.ops",
+            "torchvision.ops.boxes",
+            "torchvision.transforms",
+            "torchvision.transforms.functional",
+        )
+    }
+    functional = modules["torchvision.transforms.functional"]
+    functional.to_pil_image = Image.fromarray
+    functional.resize = lambda picture, size: picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    boxes = modules["torchvision.ops.boxes"]
+    boxes.box_area = lambda b: (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    boxes.batched_nms = _batched_nms
+    return modules
 
 
 def _batched_nms(boxes, scores, categories, threshold):
@@ -110,35 +123,52 @@ def build_reference(config: SamConfig, seed: int = 0):
     return sam.eval()
 
 
-def params_from_reference(model) -> dict:
-    """samjax parameters of a torch `Sam`, by rules written independently of `samjax.convert`."""
+def layout(model) -> dict[str, tuple[tuple[str, ...], tuple[int, ...] | None]]:
+    """By a torch `Sam`'s parameter names: our path, and the axes that permute its layout into ours.
+
+    The rules are written independently of `samjax.convert`, from the kinds of the modules.
+    """
     import torch
 
-    transposed = {name for name, module in model.named_modules() if isinstance(module, torch.nn.ConvTranspose2d)}
-    norms = {
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.LayerNorm) or type(module).__name__ == "LayerNorm2d"
-    }
-    tables = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)}
-    params: dict = {}
+    modules = dict(model.named_modules())
+    found = {}
     for name, tensor in model.state_dict().items():
         *path, leaf = name.split(".")
-        module, value = ".".join(path), tensor.detach().numpy()
-        if leaf == "weight" and module in norms:
-            leaf = "scale"
-        elif leaf == "weight" and module in tables:
-            leaf = "embedding"
-        elif leaf == "weight":
-            leaf = "kernel"
-            if module in transposed:
-                value = value.transpose(0, 2, 3, 1)
-            elif value.ndim == 4:
-                value = value.transpose(2, 3, 1, 0)
+        module, axes = modules[".".join(path)], None
+        if leaf == "weight":
+            if isinstance(module, torch.nn.LayerNorm) or type(module).__name__ == "LayerNorm2d":
+                leaf = "scale"
+            elif isinstance(module, torch.nn.Embedding):
+                leaf = "embedding"
+            elif isinstance(module, torch.nn.ConvTranspose2d):
+                leaf, axes = "kernel", (0, 2, 3, 1)
             else:
-                value = value.T
+                leaf, axes = "kernel", (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
+        found[name] = ((*path, leaf), axes)
+    return found
+
+
+def params_from_reference(model) -> dict:
+    """samjax parameters of a torch `Sam`."""
+    params: dict = {}
+    state = model.state_dict()
+    for name, (path, axes) in layout(model).items():
+        value = state[name].detach().numpy()
         node = params
-        for part in path:
+        for part in path[:-1]:
             node = node.setdefault(part, {})
-        node[leaf] = np.ascontiguousarray(value)
+        node[path[-1]] = np.ascontiguousarray(value if axes is None else value.transpose(axes))
     return params
+
+
+def load_params(model, params: dict) -> None:
+    """Puts samjax parameters into a torch `Sam`."""
+    import torch
+
+    state = {}
+    for name, (path, axes) in layout(model).items():
+        value = params
+        for part in path:
+            value = value[part]
+        state[name] = torch.tensor(np.asarray(value if axes is None else value.transpose(np.argsort(axes))))
+    model.load_state_dict(state, strict=True)

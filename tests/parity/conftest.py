@@ -1,0 +1,34 @@
+"""Torch and the reference; imported by fixtures only, so that the other tests never load them."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def segment_anything():
+    pytest.importorskip("torch", reason="the reference needs torch")
+    from parity.reference import import_segment_anything
+
+    return import_segment_anything()
+
+
+@pytest.fixture(scope="session")
+def pair(segment_anything):
+    """Build a configuration twice, with the same random weights: (the reference's predictor, our model)."""
+    import jax
+    from parity.reference import build_reference, params_from_reference
+
+    from samjax import Sam
+
+    def build(config, seed: int = 0):
+        reference = build_reference(config, seed)
+        params = jax.tree.map(jax.numpy.asarray, params_from_reference(reference))
+        return segment_anything.SamPredictor(reference), Sam(config, params)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small(pair):
+    from example_models import SMALL
+
+    return pair(SMALL)

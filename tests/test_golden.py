@@ -1,0 +1,49 @@
+"""The reference's answers, kept in files so that parity is checked where there is no torch (see golden/make.py)."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from example_models import SMALL, random_sam
+from golden.make import FOLDER, NON_SQUARE, PHOTOS, non_square_pixels
+from parity.comparison import CASES, EMBEDDING_BAR, IOU_BAR, LOGITS_BAR, MASK_BAR, prompts_of, relative_error
+
+from samjax.sam import jitted_encode
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(FOLDER / "small.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def embeddings(sam):
+    return {name: sam.encode(photo) for name, photo in PHOTOS.items()}
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_embeddings_are_the_references(golden, embeddings, photo):
+    assert relative_error(embeddings[photo].features, golden[f"{photo}/features"]) <= EMBEDDING_BAR
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_predictions_are_the_references(golden, embeddings, sam, photo, case):
+    size = PHOTOS[photo].shape[:2]
+    prompts = prompts_of(CASES[case].arguments(size, SMALL.mask_size))
+    prediction = sam.predict(embeddings[photo], prompts, multimask=photo == "wide")
+    expected = {name: golden[f"{photo}/{case}/{name}"] for name in ("logits", "iou", "masks")}
+    assert relative_error(prediction.logits[0], expected["logits"]) <= LOGITS_BAR
+    assert relative_error(prediction.iou[0], expected["iou"]) <= IOU_BAR
+    masks = sam.masks(prediction, embeddings[photo])[0]
+    assert (masks.ravel() == np.unpackbits(expected["masks"], count=masks.size)).mean() >= MASK_BAR
+
+
+def test_a_network_resized_to_a_grid_that_is_not_square_is_the_references(golden):
+    model = random_sam().with_image_size(NON_SQUARE)
+    features = jitted_encode(model.config, model.params, jnp.asarray(non_square_pixels()), model.execution)
+    assert relative_error(features, golden["non-square/features"]) <= EMBEDDING_BAR
+
+
+def test_the_golden_files_are_small():
+    assert sum(file.stat().st_size for file in FOLDER.glob("*.npz")) < 300_000

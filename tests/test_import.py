@@ -1,0 +1,30 @@
+"""What `import samjax` costs and does."""
+
+import json
+import statistics
+
+IMPORT_TIME = """
+import time
+import jax, flax
+start = time.perf_counter()
+import samjax
+print(time.perf_counter() - start)
+"""
+
+SIDE_EFFECTS = """
+import json, sys
+import samjax
+from jax._src import xla_bridge
+loaded = {name.partition(".")[0] for name in sys.modules} | set(sys.modules)
+unwanted = {"torch", "tensorflow", "transformers", "matplotlib", "samjax.convert", "samjax.train"}
+print(json.dumps({"loaded": sorted(loaded & unwanted), "backends": xla_bridge.backends_are_initialized()}))
+"""
+
+
+def test_importing_takes_at_most_0_3_s_longer_than_jax_and_flax(run_python):
+    """The median of five, because the machine has other things to do."""
+    assert statistics.median(float(run_python(IMPORT_TIME)) for _ in range(5)) <= 0.3
+
+
+def test_importing_loads_no_other_framework_and_starts_no_device(run_python):
+    assert json.loads(run_python(SIDE_EFFECTS)) == {"loaded": [], "backends": False}

@@ -1,0 +1,116 @@
+"""The same answers on many devices, simulated by one CPU in a process of its own."""
+
+import os
+import textwrap
+
+import pytest
+
+FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+SETUP = """
+import sys
+sys.path.insert(0, "tests")
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from example_models import random_photo, random_sam
+from samjax import Prompts
+
+mesh = Mesh(np.array(jax.devices()), "data")
+sam = random_sam()
+photos = [random_photo(40 + 3 * i, 70 - 2 * i, seed=i) for i in range(16)]
+prompts = Prompts.batch([Prompts.of([[[10 + i, 20]], [[5, 5], [30, i]]]) for i in range(16)])
+
+def relative_error(ours, reference):
+    return float(np.linalg.norm(np.asarray(ours) - np.asarray(reference)) / np.linalg.norm(np.asarray(reference)))
+
+def placed(sam, spec_of):
+    place = lambda leaf: jax.device_put(leaf, NamedSharding(mesh, spec_of(leaf)))
+    return jax.tree.unflatten(jax.tree.structure(sam), [place(leaf) for leaf in jax.tree.leaves(sam)])
+
+def last_axis_where_it_divides(leaf):
+    return P(*[None] * (leaf.ndim - 1), "data") if leaf.ndim and leaf.shape[-1] % 8 == 0 else P()
+
+assert len(jax.devices()) == 8
+expected = sam.encode_batch(photos)
+"""
+
+SHARDED = """
+sharded = placed(sam, {spec}).encode_batch(photos, sharding=NamedSharding(mesh, P("data")))
+print(sharded.features.sharding.spec, len(sharded.features.addressable_shards))
+assert len({{shard.device for shard in sharded.features.addressable_shards}}) == 8
+{also}
+error = relative_error(sharded.features, expected.features)
+assert error <= 1e-5, error
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "also"),
+    [
+        # every device holds two whole photos and does its own share of the work
+        ("lambda leaf: P()", "assert sharded.features.addressable_shards[0].data.shape[0] == 2"),
+        ("last_axis_where_it_divides", ""),
+    ],
+    ids=["replicated parameters", "sharded parameters"],
+)
+def test_a_batch_spread_over_devices_has_the_same_embeddings(run_python, root, monkeypatch, spec, also):
+    monkeypatch.chdir(root)
+    run_python(SETUP + SHARDED.format(spec=spec, also=also), XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
+
+
+def test_a_batch_of_embeddings_spread_over_devices_has_the_same_predictions(run_python, root, monkeypatch):
+    monkeypatch.chdir(root)
+    code = """
+    import dataclasses
+    execution = dataclasses.replace(sam.execution, images_per_step=None)  # a loop over a sharded axis would gather it
+    model = dataclasses.replace(placed(sam, lambda leaf: P()), execution=execution)
+    spread = jax.device_put((expected, prompts), NamedSharding(mesh, P("data")))
+    sharded, single = model.predict_batch(*spread), sam.predict_batch(expected, prompts)
+    assert len({shard.device for shard in sharded.logits.addressable_shards}) == 8
+    assert relative_error(sharded.logits, single.logits) <= 1e-5
+    assert relative_error(sharded.iou, single.iou) <= 1e-5
+    """
+    run_python(SETUP + textwrap.dedent(code), XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
+
+
+TPU = """
+import sys
+sys.path.insert(0, "tests")
+import jax, jax.numpy as jnp, numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from samjax import VARIANTS, Embedding, Execution, Prompts
+from samjax.sam import abstract_params, jitted_decode, jitted_encode
+
+topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+mesh = Mesh(np.array(topology.devices), "data")
+
+def on(spec, tree):
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+config, execution = VARIANTS["vit_b"], Execution.for_backend("tpu", "bfloat16")
+params = on(P(), abstract_params(config))
+pixels = on(P("data"), jax.ShapeDtypeStruct((4, *config.image_size, 3), jnp.float32))
+sizes = jnp.zeros((4, 2), jnp.int32)
+embedding = on(
+    P("data"),
+    jax.eval_shape(lambda: Embedding(jnp.zeros((4, *config.grid, config.width), jnp.bfloat16), sizes, sizes)),
+)
+prompts = on(P("data"), Prompts.batch([Prompts.of([[[1, 2]]])] * 4))
+for program in (
+    jitted_encode.lower(config, params, pixels, execution),
+    jitted_decode.lower(config, params, embedding, prompts, execution, multimask=True),
+):
+    memory = program.compile().memory_analysis()
+    used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    print(used)
+    assert used < 16e9, used  # a v5e chip has 16 GB
+"""
+
+
+@pytest.mark.heavy
+def test_vit_b_compiles_ahead_of_time_for_four_tpu_chips(run_python, root, monkeypatch):
+    pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
+    monkeypatch.chdir(root)
+    run_python(TPU, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
