@@ -13,7 +13,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import checkpoint
-from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, Params, lazy, replacing
+from samjax.atomic import replacing
+from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, Params, lazy
 from samjax.config import SamConfig
 
 from .huggingface import write_configs
@@ -73,7 +74,8 @@ def write(
         overwrite: replace what stands at `path`.
 
     Raises:
-        CheckpointError: `path` exists, or the parameters do not fit `config`; nothing is written.
+        FileExistsError: `path` exists.
+        CheckpointError: the parameters do not fit `config`; nothing is written.
     """
     path = Path(path)
     to = to or _target(path)

@@ -6,7 +6,6 @@
 Parameters are written and restored one at a time, so the peak is the parameters themselves plus the largest of them.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import functools
@@ -14,8 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from samjax.atomic import replacing
 from samjax.config import SamConfig
 from samjax.mismatch import explain_mismatch
 
@@ -108,26 +106,6 @@ def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: Placemen
     if sharding is None:
         return jnp.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a temporary sibling name to write a file or a folder under, which becomes `path` if the block succeeds.
-
-    Raises `CheckpointError` where `path` exists and `overwrite` is not asked for.
-    """
-    path = Path(path).absolute()
-    if path.exists() and not overwrite:
-        raise CheckpointError(f"{path} exists already; choose another name, remove it, or ask to overwrite it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        yield scratch / path.name
-        if path.exists():
-            path.replace(scratch / "replaced")  # a folder can only be renamed onto an empty one
-        (scratch / path.name).replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save(

@@ -10,7 +10,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import UInt8
 
-from samjax.checkpoint import Checksum, replacing
+from samjax.atomic import replacing
+from samjax.checkpoint import Checksum
 from samjax.sam import Sam
 from samjax.types import Embedding
 

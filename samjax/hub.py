@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from samjax import checkpoint
 from samjax.checkpoint import CheckpointError, Placement
 from samjax.config import VARIANTS
@@ -50,7 +52,7 @@ OFFICIAL: dict[str, RemoteFile] = {
 def load(
     name_or_path: str | os.PathLike[str],
     *,
-    dtype: Any = None,
+    dtype: Any = np.float32,
     sharding: Placement = None,
     image_size: tuple[int, int] | int | None = None,
     files: Mapping[str, RemoteFile] = OFFICIAL,
@@ -60,7 +62,7 @@ def load(
     Args:
         name_or_path: "vit_b", "vit_l" or "vit_h" (the official checkpoints), or a checkpoint: a native or Hugging Face
             folder, `.pth`, `.pt`, `.bin` or `.safetensors`.
-        dtype: cast the parameters to it; None keeps the dtypes of the file.
+        dtype: of the parameters; None keeps the dtypes of the file.
         sharding: where parameters go: one `jax.sharding.Sharding`, or a function of (name, `jax.ShapeDtypeStruct`) that
             gives one; None is the default device. Each device receives its own shards, one parameter after the other.
         image_size: (height, width) or side in pixels to resample the position tables to; None keeps the checkpoint's.

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from samjax import transforms
-from samjax.checkpoint import replacing
+from samjax.atomic import replacing
 from samjax.ops.rle import encode_rle, rle_area, rle_box
 from samjax.sam import Sam
 from samjax.types import Embedding, Prompts

@@ -111,7 +111,7 @@ def test_parameters_that_do_not_fit_the_configuration_are_not_saved(params, tmp_
 
 
 def test_an_existing_folder_is_kept_unless_overwriting_is_asked_for(saved, params):
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         checkpoint.save(saved, SMALL, params)
     before = checkpoint.describe(saved).checksum
     checkpoint.save(saved, SMALL, jax.tree.map(lambda leaf: leaf + 1, params), overwrite=True)

@@ -182,6 +182,19 @@ def test_info_and_convert_print_the_same_checksum(samjax, checkpoint, tmp_path):
     assert "exists already" in error
 
 
+@pytest.mark.parity
+def test_verify_prints_the_error_of_every_stage(samjax, checkpoint, tmp_path):
+    pytest.importorskip("torch")
+    from parity.reference import import_segment_anything
+
+    import_segment_anything()
+    code, printed, _ = samjax("convert", checkpoint, tmp_path / "small.pth", "--verify")
+    assert code == 0, printed
+    assert "image embedding" in printed
+    assert "box: mask pixels that differ" in printed
+    assert "TOO LARGE" not in printed
+
+
 def test_warmup_reports_compile_and_run_time(samjax, checkpoint):
     code, printed, _ = samjax("warmup", "--checkpoint", checkpoint, "--points", "1", "--prompts", "1")
     assert code == 0

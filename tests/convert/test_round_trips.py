@@ -101,7 +101,7 @@ def test_nothing_is_written_where_parameters_do_not_fit(params, tmp_path):
 
 def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(params, tmp_path):
     (tmp_path / "sam.pth").write_text("precious")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         convert.write(tmp_path / "sam.pth", SMALL, params)
     assert (tmp_path / "sam.pth").read_text() == "precious"
     convert.write(tmp_path / "sam.pth", SMALL, params, overwrite=True)

@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import sys
 import types
-from functools import partial
 
 import numpy as np
 
@@ -72,47 +71,12 @@ def build_reference(config: SamConfig, seed: int = 0):
     Norm scales, biases and embeddings are random too, so that no parameter can be swapped or dropped unseen.
     """
     import torch
+    from samjax.convert import verify
 
-    modeling = import_segment_anything().modeling
-    encoder, decoder = config.image_encoder, config.mask_decoder
+    import_segment_anything()
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    sam = modeling.Sam(
-        image_encoder=modeling.ImageEncoderViT(
-            depth=encoder.depth,
-            embed_dim=encoder.width,
-            img_size=encoder.image_size[0],
-            mlp_ratio=encoder.mlp_ratio,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            num_heads=encoder.heads,
-            patch_size=encoder.patch_size,
-            qkv_bias=True,
-            use_rel_pos=True,
-            global_attn_indexes=encoder.global_blocks,
-            window_size=encoder.window_size,
-            out_chans=config.width,
-        ),
-        prompt_encoder=modeling.PromptEncoder(
-            embed_dim=config.width,
-            image_embedding_size=config.grid,
-            input_image_size=config.image_size,
-            mask_in_chans=config.mask_channels,
-        ),
-        mask_decoder=modeling.MaskDecoder(
-            num_multimask_outputs=decoder.multimask_outputs,
-            transformer=modeling.TwoWayTransformer(
-                depth=decoder.depth,
-                embedding_dim=config.width,
-                mlp_dim=decoder.mlp_dim,
-                num_heads=decoder.heads,
-            ),
-            transformer_dim=config.width,
-            iou_head_depth=decoder.iou_head_depth,
-            iou_head_hidden_dim=decoder.iou_head_dim,
-        ),
-        pixel_mean=[123.675, 116.28, 103.53],
-        pixel_std=[58.395, 57.12, 57.375],
-    )
+    sam = verify.build_reference(config)
     with torch.no_grad():
         for name, parameter in sam.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
