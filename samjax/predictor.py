@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from samjax import hub, transforms
-from samjax.config import VARIANTS
+from samjax.config import VARIANTS, Execution
 from samjax.sam import Sam
 from samjax.types import ArrayLike, Embedding, Prompts
 
@@ -83,7 +83,8 @@ class RegistryModel:
                 raise ValueError(
                     f"there is no device {str(device)!r}; JAX sees {', '.join(map(str, jax.devices()))}"
                 ) from error
-        self.sam = dataclasses.replace(self.sam, params=jax.device_put(self.sam.params, device))
+        execution = Execution.for_backend(device.platform, self.sam.execution.compute_dtype)
+        self.sam = Sam(self.sam.config, jax.device_put(self.sam.params, device), execution)
         return self
 
     def eval(self) -> "RegistryModel":

@@ -1,9 +1,11 @@
 """The reference's answers, kept in files so that parity is checked where there is no torch (see golden/make.py)."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from example_models import SMALL, random_sam
+from example_models import SMALL, faint, random_sam
 from golden.make import FOLDER, NON_SQUARE, PHOTOS, non_square_pixels
 from parity.comparison import CASES, EMBEDDING_BAR, IOU_BAR, LOGITS_BAR, MASK_BAR, prompts_of, relative_error
 
@@ -43,6 +45,17 @@ def test_a_network_resized_to_a_grid_that_is_not_square_is_the_references(golden
     model = random_sam().with_image_size(NON_SQUARE)
     features = jitted_encode(model.config, model.params, jnp.asarray(non_square_pixels()), model.execution)
     assert relative_error(features, golden["non-square/features"]) <= EMBEDDING_BAR
+
+
+def test_the_epsilons_of_all_norms_are_the_references(golden, sam):
+    """With parameters so small that an epsilon of 1e-5 instead of 1e-6 shows."""
+    model = dataclasses.replace(sam, params=faint(sam.params))
+    embedding = model.encode(PHOTOS["wide"])
+    assert relative_error(embedding.features, golden["faint/features"]) <= EMBEDDING_BAR
+    prompts = prompts_of(CASES["all together"].arguments(PHOTOS["wide"].shape[:2], SMALL.mask_size))
+    prediction = model.predict(embedding, prompts, multimask=False)
+    assert relative_error(prediction.logits[0], golden["faint/logits"]) <= LOGITS_BAR
+    assert relative_error(prediction.iou[0], golden["faint/iou"]) <= IOU_BAR
 
 
 def test_the_golden_files_are_small():

@@ -7,7 +7,7 @@ made again. `tests/test_golden.py` compares with them, `tests/parity/test_golden
 from pathlib import Path
 
 import numpy as np
-from example_models import SMALL, random_params, random_photo
+from example_models import SMALL, faint, random_params, random_photo
 
 FOLDER = Path(__file__).parent
 PHOTOS = {"wide": random_photo(60, 90, seed=1), "tall": random_photo(75, 40, seed=2)}
@@ -35,6 +35,13 @@ def answers() -> dict[str, np.ndarray]:
             key = f"{photo_name}/{case_name}"
             found |= {f"{key}/logits": logits, f"{key}/iou": iou, f"{key}/masks": np.packbits(masks)}
 
+    load_params(reference, faint(random_params(SMALL)))
+    predictor.set_image(PHOTOS["wide"])
+    found["faint/features"] = predictor.features[0].permute(1, 2, 0).numpy()
+    arguments = CASES["all together"].arguments(PHOTOS["wide"].shape[:2], SMALL.mask_size)
+    _, found["faint/iou"], found["faint/logits"] = predictor.predict(**arguments, multimask_output=False)
+
+    load_params(reference, random_params(SMALL))
     encoder = reference.image_encoder
     rows, columns = (side // SMALL.image_encoder.patch_size for side in NON_SQUARE)
     table = torch.nn.functional.interpolate(
