@@ -48,7 +48,10 @@ def faint(params: dict) -> dict:
     """
 
     def fade(path, leaf):
-        return leaf if path[-1].key == "scale" else leaf * np.float32(0.01)
+        # A norm takes out what its predecessor scales, so in the decoder the norms' own scales must be small.
+        in_decoder = path[0].key == "mask_decoder"
+        kept = path[1].key != "transformer" if in_decoder else path[-1].key == "scale"
+        return leaf if kept else leaf * np.float32(0.01)
 
     return jax.tree_util.tree_map_with_path(fade, params)
 
