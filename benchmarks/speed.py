@@ -4,17 +4,21 @@
 
 Needs torch and segment-anything-py (`make parity` installs them). Each contender lives in a process of its own, so
 that peak memory is its own; they take turns, so that a noisy machine disturbs both alike. Times are medians of warm
-repeats; compile time and peak memory (maximum resident set, weights and libraries included) stand apart.
+repeats; compile time and peak memory stand apart. Peak memory is the largest resident set during a stage, weights,
+libraries and what earlier stages keep included. samjax's encoder stage includes resizing the photo, PyTorch's does not.
 """
 
 import argparse
 import multiprocessing
-import resource
+import os
+import platform
+import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -40,21 +44,17 @@ def samjax_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
     import jax
 
     from samjax import Prompts, SamPredictor, load, read_image
-    from samjax.sam import jitted_encode
-    from samjax.transforms import to_pixels
 
     sam, photo = load(checkpoint), read_image(PHOTO)
     predictor = SamPredictor(sam)
-    pixels = to_pixels(photo, sam.config)
     state = {}
 
     def encode():
-        features = jax.block_until_ready(jitted_encode(sam.config, sam.params, pixels, sam.execution))
-        state["embedding"] = sam._embedding(features, [photo.shape[:2]])[0]
+        state["embedding"] = jax.block_until_ready(sam.encode(photo))
 
     def decode(count):
         prompts = Prompts.of(points(count))
-        return lambda: jax.block_until_ready(sam.predict(state["embedding"], prompts))
+        return lambda: sam.predict(state["embedding"], prompts)
 
     def predict():
         predictor.set_image(photo)
@@ -107,10 +107,19 @@ def contender(pipe, stages: Callable[[Path], dict[str, Callable[[], object]]], c
     functions = stages(checkpoint)
     pipe.send(None)
     for stage in iter(pipe.recv, None):
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (proc(5))
         start = time.perf_counter()
         functions[stage]()
         seconds = time.perf_counter() - start
-        pipe.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+        status = Path("/proc/self/status").read_text()
+        pipe.send((seconds, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024))
+
+
+def answer(name: str, pipe) -> tuple[float, int]:
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise SystemExit(f"{name} stopped; its error is above") from None
 
 
 def main() -> None:
@@ -126,21 +135,27 @@ def main() -> None:
     writer = context.Process(target=write_checkpoint, args=(options.variant, checkpoint))
     writer.start()
     writer.join()
+    if writer.exitcode:
+        raise SystemExit("no checkpoint could be written")
     pipes = {}
     for name, stages in (("PyTorch", torch_stages), ("samjax", samjax_stages)):
         pipes[name], theirs = context.Pipe()
         context.Process(target=contender, args=(theirs, stages, checkpoint), daemon=True).start()
-        pipes[name].recv()
+        theirs.close()  # so that a contender that dies is noticed
+        answer(name, pipes[name])
 
     def ask(name: str, stage: str) -> tuple[float, int]:
         pipes[name].send(stage)
-        return pipes[name].recv()
+        return answer(name, pipes[name])
 
     rows = [
         "| stage | PyTorch s | samjax s | times faster | compile s | PyTorch peak GB | samjax peak GB |",
         "|---|---|---|---|---|---|---|",
     ]
-    print(f"{options.variant}, float32, median of {options.repeats}", *rows, sep="\n", flush=True)
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax"))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    print(f"{options.variant}, float32, median of {options.repeats}; {machine}, {versions}")
+    print(*rows, sep="\n", flush=True)
     for stage in STAGES:
         first = {name: ask(name, stage)[0] for name in pipes}
         results = {name: [] for name in pipes}

@@ -71,10 +71,10 @@ def write(
         to: "meta" (`.safetensors` or else PyTorch's zip file, under Meta's names), "huggingface" (a folder) or "native"
             (a folder); None follows the ending of `path`: a file's is Meta's, no ending is native.
         provenance: kept in a native checkpoint; other formats have no place for it.
-        overwrite: replace what stands at `path`.
+        overwrite: replace what stands at `path`: a file, or a folder that is empty or a checkpoint and nothing else.
 
     Raises:
-        FileExistsError: `path` exists.
+        FileExistsError: `path` exists, and `overwrite` is not asked for or would delete other things than a checkpoint.
         CheckpointError: the parameters do not fit `config`; nothing is written.
     """
     path = Path(path)
@@ -85,7 +85,7 @@ def write(
         checkpoint.save(path, config, params, provenance, overwrite=overwrite)
         return
     named = rename(leaves, expected_entries(config), target=to)
-    with replacing(path, overwrite=overwrite) as temporary:
+    with replacing(path, overwrite=overwrite, foreign=checkpoint.foreign_to_checkpoints) as temporary:
         if to == "huggingface":
             temporary.mkdir()
             write_configs(temporary, config, _common_dtype(named))
@@ -99,10 +99,15 @@ def write(
 def convert(
     source: PathLike, destination: PathLike, to: Target | None = None, *, overwrite: bool = False
 ) -> Description:
-    """Converts a checkpoint of any format to another; see `read` and `write`. Returns what was written."""
-    matched = _open(Path(source))
+    """Converts a checkpoint of any format to another; see `read` and `write`. Returns what was written.
+
+    The destination can be neither the source nor a folder that the source lies in, whatever `overwrite` says.
+    """
+    source, destination = Path(source), Path(destination)
+    _check_apart(source, destination)
+    matched = _open(source)
     params = unflatten_dict(matched.params, sep="/")
-    provenance = provenance_of(Path(source), matched)
+    provenance = provenance_of(source, matched)
     write(destination, matched.config, params, to=to, provenance=provenance, overwrite=overwrite)
     return describe(destination)
 
@@ -132,6 +137,17 @@ def _open(path: Path) -> Matched:
         config, params = checkpoint.open_native(path)
         return Matched(config, params, "native")
     return match(open_state_dict(path), path)
+
+
+def _check_apart(source: Path, destination: Path) -> None:
+    """Raises FileExistsError where writing `destination` would delete `source`, or the link that leads to it."""
+    if not destination.exists() or not source.exists():
+        return
+    places = source.resolve(), source.parent.resolve() / source.name
+    if any(destination.samefile(place) for place in places):
+        raise FileExistsError(f"{destination} is the source itself; choose another destination")
+    if any(destination.samefile(parent) for place in places for parent in place.parents):
+        raise FileExistsError(f"{destination} holds the source {source}; choose another destination")
 
 
 def _target(path: Path) -> Target:

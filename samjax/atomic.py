@@ -4,23 +4,39 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    foreign: Callable[[Path], Sequence[str]] = os.listdir,
+) -> Iterator[Path]:
     """Gives a temporary sibling name to write a file or a folder under, which becomes `path` if the block succeeds.
 
-    Raises FileExistsError where `path` exists and `overwrite` is not asked for.
+    Args:
+        path: the file or folder to make.
+        overwrite: replace what stands at `path`.
+        foreign: what in a folder at `path` is not the caller's to delete; such a folder is never replaced. By default
+            it is everything, so a folder must be empty.
+
+    Raises:
+        FileExistsError: `path` exists and `overwrite` is not asked for, or it is a folder that holds foreign things.
     """
     path = Path(path).absolute()
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already; choose another name, remove it, or ask to overwrite it")
+        raise FileExistsError(
+            f"{path} exists already; choose another name, remove it, or pass overwrite=True (--overwrite)"
+        )
+    _check_replaceable(path, foreign)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         yield scratch / path.name
+        _check_replaceable(path, foreign)  # writing may have taken minutes
         if path.is_dir():  # a folder can be renamed onto an empty one only
             path.replace(scratch / "replaced")
             try:
@@ -32,3 +48,12 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Itera
             (scratch / path.name).replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, foreign: Callable[[Path], Sequence[str]]) -> None:
+    if not path.is_dir() or not (names := sorted(foreign(path))):
+        return
+    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    raise FileExistsError(
+        f"{path} is a folder that holds other things than what is to replace it ({listed}); it is not replaced"
+    )

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ from samjax.mismatch import explain_mismatch
 FORMAT_VERSION = 1
 MANIFEST = "samjax.json"
 _BATCH = 32 << 20  # bytes written at once
+_COORDINATES = "positional_encoding_gaussian_matrix"  # turns coordinates into Fourier features: always float32
+_HUGGING_FACE_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
+_HUGGING_FACE_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 Params = dict[str, Any]  # nested dicts of arrays, named as `samjax.sam.abstract_params` names them
 Placement = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding] | None
@@ -99,8 +103,12 @@ def lazy(array: Any) -> LazyArray:
 
 
 def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: Placement = None) -> jax.Array:
-    """One parameter on its devices: cast on the host, then each device receives its own shard and nothing more."""
-    array = array if dtype is None else array.astype(dtype, copy=False)
+    """One parameter on its devices: cast on the host, then each device receives its own shard and nothing more.
+
+    A cast leaves the matrix of the Fourier features in float32, which coordinates need.
+    """
+    if dtype is not None:
+        array = array.astype(np.float32 if name.rpartition("/")[2] == _COORDINATES else dtype, copy=False)
     if callable(sharding):
         sharding = sharding(name, jax.ShapeDtypeStruct(array.shape, array.dtype))
     if sharding is None:
@@ -123,11 +131,11 @@ def save(
         config: the configuration that `params` belongs to.
         params: nested dict of arrays (numpy, JAX or `LazyArray`), as `samjax.sam.abstract_params(config)` shapes it.
         provenance: where the parameters come from, as plain JSON values; date and samjax version are added.
-        overwrite: replace what stands at `path`.
+        overwrite: replace what stands at `path`: a file, or a folder that is empty or a checkpoint and nothing else.
     """
     leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
     check_names(config, {name: array.shape for name, array in leaves.items()})
-    with replacing(path, overwrite=overwrite) as folder:
+    with replacing(path, overwrite=overwrite, foreign=foreign_to_checkpoints) as folder:
         folder.mkdir()
         checksum = _save_arrays(folder / "arrays", leaves)
         manifest = {
@@ -150,7 +158,7 @@ def restore(path: str | os.PathLike[str], *, dtype: Any = None, sharding: Placem
 
     Args:
         path: the folder that `save` made.
-        dtype: cast every parameter to it; None keeps the stored one.
+        dtype: cast the parameters to it, see `place`; None keeps the stored one.
         sharding: one `jax.sharding.Sharding` for all parameters, or a function of (name, `jax.ShapeDtypeStruct`) that
             gives one, or None for the default device.
 
@@ -164,6 +172,16 @@ def restore(path: str | os.PathLike[str], *, dtype: Any = None, sharding: Placem
 
 def is_native(path: str | os.PathLike[str]) -> bool:
     return (Path(path) / MANIFEST).is_file()
+
+
+def foreign_to_checkpoints(folder: Path) -> list[str]:
+    """What a folder holds beside a native checkpoint and a Hugging Face model; without either, all that it holds."""
+    entries = list(folder.iterdir())
+    own = {MANIFEST, "arrays"} if is_native(folder) else set()
+    weights = {entry.name for entry in entries if _HUGGING_FACE_WEIGHTS.fullmatch(entry.name)}
+    if weights:
+        own |= weights | set(_HUGGING_FACE_CONFIGS)
+    return [entry.name for entry in entries if entry.name not in own or entry.is_dir() != (entry.name == "arrays")]
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -228,8 +246,10 @@ def _read_manifest(folder: Path) -> tuple[SamConfig, dict[str, Any]]:
         if checksum.hexdigest() != manifest["checksum"]:
             raise CheckpointError(f"{file} is damaged: its checksum does not fit; convert the source again")
         return config, manifest
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder} is no native checkpoint: it holds no {MANIFEST}") from None
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from None
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -1,6 +1,7 @@
 """The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
 
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import numpy as np
 import tyro
 from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
@@ -22,6 +22,10 @@ from samjax.segment import Box, Point, Request, segment, write
 
 app = tyro.extras.SubcommandApp()
 Dtype = Literal["float32", "bfloat16"]
+ImageSize = Annotated[
+    tuple[int, int] | None,
+    arg(metavar="H W", help="Model input size, multiples of the patch size; the checkpoint's by default."),
+]
 Checkpoint = Annotated[str, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")]
 
 
@@ -45,27 +49,47 @@ def segment_images(
     save_embeddings: Annotated[
         Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here, and store those that are missing.")
     ] = None,
+    image_size: ImageSize = None,
 ) -> int:
     """Segment objects in photos, given points, boxes or a mask."""
     names = _output_names(images)
-    mask_array = _read_mask(mask) if mask else None
+    mask_array = transforms.read_mask(mask) if mask else None
     request = Request(tuple(map(_parse_point, point)), tuple(map(_parse_box, box)), mask_array)
-    sam = hub.load(checkpoint).with_dtype(dtype)
-    folder = save_embeddings or embeddings
-    store = EmbeddingStore(folder, sam) if folder else None
-    model = {"checkpoint": checkpoint, "variant": sam.config.variant, "dtype": dtype}
+    if embeddings and save_embeddings:
+        raise ValueError("--embeddings only reads, --save-embeddings reads and stores: give one of them")
+    if embeddings and not embeddings.is_dir():
+        raise ValueError(f"--embeddings: there is no folder {embeddings}")
+    for folder in filter(None, (out, save_embeddings)):
+        _check_writable(folder)
+    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    store = EmbeddingStore(embeddings or save_embeddings, sam) if embeddings or save_embeddings else None
+    reused = 0
     failures = []
     for path, name in tqdm(list(zip(images, names, strict=True)), unit="image", disable=len(images) == 1):
         try:
-            rgb = transforms.read_image(path)
-            embedding = store.get_or_make(rgb, store=bool(save_embeddings)) if store else sam.encode(rgb)
-            answer = segment(sam, rgb, embedding, request, multimask=multimask)
-            written = write(out, name, rgb, request, answer, model)
+            with warnings.catch_warnings(record=True) as caught:
+                rgb = transforms.read_image(path)
+                embedding = store.get(rgb) if store else None
+                reused += embedding is not None
+                if embedding is None:
+                    embedding = sam.encode(rgb)
+                    if save_embeddings:
+                        store.put(rgb, embedding)
+                answer = segment(sam, rgb, embedding, request, multimask=multimask)
+                described = {
+                    "image": str(path),
+                    "model": {"checkpoint": checkpoint, "variant": sam.config.variant, "dtype": dtype},
+                }
+                written = write(out, name, rgb, request, answer, described)
         except (ValueError, OSError) as error:
             failures.append(f"{path}: {error}")
             continue
+        for warning in caught:
+            tqdm.write(f"samjax: warning: {path}: {warning.message}", file=sys.stderr)
         scores = ", ".join(f"{score:.3f}" for score in answer.iou.ravel())
         tqdm.write(f"{path}: {answer.iou.size} mask(s), predicted IoU {scores} -> {written[0]}")
+    if store:
+        print(f"{reused} of {len(images)} embedding(s) reused from {store.folder}")
     if failures:
         raise ValueError(f"{len(failures)} of {len(images)} image(s) failed:\n  " + "\n  ".join(failures))
     return 0
@@ -86,6 +110,8 @@ def convert(
     photo: Annotated[Path | None, arg(metavar="IMAGE", help="Photo for --verify; a bundled one by default.")] = None,
 ) -> int:
     """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
+    if verify:
+        _check_reference_installed()
     path = hub.locate(source)
     _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite))
     return _verify(path, destination, photo or assets.photo()) if verify else 0
@@ -104,13 +130,18 @@ def warmup(
     checkpoint: Checkpoint,
     points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
     prompts: Annotated[tuple[int, ...], arg(help="Numbers of prompts that will be asked at once.")] = (1,),
+    photo_sizes: Annotated[
+        tuple[tuple[int, int], ...], arg(metavar="H W", help="Heights and widths of photos that will be segmented.")
+    ] = (),
+    mask_prompts: Annotated[bool, arg(help="Also for prompts with a mask.")] = False,
     dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    image_size: ImageSize = None,
 ) -> int:
     """Compile the programs ahead of time and keep them in the cache folder."""
-    sam = hub.load(checkpoint).with_dtype(dtype)
-    print(f"{'program':<56}{'compile s':>10}{'run s':>10}")
-    for timing in sam.warmup(points=points, prompts=prompts):
-        print(f"{timing.program:<56}{timing.compile_seconds:>10.2f}{timing.run_seconds:>10.3f}")
+    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    print(f"{'program':<66}{'compile s':>10}{'run s':>10}")
+    for timing in sam.warmup(points=points, prompts=prompts, mask_prompts=mask_prompts, photo_sizes=photo_sizes):
+        print(f"{timing.program:<66}{timing.compile_seconds:>10.2f}{timing.run_seconds:>10.3f}")
     return 0
 
 
@@ -133,10 +164,13 @@ def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")
         "coffee_point": (Request(points=((290.0, 150.0, 1),)), True),
         "coffee_box": (Request(points=((290.0, 150.0, 1), (500.0, 330.0, 0)), boxes=(box,)), False),
     }
-    model = {"checkpoint": str(native), "variant": sam.config.variant, "trained": False}
+    described = {
+        "image": str(assets.photo()),
+        "model": {"checkpoint": str(native), "variant": sam.config.variant, "dtype": "float32"},
+    }
     for name, (request, multimask) in requests.items():
         answer = segment(sam, rgb, embedding, request, multimask=multimask)
-        for path in write(out, name, rgb, request, answer, model):
+        for path in write(out, name, rgb, request, answer, described):
             print(f"   {path}")
     print(
         "\nThe weights are UNTRAINED: the masks are the meaningless answer of a random network. What is real is the\n"
@@ -155,12 +189,18 @@ def main(args: Sequence[str] | None = None) -> int:
     jax.config.update("jax_compilation_cache_dir", str(hub.cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
         try:
             return app.cli(prog="samjax", description=samjax.__doc__, args=args)
         except (ValueError, OSError) as error:
             print(f"samjax: error: {error}", file=sys.stderr)
             return 2
+        except jax.errors.JaxRuntimeError as error:
+            print(f"samjax: error: the device failed: {str(error).splitlines()[0]}", file=sys.stderr)
+            if "RESOURCE_EXHAUSTED" in str(error):
+                print("Its memory is full; --dtype bfloat16 or a smaller --image-size needs less.", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             return 130
 
@@ -188,14 +228,9 @@ def _print_description(path: str | Path, description: Any) -> None:
 
 def _verify(source: Path, converted: Path, photo: Path) -> int:
     """Prints every stage's error; 1 where one is more than rounding explains."""
-    try:
-        from samjax.convert.verify import load_reference, verify
+    from samjax.convert.verify import load_reference, verify
 
-        reference = load_reference(source)
-    except ImportError as error:
-        raise ValueError(
-            f"--verify runs Meta's code, which is not here ({error}); pip install torch torchvision segment-anything-py"
-        ) from error
+    reference = load_reference(source)
     stages = verify(hub.load(converted), reference, transforms.read_image(photo))
     print(f"\n{'stage':<32}{'error':>10}{'allowed':>10}")
     for stage in stages:
@@ -203,19 +238,39 @@ def _verify(source: Path, converted: Path, photo: Path) -> int:
     return 0 if all(stage.passed for stage in stages) else 1
 
 
+def _check_reference_installed() -> None:
+    """Importing is the only test: segment_anything is there without torchvision, and then cannot be imported."""
+    try:
+        import segment_anything  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"--verify runs Meta's code, which is not here ({error}); pip install torch torchvision segment-anything-py"
+        ) from error
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes a folder, and says before any work is done if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from error
+
+
 def _output_names(images: Sequence[Path]) -> list[str]:
-    """The stem of each photo's name, which all its outputs begin with."""
+    """What each photo's outputs begin with: its name without the ending, or with it where that tells photos apart."""
     if not images:
         raise ValueError("no image was given")
     stems = [image.stem for image in images]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    names = [image.stem if stems.count(image.stem) == 1 else image.name.replace(".", "_") for image in images]
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"several images are called {', '.join(twice)}: their results would overwrite each other")
-    return stems
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    return transforms.read_image(path).max(-1) > 127
+        raise ValueError(
+            f"several images are called {', '.join(twice)}: their results would overwrite each other; "
+            "run them apart, each into an --out of its own"
+        )
+    return names
 
 
 def _parse_numbers(text: str, kind: str, form: str, counts: tuple[int, ...]) -> list[float]:

@@ -128,8 +128,12 @@ class Execution:
     attention_rows: int = 8  # image rows of queries per block: 8·64 x 4096 float32 logits are 8 MB
     heads_together: bool = False  # all heads in one block
     windows_per_step: int | None = None  # attention windows computed together; None: all
-    images_per_step: int | None = None  # images encoded or decoded together; None: all
+    images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
     prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
+
+    def __post_init__(self) -> None:
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"the compute dtype is float32 or bfloat16, got {self.compute_dtype!r}")
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -141,4 +145,4 @@ class Execution:
         large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
         if (backend or jax.default_backend()) == "cpu":
             return cls(compute_dtype, windows_per_step=1, images_per_step=1, prompts_per_step=1)
-        return cls(compute_dtype, heads_together=True, prompts_per_step=64)
+        return cls(compute_dtype, heads_together=True, images_per_step=8, prompts_per_step=64)

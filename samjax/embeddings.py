@@ -4,7 +4,6 @@ import hashlib
 import os
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -32,7 +31,6 @@ class EmbeddingStore:
 
     def __init__(self, folder: str | os.PathLike, sam: Sam) -> None:
         self.folder = Path(folder)
-        self.sam = sam
         checksum = Checksum()
         for name, leaf in flatten_dict(sam.params, sep="/").items():
             checksum.add(name, np.asarray(leaf))
@@ -64,12 +62,3 @@ class EmbeddingStore:
         with replacing(path, overwrite=True) as temporary:
             save_file(arrays, temporary, metadata={"model": self.model_hash, "image": image_hash(rgb)})
         return path
-
-    def get_or_make(self, rgb: UInt8[np.ndarray, "H W 3"], *, store: bool) -> Embedding:
-        """The stored embedding, or a fresh one, which `store` keeps."""
-        embedding = self.get(rgb)
-        if embedding is None:
-            embedding = jax.block_until_ready(self.sam.encode(rgb))
-            if store:
-                self.put(rgb, embedding)
-        return embedding

@@ -1,13 +1,13 @@
 """Models by name or by file: the official checkpoints are fetched once into a cache folder."""
 
-import contextlib
 import dataclasses
 import difflib
 import logging
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from samjax.sam import Sam
 
 _ATTEMPTS = 5  # to go on after a dropped connection, in one call; the next call goes on where this one ends
 _CHUNK = 1 << 16  # bytes; as many are lost where a connection breaks
+_TIMEOUT = 30  # seconds without a byte
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class DownloadError(OSError):
@@ -54,7 +56,7 @@ def load(
     *,
     dtype: Any = np.float32,
     sharding: Placement = None,
-    image_size: tuple[int, int] | int | None = None,
+    image_size: Sequence[int] | int | None = None,
     files: Mapping[str, RemoteFile] = OFFICIAL,
 ) -> Sam:
     """A model ready to run.
@@ -62,7 +64,8 @@ def load(
     Args:
         name_or_path: "vit_b", "vit_l" or "vit_h" (the official checkpoints), or a checkpoint: a native or Hugging Face
             folder, `.pth`, `.pt`, `.bin` or `.safetensors`.
-        dtype: of the parameters; None keeps the dtypes of the file.
+        dtype: of the PARAMETERS: float32, bfloat16 or float16, or None for the dtypes of the file; `Sam.with_dtype`
+            chooses the dtype to compute in. The matrix of the Fourier features is float32 beside any of them.
         sharding: where parameters go: one `jax.sharding.Sharding`, or a function of (name, `jax.ShapeDtypeStruct`) that
             gives one; None is the default device. Each device receives its own shards, one parameter after the other.
         image_size: (height, width) or side in pixels to resample the position tables to; None keeps the checkpoint's.
@@ -71,7 +74,9 @@ def load(
     Raises:
         DownloadError: the file could not be fetched.
         CheckpointError: there is no such name or file, or it is damaged, or it is not exactly a SAM (of that variant).
+        ValueError: there is no such `dtype` for parameters.
     """
+    _check_dtype(dtype)
     path = locate(name_or_path, files=files)
     if checkpoint.is_native(path):
         config, params = checkpoint.restore(path, dtype=dtype, sharding=sharding)
@@ -85,16 +90,28 @@ def load(
     if name_or_path in files and name_or_path in VARIANTS and config.variant != name_or_path:
         raise CheckpointError(f"{name_or_path} was asked for, but {path} holds a {config.variant}")
     sam = Sam(config, params)
-    return sam if image_size is None else sam.with_image_size(image_size)
+    if image_size is None:
+        return sam
+    return sam.with_image_size(image_size if isinstance(image_size, int) else tuple(image_size))
 
 
 def locate(name_or_path: str | os.PathLike[str], *, files: Mapping[str, RemoteFile] = OFFICIAL) -> Path:
-    """The checkpoint that a known name or a path stands for, fetched if need be; known names come first."""
-    if name_or_path in files:
-        return download(files[str(name_or_path)])
+    """The checkpoint that a known name or a path stands for, fetched if need be.
+
+    Only a string can be a known name, and not one that a file or folder here has too.
+    """
     path = Path(name_or_path)
+    if name_or_path in files:
+        if path.exists():
+            raise CheckpointError(
+                f"{path} is both a known name and a file or folder here; say ./{path} for the one here, "
+                "or rename it to have the known one"
+            )
+        return download(files[str(name_or_path)])
     if path.exists():
         return path
+    if str(path) in files:
+        raise CheckpointError(f"There is no file or folder {name_or_path}; the known name is the string {str(path)!r}")
     nearest = difflib.get_close_matches(str(name_or_path), files, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise CheckpointError(
@@ -120,19 +137,29 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
     import requests
 
     folder = cache_dir()
-    part = folder / f"{file.name}.part"
+    path, part = folder / file.name, folder / f"{file.name}.part"
     advice = (
-        f"Where there is no network, fetch {file.url} elsewhere and put it at {folder / file.name} "
+        f"Where there is no network, fetch {file.url} elsewhere and put it at {path} "
         "(the environment variable SAMJAX_CACHE names another folder)"
     )
 
     def fetch(url: str, target: str, _: Any) -> None:
-        try:
-            _fetch_resuming(url, part, progress)
-        finally:
-            if part.exists() and not part.stat().st_size:
-                part.unlink()
-        part.replace(target)
+        with _open_part(part) as stream:
+            written = Path(stream.name)
+            try:
+                _fetch_resuming(url, stream, progress)
+                if os.name == "nt":  # which renames closed files only; elsewhere the lock lasts until the name is free
+                    stream.close()
+                written.replace(target)
+            finally:
+                if written.exists() and (written != part or not written.stat().st_size):
+                    written.unlink()
+
+    def damage() -> str:
+        if not path.exists():
+            return ""
+        found = pooch.file_hash(str(path))
+        return f"{path} is there, but its sha256 is {found}, expected {file.sha256}: it is damaged or another file. "
 
     pooch.get_logger().setLevel(logging.WARNING)  # the progress bar says that something is fetched
     try:
@@ -140,53 +167,87 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
         manager.urls = {file.name: file.url}
         return Path(manager.fetch(file.name, downloader=fetch))
     except requests.HTTPError as error:
-        status = f"{error.response.status_code} {error.response.reason}"
-        raise DownloadError(f"{file.url} could not be fetched: the server answers {status}. {advice}") from None
+        problem = f"the server answers {error.response.status_code} {error.response.reason}"
+        raise DownloadError(f"{damage()}{file.url} could not be fetched: {problem}. {advice}") from None
     except requests.RequestException as error:
         kept = f", {part.stat().st_size} bytes are kept, call again to go on" if part.exists() else ""
-        raise DownloadError(f"{file.url} could not be fetched ({type(error).__name__}{kept}). {advice}") from None
+        problem = f"{file.url} could not be fetched ({type(error).__name__}{kept})"
+        raise DownloadError(f"{damage()}{problem}. {advice}") from None
     except ValueError as error:  # pooch's answer to another sha256
         raise CheckpointError(f"{file.url} gave another file than the official one: {error}") from None
     except OSError as error:
         raise DownloadError(f"{folder} cannot hold {file.name}: {error}. SAMJAX_CACHE names another folder") from None
 
 
-def _fetch_resuming(url: str, part: Path, progress: bool) -> None:
-    """Appends to `part` what it lacks."""
+def _check_dtype(dtype: Any) -> None:
+    try:
+        known = dtype is None or np.dtype(dtype).name in _DTYPES
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, or None for the file's own; got {dtype!r}")
+
+
+def _open_part(part: Path) -> IO[bytes]:
+    """`part` to append to, or a file beside it where another process appends to `part`."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return part.open("ab")
+    stream = part.open("ab")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(stream.fileno()), part.stat()):  # else finished and renamed since we opened it
+            return stream
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:  # a file system without locks
+        return stream
+    stream.close()
+    return tempfile.NamedTemporaryFile("ab", prefix=f"{part.stem}.", suffix=".part", dir=part.parent, delete=False)
+
+
+def _fetch_resuming(url: str, stream: IO[bytes], progress: bool) -> None:
+    """Appends what `stream` lacks."""
     import requests
 
     for attempt in range(_ATTEMPTS):
-        start = part.stat().st_size if part.exists() else 0
-        with part.open("ab") as stream:
-            try:
-                _fetch_once(url, stream, start, progress)
-                return
-            except requests.HTTPError as error:
-                if not start or error.response.status_code != 416:
-                    raise
-                stream.truncate(0)  # no bytes beyond these: a finished file, or a longer one of something else
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-                if attempt == _ATTEMPTS - 1 or stream.tell() <= start:
-                    raise
+        last = attempt == _ATTEMPTS - 1
+        start = stream.seek(0, os.SEEK_END)
+        try:
+            _fetch_once(url, stream, start, progress)
+            return
+        except requests.HTTPError as error:
+            if not start or error.response.status_code != 416:
+                raise
+            _empty(stream)  # no bytes beyond these: a finished file, or a longer one of something else
+            if last:
+                raise
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            if last or stream.tell() <= start:
+                raise
 
 
-def _fetch_once(url: str, stream: BinaryIO, start: int, progress: bool) -> None:
+def _fetch_once(url: str, stream: IO[bytes], start: int, progress: bool) -> None:
     """Appends what the server has beyond `start`, or the whole file if that is its answer."""
-    import pooch
+    import requests
     import tqdm
 
-    with contextlib.ExitStack() as stack:
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        response.raise_for_status()
+        if response.status_code == 200:  # nothing was asked for, or the server knows no ranges
+            _empty(stream)
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with tqdm.tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=not progress) as bar:
+            for chunk in response.iter_content(_CHUNK):
+                stream.write(chunk)
+                stream.flush()
+                bar.update(len(chunk))
 
-        def begin(response, **_):
-            stack.callback(response.close)
-            if response.status_code == 200:  # nothing was asked for, or the server knows no ranges
-                stream.truncate(0)
 
-        # pooch sets the total; it takes a bar whose total is 0 for none.
-        bar = stack.enter_context(tqdm.tqdm(total=1, unit="B", unit_scale=True, disable=not progress))
-        pooch.HTTPDownloader(
-            progressbar=bar,
-            chunk_size=_CHUNK,
-            headers={"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {}),
-            hooks={"response": begin},
-        )(url, stream, None)
+def _empty(stream: IO[bytes]) -> None:
+    stream.seek(0)
+    stream.truncate()

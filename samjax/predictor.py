@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -74,12 +74,15 @@ class RegistryModel:
         return _ImageEncoderView(self.sam.config.image_size[0])
 
     def to(self, device: Any = None) -> "RegistryModel":
-        """Moves the parameters to the first device of a kind: "cpu", "cuda" or "gpu", "tpu", or a `jax.Device`."""
+        """Moves the parameters to a device: "cpu", "cuda" or "gpu", "tpu", with ":1" the second one, or a `jax.Device`.
+
+        Raises ValueError where there is no such device.
+        """
         if not isinstance(device, jax.Device):
-            kind = str(device).split(":")[0].replace("cuda", "gpu")
+            kind, _, index = str(device).replace("cuda", "gpu").partition(":")
             try:
-                device = jax.devices(kind)[0]
-            except RuntimeError as error:
+                device = jax.devices(kind)[int(index or 0)]
+            except (RuntimeError, ValueError, IndexError) as error:
                 raise ValueError(
                     f"there is no device {str(device)!r}; JAX sees {', '.join(map(str, jax.devices()))}"
                 ) from error
@@ -201,9 +204,7 @@ class SamPredictor:
         Returns masks (N, M, H, W), predicted IoU (N, M), low-resolution logits (N, M, h, w).
         """
         embedding = self._embedding_set()
-        if point_coords is None and boxes is None and mask_input is None:
-            point_coords = [None]  # the reference answers a prompt of nothing
-        prompts = Prompts.of(point_coords, point_labels, boxes, mask_input)
+        prompts = point_coords, point_labels, boxes, mask_input
         return self._predict(embedding, prompts, multimask_output, return_logits)
 
     def predict_torch(
@@ -224,13 +225,17 @@ class SamPredictor:
         tensors = [point_coords, point_labels, boxes, mask_input]
         arrays = [None if tensor is None else _numpy(tensor) for tensor in tensors]
         in_input_frame = dataclasses.replace(embedding, original_size=embedding.input_size)
-        results = self._predict(in_input_frame, Prompts.of(*arrays), multimask_output, return_logits)
-        like = next(tensor for tensor in tensors if tensor is not None)
+        results = self._predict(in_input_frame, arrays, multimask_output, return_logits)
+        like = next((tensor for tensor in tensors if tensor is not None), None)
         return tuple(_like(like, result) for result in results)
 
-    def _predict(self, embedding: Embedding, prompts: Prompts, multimask: bool, return_logits: bool) -> tuple:
+    def _predict(self, embedding: Embedding, prompts: Sequence[Any], multimask: bool, return_logits: bool) -> tuple:
+        """`prompts` are the arguments of `Prompts.of`."""
         sam = self.model.sam
-        prediction = sam.predict(embedding, prompts, multimask=multimask)
+        points, labels, boxes, masks = prompts
+        if points is None and boxes is None and masks is None:
+            points, labels = [None], None  # the reference answers a prompt of nothing
+        prediction = sam.predict(embedding, Prompts.of(points, labels, boxes, masks), multimask=multimask)
         threshold = None if return_logits else self.model.mask_threshold
         masks = transforms.upscale_masks(prediction.logits, self.original_size, sam.config, threshold=threshold)
         return masks, np.array(prediction.iou), np.array(prediction.logits)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
+import operator
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -163,53 +165,87 @@ class Sam:
         """The embedding of one photo, in any form that `transforms.as_rgb` takes."""
         rgb = transforms.as_rgb(image)
         features = jitted_encode(self.config, self.params, transforms.to_pixels(rgb, self.config), self.execution)
-        return self._embedding(features, [rgb.shape[:2]])[0]
+        return self._embedding(features[None], [rgb.shape[:2]])[0]
 
     def encode_batch(self, images: Sequence[ArrayLike], sharding: jax.sharding.Sharding | None = None) -> Embedding:
         """Embeddings of B photos of any sizes, with a leading axis B.
 
-        `sharding` places the batch of pixels on a mesh; the features come out where JAX's propagation puts them.
-        Compiles once per number of images.
+        The batch is computed in pieces of `execution.images_per_step`, so that one program serves any B. With
+        `sharding`, which places the pixels on a mesh, it is one program for this B, and the features come out where
+        JAX's propagation puts them.
         """
+        if not len(images):
+            raise ValueError("no image was given")
         rgbs = [transforms.as_rgb(image) for image in images]
-        pixels = np.stack([transforms.to_pixels(rgb, self.config) for rgb in rgbs])
-        execution = self.execution
+        pixels = [transforms.to_pixels(rgb, self.config) for rgb in rgbs]
         if sharding is not None:
-            pixels = jax.device_put(pixels, sharding)
-            execution = dataclasses.replace(
-                execution, images_per_step=None
-            )  # a loop over a sharded axis would gather it
-        features = jitted_encode(self.config, self.params, pixels, execution)
+            placed = jax.device_put(np.stack(pixels), sharding)
+            features = jitted_encode(self.config, self.params, placed, self._all_at_once())
+        else:
+            pieces = [
+                jitted_encode(self.config, self.params, np.stack([pixels[i] for i in piece]), self.execution)
+                for piece in self._pieces(len(images))
+            ]
+            features = jnp.concatenate(pieces)[: len(images)]
         return self._embedding(features, [rgb.shape[:2] for rgb in rgbs])
 
-    def _embedding(self, features: Float[Array, "*B H W C"], sizes: list[transforms.Size]) -> Embedding:
+    def _pieces(self, count: int) -> Iterator[list[int]]:
+        """Indices of a batch in pieces of one size; the last piece repeats the last image."""
+        size = self.execution.images_per_step or count
+        for start in range(0, count, size):
+            yield [min(i, count - 1) for i in range(start, start + size)]
+
+    def _all_at_once(self) -> Execution:
+        # A loop over a sharded axis would gather it.
+        return dataclasses.replace(self.execution, images_per_step=None)
+
+    def _embedding(self, features: Float[Array, "B H W C"], sizes: list[transforms.Size]) -> Embedding:
         fitted = [transforms.input_size(size, self.config.image_size) for size in sizes]
-        features = features if features.ndim == 4 else features[None]
         return Embedding(features, jnp.asarray(sizes, jnp.int32), jnp.asarray(fitted, jnp.int32))
 
     def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.
 
-        Warns about points outside the image, which the reference takes too.
+        The prediction is on the host. Warns about points outside the image, which the reference takes too.
         """
+        if embedding.features.ndim != 3 or prompts.valid.ndim != 1:
+            raise ValueError("predict takes one image and its prompts; for batches there is predict_batch")
         _check_prompts(self.config, embedding.original_size, prompts)
-        return jitted_decode(
-            self.config, self.params, embedding, prompts, self.execution, multimask=multimask
-        ).trimmed()
+        return self._decode(embedding, prompts, multimask).trimmed()
 
     def predict_batch(self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
-        """Masks for the prompts of B images (`Prompts.batch`); `prediction[b]` is image b's without padding rows."""
-        if embeddings.features.shape[0] != prompts.valid.shape[0]:
+        """Masks for the prompts of B images (`Prompts.batch`); `prediction[b]` is image b's without padding rows.
+
+        Like `encode_batch` in pieces, or all at once where the features lie on several devices.
+        """
+        if embeddings.features.ndim != 4 or prompts.valid.ndim != 2:
             raise ValueError(
-                f"{embeddings.features.shape[0]} embeddings came with prompts of {prompts.valid.shape[0]} images"
+                "predict_batch takes encode_batch's embeddings and Prompts.batch; one image goes to predict"
             )
+        count = embeddings.features.shape[0]
+        if count != prompts.valid.shape[0]:
+            raise ValueError(f"{count} embeddings came with prompts of {prompts.valid.shape[0]} images")
         _check_prompts(self.config, embeddings.original_size, prompts)
-        return jitted_decode(self.config, self.params, embeddings, prompts, self.execution, multimask=multimask)
+        if len(embeddings.features.devices()) > 1:
+            return self._decode(embeddings, prompts, multimask, self._all_at_once())
+        pieces = []
+        for piece in self._pieces(count):
+            take = operator.itemgetter(np.array(piece))
+            pieces.append(self._decode(jax.tree.map(take, embeddings), jax.tree.map(take, prompts), multimask))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
+
+    def _decode(
+        self, embedding: Embedding, prompts: Prompts, multimask: bool, execution: Execution | None = None
+    ) -> Prediction:
+        how = execution or self.execution
+        return jitted_decode(self.config, self.params, embedding, prompts, how, multimask=multimask)
 
     def masks(
         self, prediction: Prediction, embedding: Embedding, *, threshold: float | None = 0.0
     ) -> Bool[np.ndarray, "N M H W"] | Float32[np.ndarray, "N M H W"]:
         """One image's predictions at the photo's own size: booleans above `threshold`, or logits where it is None."""
+        if embedding.features.ndim != 3:
+            raise ValueError("masks takes one image's prediction and embedding: prediction[b] and embeddings[b]")
         original = tuple(np.asarray(embedding.original_size).tolist())
         return transforms.upscale_masks(prediction.logits, original, self.config, threshold=threshold)
 
@@ -219,25 +255,43 @@ class Sam:
         points: Sequence[int] = (1,),
         prompts: Sequence[int] = (1,),
         multimask: Sequence[bool] = (True, False),
+        mask_prompts: bool = False,
+        photo_sizes: Sequence[transforms.Size] = (),
     ) -> list["Timing"]:
-        """Compiles the encoder, and the decoder for the buckets that hold these numbers of points and of prompts.
+        """Compiles what one photo needs: the encoder, the decoder for the buckets that hold these numbers of points and
+        of prompts (with `mask_prompts` also for prompts with a mask), and the upscaling to photos of these sizes
+        (height, width).
 
         Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
         """
         pixels = np.zeros((*self.config.image_size, 3), np.float32)
         timings = [_time("encode", jitted_encode, self.config, self.params, pixels, self.execution)]
-        embedding = self._embedding(jitted_encode(self.config, self.params, pixels, self.execution), [(1, 1)])[0]
+        embedding = self.encode(np.zeros((1, 1, 3), np.uint8))
         shapes = {
             (bucket(count, PROMPT_BUCKETS), bucket(tokens + 1, TOKEN_BUCKETS)) for count in prompts for tokens in points
         }
-        for count, tokens in sorted(shapes):
+        for (count, tokens), masked, flag in itertools.product(
+            sorted(shapes), (False, True) if mask_prompts else (False,), multimask
+        ):
             blank = Prompts(
-                np.zeros((count, tokens, 2), np.float32), np.zeros((count, tokens), np.int32), np.ones(count, bool)
+                np.zeros((count, tokens, 2), np.float32),
+                np.zeros((count, tokens), np.int32),
+                np.ones(count, bool),
+                np.zeros((count, *self.config.mask_size), np.float32) if masked else None,
+                np.ones(count, bool) if masked else None,
             )
-            for flag in multimask:
-                name = f"decode {count} prompt(s) of up to {tokens} tokens, {'three masks' if flag else 'one mask'}"
-                arguments = self.config, self.params, embedding, blank, self.execution
-                timings.append(_time(name, jitted_decode, *arguments, multimask=flag))
+            name = f"decode {count} prompt(s) of up to {tokens} tokens{' and a mask' if masked else ''}"
+            arguments = self.config, self.params, embedding, blank, self.execution
+            name += ", three masks" if flag else ", one mask"
+            timings.append(_time(name, jitted_decode, *arguments, multimask=flag))
+        logits = np.zeros(self.config.mask_size, np.float32)
+        for size in photo_sizes:
+            start = time.perf_counter()
+            transforms.upscale_masks(logits, size, self.config)
+            warm = time.perf_counter()
+            transforms.upscale_masks(logits, size, self.config)
+            run = time.perf_counter() - warm
+            timings.append(Timing(f"upscale to {size[0]} x {size[1]}", warm - start - run, run))
         return timings
 
 
@@ -274,6 +328,6 @@ def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> N
         x, y = float(x[outside][0]), float(y[outside][0])
         warnings.warn(
             f"{int(outside.sum())} point(s) or box corner(s) lie outside the image, e.g. ({x:g}, {y:g}); "
-            "coordinates are (x, y) in pixels of the original image",
+            f"coordinates are (x, y) in pixels",
             stacklevel=3,
         )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -25,7 +26,8 @@ class Request:
     """What to segment in a photo.
 
     All points together describe one object, beside the box where there is exactly one; several boxes are one object
-    each. `mask` is a binary mask of the photo's size that describes the one object further.
+    each. `mask` is a binary mask of the photo's size that describes the one object further. Raises ValueError where
+    that makes no sense, without a model or a photo.
     """
 
     points: tuple[Point, ...] = ()
@@ -40,15 +42,20 @@ class Request:
                 f"{len(self.boxes)} boxes are {len(self.boxes)} objects, and a point or mask cannot tell which it "
                 "belongs to; give one box with the points or mask, or boxes alone"
             )
+        if self.points or self.boxes:
+            Prompts.of(*self._points_labels_boxes())
+
+    def _points_labels_boxes(self) -> tuple[Any, Any, Any]:
+        points = [[point[:2] for point in self.points]] if self.points else None
+        labels = [[point[2] for point in self.points]] if self.points else None
+        return points, labels, self.boxes or None
 
     def prompts(self, sam: Sam, size: transforms.Size) -> Prompts:
         """The request as prompts for a photo of `size` (height, width)."""
         if self.mask is not None and self.mask.shape != size:
             raise ValueError(f"the mask has size {self.mask.shape} and the photo {size} (height, width)")
-        xy = [[point[:2] for point in self.points]] if self.points else None
-        labels = [[point[2] for point in self.points]] if self.points else None
         mask = [transforms.mask_prompt(self.mask, sam.config)] if self.mask is not None else None
-        return Prompts.of(xy, labels, self.boxes or None, mask)
+        return Prompts.of(*self._points_labels_boxes(), mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +75,15 @@ def segment(
 
 
 def write(
-    folder: Path, name: str, rgb: UInt8[np.ndarray, "H W 3"], request: Request, answer: Segmentation, model: dict
+    folder: Path, name: str, rgb: UInt8[np.ndarray, "H W 3"], request: Request, answer: Segmentation, described: dict
 ) -> list[Path]:
     """Writes NAME_overlay.png, NAME_mask_<object>[_<mask>].png and NAME.json into a folder; returns their paths.
 
-    Each file appears complete or not at all. `model` goes into the JSON as it is.
+    Each file appears complete or not at all; masks of an earlier run of the same name that this one does not have are
+    removed. `described` goes into the JSON as it is.
     """
+    report = folder / f"{name}.json"
+    earlier = _masks_named_in(report)
     written: list[Path] = []
     records = []
     objects, count = answer.iou.shape
@@ -98,16 +108,26 @@ def write(
     panels = [overlay(rgb, _drawings(request, answer, m)) for m in range(count)]
     _save_picture(side_by_side(panels), picture)
 
-    described = {
-        "image": {"name": name, "height": rgb.shape[0], "width": rgb.shape[1]},
-        "model": model,
+    content = {
+        **described,
+        "size": {"height": rgb.shape[0], "width": rgb.shape[1]},
         "prompt": {"points": request.points, "boxes": request.boxes, "has_mask": request.mask is not None},
         "masks": records,
     }
-    report = folder / f"{name}.json"
     with replacing(report, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(described, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for stale in earlier - {path.name for path in written}:
+        (folder / stale).unlink(missing_ok=True)
     return [picture, *written, report]
+
+
+def _masks_named_in(report: Path) -> set[str]:
+    """The mask files that an earlier report lists; none where there is no report of ours."""
+    try:
+        files = {record["file"] for record in json.loads(report.read_text(encoding="utf-8"))["masks"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
+    return {file for file in files if file.startswith(f"{report.stem}_mask_") and "/" not in file}
 
 
 def _drawings(request: Request, answer: Segmentation, m: int) -> Sequence[Drawing]:
@@ -119,6 +139,7 @@ def _drawings(request: Request, answer: Segmentation, m: int) -> Sequence[Drawin
             tuple(point[:2] for point in request.points),
             tuple(point[2] for point in request.points),
             request.boxes[i] if request.boxes else None,
+            request.mask,
         )
         for i in range(len(answer.iou))
     ]

@@ -28,8 +28,34 @@ Size = tuple[int, int]  # (height, width), pixels
 def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file as RGB, turned upright by its EXIF orientation; the first frame of files with several.
 
+    Grey files of more than 8 bits follow the rules of `as_rgb`. Of colour files with 16 bits a channel Pillow reads the
+    upper 8, and they are not stretched.
     Raises FileNotFoundError, or ValueError where the file is no picture that Pillow can read.
     """
+    picture = _open_upright(path)
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        return as_rgb(np.asarray(picture))
+    return np.asarray(picture.convert("RGB"))
+
+
+def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, "H W"]:
+    """A picture file as a binary mask: whatever is not 0 is foreground.
+
+    Palette pictures count by index, and pictures whose colours are all 0 by their alpha.
+    Raises like `read_image`, and ValueError for a mask without foreground.
+    """
+    picture = _open_upright(path)
+    array = np.asarray(picture)
+    if array.ndim == 3:
+        has_alpha = picture.mode in ("LA", "RGBA", "PA")
+        colours = array[:, :, :-1] if has_alpha else array
+        array = colours.any(-1) if colours.any() or not has_alpha else array[:, :, -1]
+    if not array.any():
+        raise ValueError(f"the mask in {path} is empty: all of its pixels are 0")
+    return array != 0
+
+
+def _open_upright(path: str | os.PathLike) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
@@ -37,10 +63,9 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
         raise FileNotFoundError(f"there is no image file at {path}")
     try:
         with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
-                return as_rgb(np.asarray(upright))
-            return np.asarray(upright.convert("RGB"))
+            return ImageOps.exif_transpose(picture)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as an image ({error}); it is damaged or no picture") from error
 
@@ -60,7 +85,11 @@ def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H 
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        raise ValueError(f"an image must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
+        kind = "; samjax.read_image reads files" if isinstance(image, str | os.PathLike) else ""
+        raise ValueError(
+            f"an image must be an array of shape (H, W) or (H, W, channels) with 1 to 4 channels, channels last, "
+            f"got shape {array.shape}{kind}"
+        )
     if array.size == 0:
         raise ValueError(f"the image is empty: its shape is {array.shape}")
     array = array[:, :, : 1 if array.shape[2] <= 2 else 3]
@@ -131,6 +160,8 @@ def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999)
     binary = np.asarray(mask)
     if binary.ndim != 2 or binary.size == 0:
         raise ValueError(f"a mask must have shape (H, W), got {binary.shape}")
+    if not np.isfinite(binary).all():
+        raise ValueError("the mask holds NaN or infinity")
     binary = (binary > 0).astype(np.float64)
     fitted = input_size(binary.shape, config.image_size)
     shares = [
@@ -151,7 +182,7 @@ def _cell_shares(source: int, cells: int, extent: float) -> np.ndarray:
     return np.maximum(overlap, 0) / (extent / cells)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
 def upscaling_matrices(
     original: Size, config: SamConfig
 ) -> tuple[Float32[np.ndarray, "H h"], Float32[np.ndarray, "W w"]]:
@@ -176,21 +207,21 @@ def upscale_masks(
 ) -> Bool[np.ndarray, "*N H W"] | Float32[np.ndarray, "*N H W"]:
     """LOW-RES logits as masks of the ORIGINAL size: booleans above `threshold`, or the logits where it is None.
 
-    Sizes are rounded up inside so that photos of similar size share one compiled program.
+    Works on one mask after the other, with sizes rounded up, so that any number of masks of photos of similar size
+    share one compiled program.
     """
-    matrices = []
-    for matrix, side in zip(upscaling_matrices(original, config), original, strict=True):
-        matrices.append(np.pad(matrix, ((0, -side % 256), (0, 0))))
-    batch = logits.shape[:-2]
-    upscaled = _upscale(jnp.asarray(logits).reshape(-1, *logits.shape[-2:]), *matrices, threshold=threshold)
-    height, width = original
-    return np.ascontiguousarray(np.asarray(upscaled)[:, :height, :width]).reshape(*batch, height, width)
+    matrices = [
+        np.pad(matrix, ((0, -side % 256), (0, 0)))
+        for matrix, side in zip(upscaling_matrices(original, config), original, strict=True)
+    ]
+    low = np.asarray(logits).reshape(-1, *logits.shape[-2:])
+    upscaled = np.empty((len(low), *original), np.float32 if threshold is None else bool)
+    for mask, target in zip(low, upscaled, strict=True):
+        target[:] = np.asarray(_upscale(mask, *matrices, threshold=threshold))[: original[0], : original[1]]
+    return upscaled.reshape(*logits.shape[:-2], *original)
 
 
 @functools.partial(jax.jit, static_argnames="threshold")
 def _upscale(logits, rows, columns, *, threshold: float | None) -> Any:
-    def one(mask):
-        upscaled = resize.resize(mask, rows, columns)
-        return upscaled if threshold is None else upscaled > threshold
-
-    return jax.lax.map(one, logits)
+    upscaled = resize.resize(logits, rows, columns)
+    return upscaled if threshold is None else upscaled > threshold

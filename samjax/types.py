@@ -54,6 +54,8 @@ class Embedding:
 
     def __getitem__(self, index: int) -> "Embedding":
         """One image of a batch."""
+        if self.features.ndim != 4:
+            raise ValueError("this is the embedding of one image, not of a batch; its features are in .features")
         return jax.tree.map(lambda x: x[index], self)
 
 
@@ -61,18 +63,25 @@ class Embedding:
 class Prediction:
     """Masks before upscaling, and the model's opinion of them."""
 
-    logits: Float32[Array, "*B N M h w"]  # at four times the grid, of the padded model input; mask where > 0
-    iou: Float32[Array, "*B N M"]  # predicted IoU of each mask with the object; may exceed 1
-    valid: Bool[Array, "*B N"]  # False for rows that only pad the bucket
+    logits: Float32[
+        Array | np.ndarray, "*B N M h w"
+    ]  # at four times the grid, of the padded model input; mask where > 0
+    iou: Float32[Array | np.ndarray, "*B N M"]  # predicted IoU of each mask with the object; may exceed 1
+    valid: Bool[Array | np.ndarray, "*B N"]  # False for rows that only pad the bucket
 
     def __getitem__(self, index: int) -> "Prediction":
-        """The prompts of one image of a batch, without the padding rows."""
-        return jax.tree.map(lambda x: x[index], self).trimmed()
+        """The predictions for one image of a batch, on the host, without the padding rows."""
+        if self.iou.ndim != 3:
+            raise ValueError("this is the prediction for one image, not for a batch; index its .logits and .iou")
+        return jax.tree.map(lambda x: np.asarray(x)[index], self).trimmed()
 
     def trimmed(self) -> "Prediction":
-        """One image's predictions without the padding rows."""
+        """One image's predictions on the host, without the padding rows.
+
+        Slicing on the device would compile a program for every number of prompts.
+        """
         count = int(np.asarray(self.valid).sum())
-        return jax.tree.map(lambda x: x[:count], self)
+        return jax.tree.map(lambda x: np.asarray(x)[:count], self)
 
 
 @pytree
@@ -178,7 +187,10 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
     if points is not None and len(points):
         xy = _finite(points, f"points of prompt {number}")
         if xy.ndim != 2 or xy.shape[1] != 2:
-            raise ValueError(f"points of prompt {number} must have shape (count, 2) as (x, y), got {xy.shape}")
+            raise ValueError(
+                f"points of prompt {number} must have shape (count, 2) as (x, y), got {xy.shape}; "
+                "points is a list with one set of points for each prompt"
+            )
         kinds = np.full(len(xy), FOREGROUND) if labels is None else np.asarray(labels)
         if kinds.shape != (len(xy),):
             raise ValueError(
@@ -196,7 +208,10 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
     if box is not None:
         corners = _finite(box, f"box of prompt {number}")
         if corners.shape != (4,):
-            raise ValueError(f"box of prompt {number} must be (x0, y0, x1, y1), got shape {corners.shape}")
+            raise ValueError(
+                f"box of prompt {number} must be (x0, y0, x1, y1), got shape {corners.shape}; "
+                "boxes is a list with one box for each prompt"
+            )
         if corners[2] <= corners[0] or corners[3] <= corners[1]:
             raise ValueError(
                 f"box of prompt {number} must have x0 < x1 and y0 < y1, got {corners.tolist()}; "
@@ -206,10 +221,12 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
     return xy.astype(np.float32), kinds.astype(np.int32)
 
 
-def _stack_masks(masks: Sequence[Any] | ArrayLike, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _stack_masks(masks: Sequence[Any] | ArrayLike, size: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     arrays = [None if mask is None else _finite(mask, f"mask of prompt {i}") for i, mask in enumerate(masks)]
     arrays = [mask[0] if mask is not None and mask.ndim == 3 and len(mask) == 1 else mask for mask in arrays]
     shapes = {mask.shape for mask in arrays if mask is not None}
+    if not shapes:
+        return None, None
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ValueError(f"mask prompts must be 2-d logits of one size, got shapes {sorted(shapes)}")
     stacked = np.zeros((size, *next(iter(shapes))), np.float32)

@@ -30,6 +30,7 @@ class Drawing:
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[int, ...] = ()  # 1 foreground, 0 background
     box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
+    mask_prompt: Bool[np.ndarray, "H W"] | None = None  # drawn as a white outline
 
 
 def overlay(rgb: UInt8[np.ndarray, "H W 3"], drawings: Sequence[Drawing]) -> Image.Image:
@@ -38,6 +39,8 @@ def overlay(rgb: UInt8[np.ndarray, "H W 3"], drawings: Sequence[Drawing]) -> Ima
     unit = max(2.0, 0.004 * float(np.hypot(*rgb.shape[:2])))  # line width and half a point's radius, pixels
     for number, drawing in enumerate(drawings):
         picture = _tint(picture, drawing.mask, PALETTE[number % len(PALETTE)], unit)
+        if drawing.mask_prompt is not None:
+            picture = _outline(picture, _stencil(drawing.mask_prompt), (255, 255, 255), unit)
 
     large = (picture.width * SUPERSAMPLING, picture.height * SUPERSAMPLING)
     marks = Image.new("RGBA", large)
@@ -66,12 +69,20 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], unit: float) -> Image.Image:
-    stencil = Image.fromarray(mask.astype(np.uint8) * 255)
+    stencil = _stencil(mask)
     solid = Image.new("RGB", picture.size, colour)
     picture = Image.composite(Image.blend(picture, solid, 0.42), picture, stencil)
+    return _outline(picture, stencil, colour, unit)
+
+
+def _stencil(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(mask.astype(np.uint8) * 255)
+
+
+def _outline(picture: Image.Image, stencil: Image.Image, colour: tuple[int, int, int], unit: float) -> Image.Image:
     grown = stencil.filter(ImageFilter.MaxFilter(2 * max(1, round(unit / 2)) + 1))
     outline = ImageChops.subtract(grown, stencil).filter(ImageFilter.GaussianBlur(0.6))
-    return Image.composite(solid, picture, outline)
+    return Image.composite(Image.new("RGB", picture.size, colour), picture, outline)
 
 
 def _draw_prompt(pen: ImageDraw.ImageDraw, drawing: Drawing, colour: tuple[int, int, int], unit: float) -> None:

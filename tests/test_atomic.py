@@ -1,7 +1,12 @@
 """What is written under `replacing` appears whole or not at all."""
 
 import pytest
+
 from samjax.atomic import replacing
+
+
+def no_names(folder):
+    return []
 
 
 def fail(temporary):
@@ -38,10 +43,38 @@ def test_what_exists_is_kept_unless_replacing_it_is_asked_for(tmp_path):
 def test_a_folder_replaces_a_folder(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "old").touch()
-    with replacing(tmp_path / "folder", overwrite=True) as temporary:
+    with replacing(tmp_path / "folder", overwrite=True, foreign=no_names) as temporary:
         temporary.mkdir()
         (temporary / "new").touch()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "folder", overwrite=True):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "folder", overwrite=True, foreign=no_names):
         pass  # nothing was written, so there is nothing to put in its place
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+
+
+def test_a_folder_of_others_is_never_replaced(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with replacing(folder, overwrite=True) as temporary:  # an empty one is nobody's
+        temporary.mkdir()
+        for name in "dacb":
+            (temporary / name).touch()
+    with (
+        pytest.raises(FileExistsError, match=r"holds other things than .* \(a, b, c, …\); it is not replaced"),
+        replacing(folder, overwrite=True),
+    ):
+        pytest.fail("the block must not run")
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_what_comes_into_a_folder_during_the_block_is_kept(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with (
+        pytest.raises(FileExistsError, match=r"\(thesis.txt\)"),
+        replacing(folder, overwrite=True) as temporary,
+    ):
+        temporary.mkdir()
+        (folder / "thesis.txt").touch()
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -74,7 +74,11 @@ def test_a_description_needs_no_arrays(saved, params):
 
 def test_restoring_casts(pristine, params):
     _, restored = checkpoint.restore(pristine, dtype=jnp.bfloat16)
-    assert_identical(restored, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params))
+    expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    fourier = params["prompt_encoder"]["pe_layer"]
+    expected["prompt_encoder"]["pe_layer"] = fourier  # coordinates need float32
+    assert set(fourier) == {"positional_encoding_gaussian_matrix"}
+    assert_identical(restored, expected)
 
 
 def test_arrays_are_placed_on_the_shards_that_are_asked_for(pristine, params, run_python):
@@ -134,6 +138,49 @@ def test_a_folder_without_manifest_is_no_checkpoint(saved):
     (saved / "samjax.json").unlink()
     with pytest.raises(CheckpointError, match="no native checkpoint"):
         checkpoint.restore(saved)
+
+
+def test_a_manifest_that_cannot_be_read_says_why(saved):
+    (saved / "samjax.json").unlink()
+    (saved / "samjax.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"samjax\.json cannot be read: Is a directory"):
+        checkpoint.restore(saved)
+
+
+NATIVE = ["samjax.json", "arrays/"]
+HUGGING_FACE = ["config.json", "preprocessor_config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("names", "foreign"),
+    [
+        ([], []),
+        (NATIVE, []),
+        (HUGGING_FACE, []),
+        (["config.json", "pytorch_model.bin"], []),
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], []),
+        ([*NATIVE, "thesis.txt"], ["thesis.txt"]),
+        ([*HUGGING_FACE, "thesis.txt", ".git/"], [".git", "thesis.txt"]),
+        ([*NATIVE, "config.json"], ["config.json"]),
+        (["config.json"], ["config.json"]),  # of any program
+        (["arrays/"], ["arrays"]),
+        (["samjax.json", "arrays"], ["arrays"]),
+        (["model.safetensors", "config.json/"], ["config.json"]),
+        (["model.safetensors", "model_of_mine.safetensors"], ["model_of_mine.safetensors"]),
+    ],
+)
+def test_a_checkpoint_folder_is_known_from_a_folder_of_other_things(names, foreign, tmp_path):
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    assert sorted(checkpoint.foreign_to_checkpoints(tmp_path)) == foreign
+
+
+def test_overwriting_spares_a_folder_that_is_no_checkpoint(saved, params):
+    (saved / "thesis.txt").write_text("three years")
+    with pytest.raises(FileExistsError, match=r"thesis\.txt"):
+        checkpoint.save(saved, SMALL, params, overwrite=True)
+    assert (saved / "thesis.txt").read_text() == "three years"
+    assert_identical(checkpoint.restore(saved)[1], params)
 
 
 def edit(saved, **changes):

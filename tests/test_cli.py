@@ -66,7 +66,8 @@ def test_segment_writes_an_overlay_masks_and_json(samjax, checkpoint, photo, tmp
     }
     report = json.loads((out / "blobs.json").read_text())
     assert report["prompt"]["points"] == [[40, 30, 1], [5, 5, 0]]
-    assert report["image"] == {"name": "blobs", "height": 60, "width": 90}
+    assert report["image"] == str(photo)
+    assert report["size"] == {"height": 60, "width": 90}
     assert len(report["masks"]) == 3
     for record in report["masks"]:
         picture = np.asarray(Image.open(out / record["file"]))
@@ -107,7 +108,8 @@ def test_stored_embeddings_give_the_same_answer(samjax, checkpoint, photo, tmp_p
     common = ("segment", photo, "--checkpoint", checkpoint, "--point", "40,30")
     samjax(*common, "--save-embeddings", tmp_path / "store", "--out", tmp_path / "first")
     assert len(list((tmp_path / "store").iterdir())) == 1
-    samjax(*common, "--embeddings", tmp_path / "store", "--out", tmp_path / "second")
+    _, printed, _ = samjax(*common, "--embeddings", tmp_path / "store", "--out", tmp_path / "second")
+    assert printed.splitlines()[-1].startswith("1 of 1 embedding(s) reused")
     first, second = (json.loads((tmp_path / name / "blobs.json").read_text()) for name in ("first", "second"))
     assert first == second
 
@@ -146,12 +148,47 @@ def test_bad_prompts_are_one_clear_error_and_write_nothing(samjax, checkpoint, p
     assert not (tmp_path / "out").exists()
 
 
-def test_two_photos_of_one_name_would_overwrite_each_other(samjax, checkpoint, photo, tmp_path):
-    code, _, error = samjax(
-        "segment", photo, tmp_path / "blobs.jpg", "--checkpoint", checkpoint, "--point", "1,1", "--out", tmp_path / "o"
-    )
+def test_photos_that_differ_in_their_ending_or_not_at_all(samjax, checkpoint, photo, tmp_path):
+    Image.open(photo).save(tmp_path / "blobs.webp")
+    common = ("--checkpoint", checkpoint, "--point", "1,1", "--out", tmp_path / "o")
+    assert samjax("segment", photo, tmp_path / "blobs.webp", *common)[0] == 0
+    assert {path.name for path in (tmp_path / "o").glob("*.json")} == {"blobs_png.json", "blobs_webp.json"}
+    code, _, error = samjax("segment", photo, photo, *common)
     assert code == 2
     assert "overwrite each other" in error
+
+
+def test_masks_of_an_earlier_run_do_not_stay_behind(samjax, checkpoint, photo, tmp_path):
+    common = ("segment", photo, "--checkpoint", checkpoint, "--point", "40,30", "--out", tmp_path / "out")
+    samjax(*common, "--multimask")
+    (tmp_path / "out" / "blobs_mask_mine.png").touch()
+    samjax(*common)
+    assert {path.name for path in (tmp_path / "out").glob("*mask*")} == {"blobs_mask_0.png", "blobs_mask_mine.png"}
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(samjax, photo, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, error = samjax("segment", photo, "--checkpoint", "absent", "--point", "1,1", "--out", tmp_path / "file")
+    assert code == 2
+    assert f"cannot write into the folder {tmp_path / 'file'}: File exists" in error
+
+
+def test_embeddings_are_not_looked_for_in_a_folder_that_is_not_there(samjax, checkpoint, photo, tmp_path):
+    common = ("segment", photo, "--checkpoint", checkpoint, "--point", "1,1", "--out", tmp_path / "out")
+    code, _, error = samjax(*common, "--embeddings", tmp_path / "absent")
+    assert code == 2
+    assert "there is no folder" in error
+    code, _, error = samjax(*common, "--embeddings", tmp_path, "--save-embeddings", tmp_path)
+    assert code == 2
+    assert "give one of them" in error
+
+
+def test_another_input_size_may_be_asked_for(samjax, checkpoint, photo, tmp_path):
+    common = ("segment", photo, "--checkpoint", checkpoint, "--point", "40,30", "--out", tmp_path / "out")
+    assert samjax(*common, "--image-size", "48", "72")[0] == 0
+    code, _, error = samjax(*common, "--image-size", "50", "72")
+    assert code == 2
+    assert "multiples of the patch size 8" in error
 
 
 def test_points_outside_the_photo_are_answered_with_a_warning(samjax, checkpoint, photo, tmp_path):
@@ -161,7 +198,7 @@ def test_points_outside_the_photo_are_answered_with_a_warning(samjax, checkpoint
             "segment", photo, "--checkpoint", checkpoint, "--point", "400,30", "--out", tmp_path / "out"
         )
     assert code == 0
-    assert "samjax: warning: 1 point(s) or box corner(s) lie outside the image, e.g. (400, 30)" in error
+    assert f"samjax: warning: {photo}: 1 point(s) or box corner(s) lie outside the image, e.g. (400, 30)" in error
 
 
 def test_an_unknown_checkpoint_is_named(samjax, photo, tmp_path):
@@ -196,11 +233,13 @@ def test_verify_prints_the_error_of_every_stage(samjax, checkpoint, tmp_path):
 
 
 def test_warmup_reports_compile_and_run_time(samjax, checkpoint):
-    code, printed, _ = samjax("warmup", "--checkpoint", checkpoint, "--points", "1", "--prompts", "1")
+    sizes = ("--points", "1", "--prompts", "1", "--photo-sizes", "60", "90")
+    code, printed, _ = samjax("warmup", "--checkpoint", checkpoint, *sizes)
     assert code == 0
     lines = printed.splitlines()
     assert lines[0].split() == ["program", "compile", "s", "run", "s"]
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[-1].startswith("upscale to 60 x 90")
 
 
 def test_the_demo_writes_pictures_and_says_that_its_weights_are_untrained(samjax, tmp_path):

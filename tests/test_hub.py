@@ -4,14 +4,15 @@ import dataclasses
 import hashlib
 import http.server
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from example_models import SMALL, random_params
+from example_models import SMALL, random_params, random_photo
 
-from samjax import checkpoint, convert, hub
+from samjax import Prompts, checkpoint, convert, hub
 from samjax.checkpoint import CheckpointError
 from samjax.hub import DownloadError, RemoteFile
 
@@ -176,6 +177,47 @@ def test_no_network_says_what_to_put_where(files, server, cache, content):
     assert hub.load(KEY, files=files).config == SMALL
 
 
+def test_without_network_a_damaged_file_in_the_cache_is_named(files, server, cache, capfd):
+    server.shutdown()
+    server.server_close()
+    cache.mkdir()
+    (cache / "sam_small.pth").write_bytes(b"damaged")
+    with pytest.raises(DownloadError, match="could not be fetched") as caught:
+        hub.load(KEY, files=files)
+    found = hashlib.sha256(b"damaged").hexdigest()
+    assert str(caught.value).startswith(
+        f"{cache / 'sam_small.pth'} is there, but its sha256 is {found}, expected {files[KEY].sha256}: it is damaged"
+    )
+    assert names(cache) == ["sam_small.pth"]
+    assert not capfd.readouterr().err  # no bar of a download that never began
+
+
+def test_the_last_attempt_may_find_too_long_a_part(files, cache, content, monkeypatch):
+    monkeypatch.setattr(hub, "_ATTEMPTS", 1)
+    cache.mkdir()
+    (cache / "sam_small.pth.part").write_bytes(content + b"more")
+    with pytest.raises(DownloadError, match="answers 416"):
+        hub.locate(KEY, files=files)
+    assert hub.locate(KEY, files=files).read_bytes() == content
+
+
+def test_a_part_at_which_another_process_works_is_left_to_it(files, server, cache, content):
+    fcntl = pytest.importorskip("fcntl")
+    cache.mkdir()
+    part = cache / "sam_small.pth.part"
+    with part.open("ab") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        theirs.write(b"half")
+        theirs.flush()
+        server.drop_after = [70_000, 0]
+        with pytest.raises(DownloadError):
+            hub.locate(KEY, files=files)
+        assert names(cache) == ["sam_small.pth.part"]
+        server.drop_after = [70_000]
+        assert hub.locate(KEY, files=files).read_bytes() == content
+        assert part.read_bytes() == b"half"
+
+
 def test_a_cache_that_cannot_be_made_is_named(files, cache):
     cache.write_text("a file")
     with pytest.raises(DownloadError, match="SAMJAX_CACHE"):
@@ -204,6 +246,17 @@ def test_a_file_of_another_variant_than_asked_for_is_refused(files):
         hub.load("vit_l", files={"vit_l": files[KEY]})
 
 
+def test_a_name_that_a_file_has_too_is_asked_about(files, content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no file or folder small; the known name is the string 'small'"):
+        hub.locate(Path(KEY), files=files)
+    Path(KEY).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"small is both a known name and .* say \./small"):
+        hub.locate(KEY, files=files)
+    for path in (Path(KEY), f"./{KEY}", str(tmp_path / KEY)):
+        assert Path(hub.locate(path, files=files)).samefile(tmp_path / KEY)
+
+
 def test_unknown_names_list_the_known_ones_and_the_nearest():
     with pytest.raises(CheckpointError, match=r"known name \(vit_b, vit_l, vit_h\); did you mean 'vit_h'\?"):
         hub.load("vit-h")
@@ -220,7 +273,28 @@ def test_any_checkpoint_is_loaded_by_its_path(name, content, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, sam.params, random_params(SMALL))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(sam.params))
     half = hub.load(str(tmp_path / name), dtype=jnp.bfloat16)
+    matrix = half.params["prompt_encoder"].pop("pe_layer")["positional_encoding_gaussian_matrix"]
+    assert matrix.dtype == jnp.float32
     assert {leaf.dtype.name for leaf in jax.tree.leaves(half.params)} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_parameters_predict(dtype, compute, content, tmp_path):
+    (tmp_path / "sam.pth").write_bytes(content)
+    photo = random_photo(60, 90)
+    prompts = Prompts.of(points=[[(30, 20)], [(50, 40)]])
+    answers = []
+    for sam in (hub.load(tmp_path / "sam.pth"), hub.load(tmp_path / "sam.pth", dtype=dtype).with_dtype(compute)):
+        answers.append(np.asarray(sam.predict(sam.encode(photo), prompts).logits, np.float32))
+    exact, rounded = answers
+    assert 0 < np.abs(rounded - exact).max() < 0.2 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float64", np.float64, "half a byte", object(), bool])
+def test_other_dtypes_of_parameters_are_refused(dtype, cache):
+    with pytest.raises(ValueError, match="must be one of float32, bfloat16, float16, or None"):
+        hub.load(KEY, dtype=dtype)
 
 
 def test_loading_places_every_parameter_by_the_sharding_that_is_asked_for(content, tmp_path):
@@ -240,6 +314,7 @@ def test_loading_places_every_parameter_by_the_sharding_that_is_asked_for(conten
 def test_loading_resamples_to_another_image_size(content, tmp_path):
     (tmp_path / "sam.pth").write_bytes(content)
     sam = hub.load(tmp_path / "sam.pth", image_size=(96, 128))
+    assert hub.load(tmp_path / "sam.pth", image_size=[96, 128]).config == sam.config
     assert sam.config == SMALL.with_image_size((96, 128))
     checkpoint.check_names(
         sam.config,

@@ -1,6 +1,8 @@
 """SamPredictor has the interface of segment_anything's."""
 
 import dataclasses
+import logging
+import re
 
 import jax
 import numpy as np
@@ -53,6 +55,10 @@ def test_a_box_may_have_one_or_two_axes(predictor):
 def test_no_prompt_at_all_is_answered_as_in_the_reference(predictor):
     masks, _, _ = predictor.predict()
     assert masks.shape == (3, 60, 90)
+
+
+def test_no_tensors_at_all_are_answered_too(predictor):
+    np.testing.assert_array_equal(predictor.predict_torch(None, None)[0][0], predictor.predict()[0])
 
 
 def test_a_batch_of_boxes_gives_what_each_box_gives_alone(predictor):
@@ -135,8 +141,9 @@ def test_a_registry_model_moves_to_devices_that_exist(sam):
     model = SamPredictor(sam).model
     assert model.to(device="cpu") is model
     assert model.eval() is model
-    with pytest.raises(ValueError, match="there is no device 'tpu'"):
-        model.to(device="tpu")
+    for absent in ("tpu", "cpu:99", "cuda:0"):
+        with pytest.raises(ValueError, match=f"there is no device '{absent}'"):
+            model.to(device=absent)
 
 
 def test_the_predictor_answers_what_the_functions_underneath_answer(predictor, sam, embedding):
@@ -146,16 +153,42 @@ def test_the_predictor_answers_what_the_functions_underneath_answer(predictor, s
     np.testing.assert_array_equal(scores, prediction.iou[0])
 
 
+def compiled_programs(run) -> list[str]:
+    """Names of the programs that are compiled while `run` runs."""
+    messages = []
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.Logger, "handle", lambda _, record: messages.append(record.getMessage()))
+        run()
+    matches = (re.search(r"Finished XLA compilation of jit\((\w+)\)", message) for message in messages)
+    return [match[1] for match in matches if match]
+
+
 def test_warmup_leaves_nothing_to_compile(sam):
     fresh = dataclasses.replace(sam, execution=dataclasses.replace(sam.execution, attention_rows=3))
-    timings = fresh.warmup(points=(1, 5), prompts=(1,))
-    assert [timing.program.split()[0] for timing in timings] == ["encode"] + ["decode"] * 4
-    assert all(timing.compile_seconds > 0 and timing.run_seconds > 0 for timing in timings)
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        compiled = []
-        import logging
 
-        patch.setattr(logging.Logger, "handle", lambda _, record: compiled.append(record.getMessage()))
-        fresh.predict(fresh.encode(random_photo(70, 50)), Prompts.of([[[1, 2]] * 4]))
-    assert not [message for message in compiled if "XLA compilation of jit(encode)" in message]
-    assert not [message for message in compiled if "XLA compilation of jit(decode)" in message]
+    def use():
+        predictor = SamPredictor(fresh)
+        predictor.set_image(random_photo(70, 350))  # no other test has photos that wide
+        predictor.predict(np.array([[1, 2]] * 4), np.ones(4, int))
+        predictor.predict_batch([[[1, 2]]] * 3, [[1]] * 3)
+
+    def warm():
+        timings = fresh.warmup(points=(1, 5), prompts=(1, 3), photo_sizes=[(70, 350)])
+        assert [timing.program.split()[0] for timing in timings] == ["encode"] + ["decode"] * 8 + ["upscale"]
+        assert all(timing.run_seconds > 0 for timing in timings)
+
+    assert {"encode", "decode", "_upscale"} <= set(compiled_programs(warm))
+    assert compiled_programs(use) == []
+
+
+def test_the_number_of_prompts_compiles_nothing_but_the_decoders_buckets(sam):
+    predictor = SamPredictor(sam)
+    predictor.set_image(random_photo(60, 90))
+    for count in (1, 2, 4, 8):
+        predictor.predict_batch(boxes=[[10, 10, 50, 40]] * count)
+
+    def use():
+        for count in range(1, 9):
+            predictor.predict_batch(boxes=[[10, 10, 50, 40]] * count)
+
+    assert compiled_programs(use) == []

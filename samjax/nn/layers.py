@@ -62,7 +62,7 @@ class LayerNorm(nn.Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * scale + bias).astype(x.dtype)
+        return (y * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
 class Embedding(nn.Module):
@@ -73,7 +73,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "rows features"]:
-        return self.param("embedding", declared, (self.rows, self.features))
+        return self.param("embedding", declared, (self.rows, self.features)).astype(jnp.float32)
 
 
 class ModuleList(nn.Module):

@@ -65,36 +65,3 @@ def _cubic(distance: Float[np.ndarray, "..."], a: float = -0.75) -> Float[np.nda
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
-
-
-def _linear(distance: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    return np.maximum(1 - np.abs(distance), 0)
-
-
-def _cubic(distance: Float[np.ndarray, "..."], a: float = -0.75) -> Float[np.ndarray, "..."]:
-    d = np.abs(distance)
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
-
-
-def resize_position_tables(params: dict, expected: dict) -> dict:
-    """Parameters whose position tables are resampled to the shapes of the `expected` tree; other leaves untouched.
-
-    Absolute positions (1, H, W, C) are resized bicubically, as ViTs are when they change resolution; relative position
-    tables (L, D) linearly, as the reference does on the fly.
-    """
-
-    def fit(path, leaf, target):
-        if leaf.shape == target.shape:
-            return leaf
-        name = path[-1].key
-        if name == "pos_embed":
-            for axis in (1, 2):
-                leaf = resize_axis(leaf, axis, target.shape[axis], "cubic")
-            return leaf
-        if name in ("rel_pos_h", "rel_pos_w"):
-            return resize_axis(leaf, 0, target.shape[0], "linear")
-        raise ValueError(f"{jax.tree_util.keystr(path)} has shape {leaf.shape}, the target {target.shape}")
-
-    return jax.tree_util.tree_map_with_path(fit, params, expected)

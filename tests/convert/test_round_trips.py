@@ -109,6 +109,35 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(params, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["sam.pth"]
 
 
+@pytest.mark.parametrize("to", ["native", "huggingface"])
+def test_a_folder_of_other_things_is_never_overwritten(to, written, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("three years")
+    source = next(iter(written.values()))
+    with pytest.raises(FileExistsError, match=r"other things .*\(thesis\.txt\)"):
+        convert.convert(source, tmp_path / "precious", to, overwrite=True)
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "three years"
+
+
+def test_a_conversion_never_overwrites_its_source(params, tmp_path):
+    folder = tmp_path / "folder"
+    convert.write(folder, SMALL, params, to="huggingface")
+    (tmp_path / "link.safetensors").symlink_to(folder / "model.safetensors")
+    for source, destination, problem in (
+        (folder, folder, "is the source itself"),
+        (folder, tmp_path / "." / "folder", "is the source itself"),
+        (folder / "model.safetensors", folder, "holds the source"),
+        (tmp_path / "link.safetensors", folder, "holds the source"),
+        (folder / "model.safetensors", tmp_path / "link.safetensors", "is the source itself"),
+    ):
+        with pytest.raises(FileExistsError, match=problem):
+            convert.convert(source, destination, overwrite=True)
+    assert_identical(convert.read(folder)[1], params)
+    convert.convert(folder, tmp_path / "other", "huggingface")
+    convert.convert(folder, tmp_path / "other", overwrite=True)  # one checkpoint folder for another
+    assert_identical(convert.read(tmp_path / "other")[1], params)
+
+
 def test_a_failure_while_writing_leaves_nothing_behind(params, tmp_path):
     def fail():
         raise OSError("disk full")
