@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -147,9 +147,11 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
         with _open_part(part) as stream:
             written = Path(stream.name)
             try:
-                _fetch_resuming(url, stream, progress)
-                if os.name == "nt":  # which renames closed files only; elsewhere the lock lasts until the name is free
-                    stream.close()
+                try:
+                    _fetch_resuming(url, stream, progress)
+                finally:
+                    if os.name == "nt":  # which renames and deletes closed files only; elsewhere the lock goes on
+                        stream.close()
                 written.replace(target)
             finally:
                 if written.exists() and (written != part or not written.stat().st_size):
@@ -204,7 +206,7 @@ def _open_part(part: Path) -> IO[bytes]:
     except OSError:  # a file system without locks
         return stream
     stream.close()
-    return tempfile.NamedTemporaryFile("ab", prefix=f"{part.stem}.", suffix=".part", dir=part.parent, delete=False)
+    return part.with_name(f"{part.stem}.{uuid.uuid4().hex}.part").open("xb")
 
 
 def _fetch_resuming(url: str, stream: IO[bytes], progress: bool) -> None:

@@ -121,9 +121,9 @@ def test_8_bit_values_survive_a_trip_through_floats(value):
     ("image", "message"),
     [
         (np.zeros((0, 5, 3), np.uint8), r"empty: its shape is \(0, 5, 3\)"),
-        (np.zeros((4, 5, 5), np.uint8), r"got \(4, 5, 5\)"),
-        (np.zeros((2, 4, 5, 3), np.uint8), r"got \(2, 4, 5, 3\)"),
-        (np.zeros(5, np.uint8), r"got \(5,\)"),
+        (np.zeros((4, 5, 5), np.uint8), r"got shape \(4, 5, 5\)"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"got shape \(2, 4, 5, 3\)"),
+        (np.zeros(5, np.uint8), r"got shape \(5,\)"),
         (np.full((2, 2), np.nan), "NaN or infinity"),
         (np.full((2, 2), np.inf), "NaN or infinity"),
         (np.full((2, 2), 200.0), r"must lie in \[0, 1\], got 200 to 200"),

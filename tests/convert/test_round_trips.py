@@ -110,12 +110,12 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(params, tmp_pa
 
 
 @pytest.mark.parametrize("to", ["native", "huggingface"])
-def test_a_folder_of_other_things_is_never_overwritten(to, written, tmp_path):
+def test_a_folder_of_other_things_is_never_overwritten(to, params, tmp_path):
+    convert.write(tmp_path / "sam.pth", SMALL, params)
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("three years")
-    source = next(iter(written.values()))
     with pytest.raises(FileExistsError, match=r"other things .*\(thesis\.txt\)"):
-        convert.convert(source, tmp_path / "precious", to, overwrite=True)
+        convert.convert(tmp_path / "sam.pth", tmp_path / "precious", to, overwrite=True)
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "three years"
 
 

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import numpy as np
 from example_models import SMALL, faint, random_params, random_photo
+from parity.comparison import CASES
 
 FOLDER = Path(__file__).parent
 PHOTOS = {"wide": random_photo(60, 90, seed=1), "tall": random_photo(75, 40, seed=2)}
 NON_SQUARE = (40, 88)
 
 
+def cases_of(photo: str) -> list[str]:
+    """Every combination of prompts with three masks on one photo, a few with one mask on the other."""
+    return list(CASES) if photo == "wide" else ["one point", "a box and four points", "all together"]
+
+
 def answers() -> dict[str, np.ndarray]:
     """Embeddings, logits, IoU predictions and final masks (as bits) for every photo and combination of prompts."""
     import torch
-    from parity.comparison import CASES
     from parity.reference import build_reference, import_segment_anything, load_params
 
     reference = build_reference(SMALL)
@@ -27,11 +32,10 @@ def answers() -> dict[str, np.ndarray]:
     for photo_name, photo in PHOTOS.items():
         predictor.set_image(photo)
         found[f"{photo_name}/features"] = predictor.features[0].permute(1, 2, 0).numpy()
-        for case_name, case in CASES.items():
+        for case_name in cases_of(photo_name):
+            case = CASES[case_name]
             arguments = case.arguments(photo.shape[:2], SMALL.mask_size)
-            # three masks of one photo, one mask of the other: enough, and half the size
-            multimask = photo_name == "wide"
-            masks, iou, logits = predictor.predict(**arguments, multimask_output=multimask)
+            masks, iou, logits = predictor.predict(**arguments, multimask_output=photo_name == "wide")
             key = f"{photo_name}/{case_name}"
             found |= {f"{key}/logits": logits, f"{key}/iou": iou, f"{key}/masks": np.packbits(masks)}
 
