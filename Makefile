@@ -16,8 +16,9 @@ test: $(VENV)/installed-test
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -m "parity and not heavy"
 
-heavy: $(VENV)/installed-parity
-	$(BIN)/python -m pytest -m heavy
+# Also compiles for TPUs ahead of time, which needs libtpu and no TPU.
+heavy: $(VENV)/installed-heavy
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(BIN)/python -m pytest -m heavy
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check
@@ -36,6 +37,10 @@ $(VENV)/installed-parity: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --no-deps segment-anything-py==1.0.1
 	$(BIN)/python -m pip install --quiet "transformers>=5,<6"
+	touch $@
+
+$(VENV)/installed-heavy: $(VENV)/installed-parity
+	$(BIN)/python -m pip install --quiet libtpu
 	touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed

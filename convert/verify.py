@@ -77,11 +77,22 @@ def verify(sam: Sam, reference: Any, image: UInt8[np.ndarray, "H W 3"]) -> list[
     return stages
 
 
+def require_reference() -> None:
+    """Raises ValueError where PyTorch and Meta's package cannot be imported."""
+    try:
+        import segment_anything  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"verifying runs Meta's code, which is not here ({error}); "
+            "pip install torch torchvision segment-anything-py"
+        ) from error
+
+
 def load_reference(path: Path) -> Any:
     """Meta's torch `Sam` with the parameters of a checkpoint of any format.
 
     A plain state dict in PyTorch's format is read by PyTorch itself, so that our reader is verified too.
-    Raises ImportError where PyTorch or `segment_anything` is missing.
     """
     import torch
 

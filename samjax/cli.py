@@ -103,7 +103,7 @@ def convert(
         Literal["native", "meta", "huggingface"] | None,
         arg(help="Format of DST; by default its ending decides: .pth or .safetensors is meta, no ending native."),
     ] = None,
-    overwrite: Annotated[bool, arg(help="Replace DST if it exists.")] = False,
+    overwrite: Annotated[bool, arg(help="Replace DST if it is a file or a checkpoint folder.")] = False,
     verify: Annotated[
         bool, arg(help="Run the PyTorch reference beside samjax on a photo and print every stage's error.")
     ] = False,
@@ -111,7 +111,9 @@ def convert(
 ) -> int:
     """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
     if verify:
-        _check_reference_installed()
+        from samjax.convert.verify import require_reference
+
+        require_reference()
     path = hub.locate(source)
     _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite))
     return _verify(path, destination, photo or assets.photo()) if verify else 0
@@ -236,16 +238,6 @@ def _verify(source: Path, converted: Path, photo: Path) -> int:
     for stage in stages:
         print(f"{stage.name:<32}{stage.error:>10.1e}{stage.allowed:>10.0e}{'' if stage.passed else '   TOO LARGE'}")
     return 0 if all(stage.passed for stage in stages) else 1
-
-
-def _check_reference_installed() -> None:
-    """Importing is the only test: segment_anything is there without torchvision, and then cannot be imported."""
-    try:
-        import segment_anything  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"--verify runs Meta's code, which is not here ({error}); pip install torch torchvision segment-anything-py"
-        ) from error
 
 
 def _check_writable(folder: Path) -> None:

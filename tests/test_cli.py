@@ -1,6 +1,7 @@
 """The command `samjax`, run as a user runs it."""
 
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -230,6 +231,14 @@ def test_verify_prints_the_error_of_every_stage(samjax, checkpoint, tmp_path):
     assert "image embedding" in printed
     assert "box: mask pixels that differ" in printed
     assert "TOO LARGE" not in printed
+
+
+def test_verify_says_before_any_work_that_the_reference_is_missing(samjax, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "segment_anything", None)
+    code, _, error = samjax("convert", checkpoint, tmp_path / "small.pth", "--verify")
+    assert code == 2
+    assert "pip install torch" in error
+    assert not (tmp_path / "small.pth").exists()
 
 
 def test_warmup_reports_compile_and_run_time(samjax, checkpoint):
