@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from samjax.config import Execution, ImageEncoderConfig
-from samjax.nn.layers import Dense, LayerNorm, ModuleList, declared, gelu
+from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import attention, resize, windows
 from samjax.ops.batching import map_batch
 
@@ -63,21 +63,6 @@ class Attention(nn.Module):
         )
 
 
-class MLP(nn.Module):
-    """Two linear layers with GELU between them."""
-
-    width: int
-    hidden: int
-    dtype: jnp.dtype
-
-    def setup(self) -> None:
-        self.lin1 = Dense(self.width, self.hidden, self.dtype)
-        self.lin2 = Dense(self.hidden, self.width, self.dtype)
-
-    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-        return self.lin2(gelu(self.lin1(x)))
-
-
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
@@ -90,7 +75,7 @@ class Block(nn.Module):
         self.norm1 = LayerNorm(width, epsilon=1e-6)
         self.attn = Attention(self.config, self.execution, self.is_global)
         self.norm2 = LayerNorm(width, epsilon=1e-6)
-        self.mlp = MLP(width, self.config.mlp_ratio * width, self.execution.dtype)
+        self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         x = x + self.attn(self.norm1(x))

@@ -46,6 +46,22 @@ class Dense(nn.Module):
         return y + self.bias if self.use_bias else y
 
 
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them: GELU in the ViT, ReLU in the decoder's transformer."""
+
+    width: int
+    hidden: int
+    activation: Callable[[jax.Array], jax.Array]
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.lin1 = Dense(self.width, self.hidden, self.dtype)
+        self.lin2 = Dense(self.hidden, self.width, self.dtype)
+
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        return self.lin2(self.activation(self.lin1(x)))
+
+
 class LayerNorm(nn.Module):
     """Normalisation over the last axis in float32, whatever the dtype of the input.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from samjax.config import DecoderConfig, SamConfig
-from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, declared, gelu
+from samjax.nn.layers import Dense, Embedding, FeedForward, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import attention
 
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
@@ -121,21 +121,6 @@ class MLP(nn.Module):
         return self.layers[last](x)
 
 
-class TokenMLP(nn.Module):
-    """The transformer's feed-forward layer (ReLU, unlike the ViT's), under the reference's names."""
-
-    width: int
-    hidden: int
-    dtype: jnp.dtype
-
-    def setup(self) -> None:
-        self.lin1 = Dense(self.width, self.hidden, self.dtype)
-        self.lin2 = Dense(self.hidden, self.width, self.dtype)
-
-    def __call__(self, x: Float[Array, "T C"]) -> Float[Array, "T C"]:
-        return self.lin2(jax.nn.relu(self.lin1(x)))
-
-
 class TwoWayLayer(nn.Module):
     """Tokens attend to themselves, then to the image, then the image attends to the tokens."""
 
@@ -149,7 +134,7 @@ class TwoWayLayer(nn.Module):
         self.self_attn = Attention(width, heads, 1, self.dtype)
         self.cross_attn_token_to_image = Attention(width, heads, downsample, self.dtype)
         self.cross_attn_image_to_token = Attention(width, heads, downsample, self.dtype)
-        self.mlp = TokenMLP(width, self.config.mlp_dim, self.dtype)
+        self.mlp = FeedForward(width, self.config.mlp_dim, jax.nn.relu, self.dtype)
         self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNorm(width, NORM_EPSILON) for _ in range(4))
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
@@ -262,7 +247,8 @@ class MaskDecoder(nn.Module):
             lambda i: MLP((width, width, width, width // 8), self.dtype), tuple(range(tokens))
         )
         hidden = (decoder.iou_head_dim,) * (decoder.iou_head_depth - 1)
-        self.iou_prediction_head = MLP((width, *hidden, tokens), self.dtype)
+        # Tiny, and a score in bfloat16 would have two decimals.
+        self.iou_prediction_head = MLP((width, *hidden, tokens), jnp.dtype(jnp.float32))
 
     def image_side(self, image: Float[Array, "H W C"], position: Float32[Array, "H W C"]) -> ImageSide:
         """The part of the work that prompts share, from the image embedding with the dense prompt added."""
@@ -294,5 +280,5 @@ class MaskDecoder(nn.Module):
         masks = masks.reshape(len(wanted), height, width, 2, 2, 2, 2)  # M H W, then (y, x) of each of the two doublings
         masks = masks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(wanted), *self.config.mask_size)
 
-        iou = self.iou_prediction_head(tokens[0]).astype(jnp.float32)
+        iou = self.iou_prediction_head(tokens[0])
         return masks, iou[wanted.start : wanted.stop]
