@@ -90,6 +90,8 @@ def segment_images(
         tqdm.write(f"{path}: {answer.iou.size} mask(s), predicted IoU {scores} -> {written[0]}")
     if store:
         print(f"{reused} of {len(images)} embedding(s) reused from {store.folder}")
+    if failures and len(images) == 1:
+        raise ValueError(failures[0])
     if failures:
         raise ValueError(f"{len(failures)} of {len(images)} image(s) failed:\n  " + "\n  ".join(failures))
     return 0
@@ -188,8 +190,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if list(args) == ["--version"]:
         print(f"samjax {version('samjax')}")
         return 0
-    jax.config.update("jax_compilation_cache_dir", str(hub.cache_dir() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    _keep_compiled_programs(hub.cache_dir() / "compiled")
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
@@ -207,6 +208,16 @@ def main(args: Sequence[str] | None = None) -> int:
             return 130
 
 
+def _keep_compiled_programs(folder: Path) -> None:
+    try:
+        _check_writable(folder)
+    except ValueError as error:
+        print(f"samjax: warning: compiled programs are not kept: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"samjax: warning: {message}", file=sys.stderr)
 
@@ -221,8 +232,9 @@ def _print_description(path: str | Path, description: Any) -> None:
         "parameters": f"{description.parameters:,}",
         "dtype": ", ".join(description.dtypes),
         "checksum": description.checksum,
-        **{f"from {key}": value for key, value in description.provenance.items()},
     }
+    for key, value in description.provenance.items():
+        rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
     print(path)
     for key, value in rows.items():
         print(f"  {key:<22}{value}")
