@@ -20,10 +20,16 @@ def grid_fourier_features(grid: tuple[int, int], gaussian: Float32[Array, "2 F"]
     height, width = grid
     rows = (jnp.arange(height, dtype=jnp.float32) + 0.5) / height
     columns = (jnp.arange(width, dtype=jnp.float32) + 0.5) / width
-    phase_y = _phase(rows[:, None], gaussian[1:])[:, None]
-    phase_x = _phase(columns[:, None], gaussian[:1])[None, :]
-    sin_y, cos_y, sin_x, cos_x = jnp.sin(phase_y), jnp.cos(phase_y), jnp.sin(phase_x), jnp.cos(phase_x)
-    return jnp.concatenate([sin_x * cos_y + cos_x * sin_y, cos_x * cos_y - sin_x * sin_y], -1)
+    phase_y = _phase(rows[:, None], gaussian[1:])
+    phase_x = _phase(columns[:, None], gaussian[:1])
+    sin_x, cos_x = jnp.sin(phase_x), jnp.cos(phase_x)
+
+    def one_row(row):
+        sin_y, cos_y = row
+        return jnp.concatenate([sin_x * cos_y + cos_x * sin_y, cos_x * cos_y - sin_x * sin_y], -1)
+
+    # A loop because XLA would fuse sine and cosine into one expression and compute them for every cell after all.
+    return lax.map(one_row, (jnp.sin(phase_y), jnp.cos(phase_y)))
 
 
 def _phase(unit: Float32[Array, "*B A"], gaussian: Float32[Array, "A F"]) -> Float32[Array, "*B F"]:
