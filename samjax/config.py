@@ -130,6 +130,7 @@ class Execution:
     windows_per_step: int | None = None  # attention windows computed together; None: all
     images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
     prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
+    masks_per_step: int | None = None  # masks measured at the photo's size together; None: all
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in ("float32", "bfloat16"):
@@ -144,5 +145,5 @@ class Execution:
         """What was measured to be fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
         large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
         if (backend or jax.default_backend()) == "cpu":
-            return cls(compute_dtype, windows_per_step=1, images_per_step=1, prompts_per_step=1)
-        return cls(compute_dtype, heads_together=True, images_per_step=8, prompts_per_step=64)
+            return cls(compute_dtype, windows_per_step=1, images_per_step=1, prompts_per_step=1, masks_per_step=1)
+        return cls(compute_dtype, heads_together=True, images_per_step=8, prompts_per_step=64, masks_per_step=16)

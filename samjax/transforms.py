@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from samjax.config import SamConfig
-from samjax.ops import resize
+from samjax.ops.masks import Frame
+from samjax.ops.resize import Banded, banded, map_row_blocks, resize_matrix
 from samjax.types import ArrayLike
 
 # RGB mean and standard deviation of ImageNet on the 0..255 scale (segment_anything's build_sam.py).
@@ -182,20 +183,19 @@ def _cell_shares(source: int, cells: int, extent: float) -> np.ndarray:
     return np.maximum(overlap, 0) / (extent / cells)
 
 
-@functools.lru_cache(maxsize=8)
-def upscaling_matrices(
-    original: Size, config: SamConfig
-) -> tuple[Float32[np.ndarray, "H h"], Float32[np.ndarray, "W w"]]:
-    """Row and column matrices that take LOW-RES logits to the ORIGINAL size.
+@functools.lru_cache(maxsize=16)
+def upscaling(original: Size, config: SamConfig) -> Frame:
+    """What takes LOW-RES logits to the ORIGINAL size, for `map_row_blocks` and `samjax.ops.masks`.
 
     The reference resizes twice, low-res to padded input and, after cropping the padding, input to original, each time
-    bilinearly; resizing once would differ. Both steps are linear and separable, so they compose into one matrix.
+    bilinearly; resizing once would differ. Both steps are linear and separable, so they compose into a matrix an axis.
     """
     fitted = input_size(original, config.image_size)
-    return tuple(
-        (resize.resize_matrix(fit, side) @ resize.resize_matrix(low, full)[:fit]).astype(np.float32)
+    rows, columns = (
+        banded(resize_matrix(fit, side) @ resize_matrix(low, full)[:fit])
         for side, fit, low, full in zip(original, fitted, config.mask_size, config.image_size, strict=True)
     )
+    return Frame(rows, columns, np.array(original, np.int32))
 
 
 def upscale_masks(
@@ -207,21 +207,18 @@ def upscale_masks(
 ) -> Bool[np.ndarray, "*N H W"] | Float32[np.ndarray, "*N H W"]:
     """LOW-RES logits as masks of the ORIGINAL size: booleans above `threshold`, or the logits where it is None.
 
-    Works on one mask after the other, with sizes rounded up, so that any number of masks of photos of similar size
-    share one compiled program.
+    Works on one mask after the other, with sizes rounded up to multiples of 128, so that any number of masks of photos
+    of similar size share one compiled program.
     """
-    matrices = [
-        np.pad(matrix, ((0, -side % 256), (0, 0)))
-        for matrix, side in zip(upscaling_matrices(original, config), original, strict=True)
-    ]
+    frame = upscaling(original, config)
     low = np.asarray(logits).reshape(-1, *logits.shape[-2:])
     upscaled = np.empty((len(low), *original), np.float32 if threshold is None else bool)
     for mask, target in zip(low, upscaled, strict=True):
-        target[:] = np.asarray(_upscale(mask, *matrices, threshold=threshold))[: original[0], : original[1]]
+        blocks = np.asarray(_upscale(mask, frame.rows, frame.columns, threshold=threshold))
+        target[:] = blocks.reshape(-1, blocks.shape[-1])[: original[0], : original[1]]
     return upscaled.reshape(*logits.shape[:-2], *original)
 
 
 @functools.partial(jax.jit, static_argnames="threshold")
-def _upscale(logits, rows, columns, *, threshold: float | None) -> Any:
-    upscaled = resize.resize(logits, rows, columns)
-    return upscaled if threshold is None else upscaled > threshold
+def _upscale(logits, rows: Banded, columns: Banded, *, threshold: float | None) -> Any:
+    return map_row_blocks(lambda block, _: block if threshold is None else block > threshold, logits, rows, columns)

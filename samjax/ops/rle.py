@@ -1,7 +1,7 @@
 """COCO run-length encoding of masks, by pycocotools: runs go down the columns and start with background."""
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 
 def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
@@ -9,7 +9,53 @@ def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
     from pycocotools import mask as coco
 
     rle = coco.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    return _as_text(rle)
+
+
+def encode_placed(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: tuple[int, int]) -> dict:
+    """`encode_rle` of a frame of `size` (height, width) that is background but for `mask`, whose first pixel is at
+    `corner` (x, y); the frame itself is never made."""
+    from pycocotools import mask as coco
+
+    (x0, y0), (height, width) = corner, size
+    steps = np.diff(mask.T.astype(np.int8), axis=1, prepend=0, append=0).ravel()  # (w, h + 1): +1 starts, -1 ends a run
+    edges = np.flatnonzero(steps)
+    column, row = np.divmod(edges, mask.shape[0] + 1)
+    edges = (x0 + column) * height + y0 + row
+    starts, ends = edges[::2], edges[1::2]
+    apart = starts[1:] != ends[:-1]  # a run that reaches the frame's lower edge may go on in the next column
+    edges = np.stack([starts[np.r_[True, apart]], ends[np.r_[apart, True]]], 1).ravel() if len(starts) else edges
+    counts = np.diff(edges, prepend=0, append=height * width)
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return _as_text(rle)
+
+
+def run_lengths(rle: dict) -> Int[np.ndarray, " R"]:
+    """The lengths of the runs, background first; COCO's uncompressed form.
+
+    Reads the text of the compressed form (pycocotools' `rleToString`): base 32, lowest digit first, 32 marks digits
+    with more to come and 16 in the last one a negative number; from the fourth number on differences to the last but
+    one.
+    """
+    digits = np.frombuffer(rle["counts"].encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = digits & 32 == 0
+    number = np.cumsum(last) - last  # which number each digit belongs to
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    place = np.arange(len(digits)) - starts[number]
+    values = np.bincount(number, ((digits & 31) << 5 * place).astype(float)).astype(np.int64)
+    negative = digits[last] & 16 != 0
+    values -= negative.astype(np.int64) << 5 * (place[last] + 1)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def foreground_runs(rle: dict) -> Int[np.ndarray, "R 2"]:
+    """Start and end (exclusive) of each run of foreground, counted down the columns."""
+    edges = np.cumsum(run_lengths(rle))
+    return edges[: len(edges) // 2 * 2].reshape(-1, 2)
 
 
 def decode_rle(rle: dict) -> Bool[np.ndarray, "H W"]:
@@ -33,3 +79,38 @@ def rle_box(rle: dict) -> list[float]:
     from pycocotools import mask as coco
 
     return coco.toBbox(rle).tolist()
+
+
+def inclusive_box(rle: dict) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) of the outermost pixels, as the reference counts; all 0 for an empty mask."""
+    x, y, width, height = map(int, rle_box(rle))
+    return x, y, x + max(width - 1, 0), y + max(height - 1, 0)
+
+
+def rle_iou(first: list[dict], second: list[dict]) -> Float[np.ndarray, "N M"]:
+    """Intersection over union of each of N masks with each of M."""
+    from pycocotools import mask as coco
+
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    return np.asarray(coco.iou(first, second, [0] * len(second)))
+
+
+def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
+    """The part of a mask within a box (x0, y0, x1, y1), ends exclusive, in the same frame."""
+    from pycocotools import mask as coco
+
+    x0, y0, x1, y1 = map(float, box)
+    window = coco.frPyObjects([[x0, y0, x1 - x0, y1 - y0]], *rle["size"])[0]
+    return _as_text(coco.merge([rle, window], intersect=True))
+
+
+def union_rle(rles: list[dict]) -> dict:
+    """The union of masks of one frame."""
+    from pycocotools import mask as coco
+
+    return _as_text(coco.merge(rles))
+
+
+def _as_text(rle: dict) -> dict:
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

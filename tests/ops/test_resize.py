@@ -55,18 +55,36 @@ def test_cubic_is_keys_kernel_at_minus_three_quarters():
     np.testing.assert_allclose(row, [0, -0.09375, 0.59375, 0.59375, -0.09375, 0, 0, 0], atol=1e-6)
 
 
-def test_images_are_resized_row_and_column_wise():
-    image = np.random.default_rng(0).standard_normal((2, 5, 7)).astype(np.float32)
-    rows, columns = (resize.resize_matrix(*sides).astype(np.float32) for sides in ((5, 11), (7, 3)))
-    ours = resize.resize(jnp.asarray(image), jnp.asarray(rows), jnp.asarray(columns))
-    theirs = jax.image.resize(image, (2, 11, 3), "linear", antialias=False)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+def by_blocks(image, rows, columns):
+    """The whole resized image, put together from the blocks of `map_row_blocks`."""
+    blocks = resize.map_row_blocks(lambda block, _: block, image, resize.banded(rows), resize.banded(columns))
+    return blocks.reshape(-1, blocks.shape[-1])[: len(rows), : len(columns)]
+
+
+@pytest.mark.parametrize(("source", "target"), [((5, 7), (11, 3)), ((64, 48), (700, 129)), ((40, 300), (8, 301))])
+def test_images_are_resized_block_by_block(source, target):
+    image = np.random.default_rng(0).standard_normal(source).astype(np.float32)
+    rows, columns = (resize.resize_matrix(*sides) for sides in zip(source, target, strict=True))
+    theirs = jax.image.resize(image, target, "linear", antialias=False)
+    np.testing.assert_allclose(
+        by_blocks(image, rows, columns), theirs, atol=3e-5
+    )  # positions are rounded as PyTorch does
+
+
+def test_blocks_come_with_the_number_of_their_first_row():
+    matrix = resize.banded(resize.resize_matrix(10, 300))
+    starts = resize.map_row_blocks(lambda _, start: start, np.zeros((10, 10), np.float32), matrix, matrix)
+    assert starts.tolist() == [0, 128, 256]
+
+
+def test_a_block_needs_a_small_window_of_the_source():
+    matrix = resize.banded(resize.resize_matrix(256, 1800))
+    assert matrix.weights.shape == (15, 128, 24)
 
 
 def test_half_precision_images_are_resized_in_float32():
-    image = jnp.ones((4, 4), jnp.bfloat16)
-    matrix = jnp.asarray(resize.resize_matrix(4, 9), jnp.float32)
-    assert resize.resize(image, matrix, matrix).dtype == jnp.float32
+    matrix = resize.resize_matrix(4, 9)
+    assert by_blocks(np.ones((4, 4), jnp.bfloat16), matrix, matrix).dtype == jnp.float32
 
 
 def test_one_axis_of_a_table_is_resized():

@@ -48,8 +48,8 @@ def _torchvision() -> dict[str, types.ModuleType]:
     return modules
 
 
-def _batched_nms(boxes, scores, categories, threshold):
-    """Greedy NMS within each category, as torchvision defines it."""
+def _batched_nms(boxes, scores, categories, iou_threshold):
+    """Greedy NMS within each category, as torchvision defines it: the threshold is a double."""
     import torch
 
     order = torch.argsort(scores, descending=True, stable=True).tolist()
@@ -60,7 +60,7 @@ def _batched_nms(boxes, scores, categories, threshold):
         intersection = (high - low).clamp(min=0).prod(1)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         iou = intersection / (area[i] + area[kept] - intersection)
-        if not ((iou > threshold) & (categories[kept] == categories[i])).any():
+        if not ((iou.double() > iou_threshold) & (categories[kept] == categories[i])).any():
             kept.append(i)
     return torch.tensor(kept, dtype=torch.long)
 

@@ -1,0 +1,151 @@
+"""What mask generation needs of memory, known before it runs: the compiler's own figures for each program."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samjax import transforms
+from samjax.amg.program import MASKS_PER_DRAW, Limits, Nms, Region, jitted_draw, jitted_find
+from samjax.config import Execution, SamConfig
+from samjax.sam import Params, abstract_params, jitted_encode
+from samjax.transforms import Size
+from samjax.types import Embedding
+
+# Interpreter, libraries, compiler and compiled programs of a fresh process: measured for ViT-B, the part of its peak
+# that no program accounts for. On accelerators they take nothing of the device's memory.
+HOST_RUNTIME = 650_000_000
+MOST_POINTS = 1024  # more points together gain nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The expected peak, in bytes, of generating masks for one photo."""
+
+    weights: int
+    runtime: int
+    photo: int  # the photo and what of it is made ready for the encoder
+    embeddings: int
+    encode: int  # temporaries of the image encoder
+    find: int  # temporaries of the point batches
+    draw: int  # bits of the surviving masks, and what making them takes
+    points_per_batch: int
+    backend: str
+
+    @property
+    def working(self) -> int:
+        """Beside the weights. Encoding and judging points follow each other; drawing goes on beside them."""
+        return self.runtime + self.photo + self.embeddings + max(self.encode, self.find) + self.draw
+
+    def __str__(self) -> str:
+        rows = {
+            "weights": self.weights,
+            "interpreter and libraries": self.runtime,
+            "photo and model inputs": self.photo,
+            "image embeddings": self.embeddings,
+            "image encoder": self.encode,
+            f"point batches of {self.points_per_batch}": self.find,
+            "masks being drawn": self.draw,
+            "expected peak (encoder and batches take turns)": self.weights + self.working,
+        }
+        return "\n".join(f"  {name:<48}{size / 1e6:>10,.0f} MB" for name, size in rows.items())
+
+
+def plan(
+    config: SamConfig,
+    params: Params,
+    execution: Execution,
+    photo: Size,
+    frame: Size,
+    *,
+    views: int,
+    points: int,
+    nms: Nms,
+    points_per_batch: int,
+    budget: int | None,
+) -> Plan:
+    """The memory for a photo that is cut into views, the largest of which has size `frame`, with `points` points each.
+
+    With a budget, `points_per_batch` is the most that keeps `Plan.working` within it. Raises ValueError where not even
+    one point a batch does.
+    """
+    together = min(execution.images_per_step or views, views)
+    backend = jax.default_backend()
+
+    def with_batches(count: int) -> Plan:
+        height, width = config.image_size
+        return Plan(
+            weights=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+            runtime=HOST_RUNTIME if backend == "cpu" else 0,
+            photo=3 * photo[0] * photo[1] + together * (3 * frame[0] * frame[1] + 2 * 3 * 4 * height * width),
+            embeddings=2 * together * config.grid[0] * config.grid[1] * config.width * execution.dtype.itemsize,
+            encode=_encode_bytes(config, execution, together),
+            find=_find_bytes(config, execution, frame, points, count, nms),
+            draw=_draw_bytes(config, execution, frame),
+            points_per_batch=count,
+            backend=backend,
+        )
+
+    if budget is None:
+        return with_batches(min(points_per_batch, points))
+    smallest = with_batches(1)
+    if smallest.working > budget:
+        raise ValueError(
+            f"a memory budget of {budget / 1e6:,.0f} MB is too small: a photo of {photo[1]} x {photo[0]} takes "
+            f"{smallest.working / 1e6:,.0f} MB beside the weights even with one point at a time; a smaller image_size or "
+            f"bfloat16 takes less\n{smallest}"
+        )
+    per_point = 4 * config.mask_decoder.multimask_outputs * config.mask_size[0] * config.mask_size[1]
+    spare = budget - smallest.working + max(smallest.encode - smallest.find, 0)
+    count = min(MOST_POINTS, points, 1 + spare // per_point)
+    while (chosen := with_batches(count)).working > budget:
+        count //= 2
+    return chosen
+
+
+def _abstract(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _compiled_bytes(lowered: jax.stages.Lowered) -> int:
+    analysis = lowered.compile().memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+@functools.lru_cache(maxsize=16)
+def _encode_bytes(config: SamConfig, execution: Execution, images: int) -> int:
+    pixels = jax.ShapeDtypeStruct((images, *config.image_size, 3), jnp.float32)
+    return _compiled_bytes(jitted_encode.lower(config, abstract_params(config), pixels, execution))
+
+
+@functools.lru_cache(maxsize=64)
+def _find_bytes(
+    config: SamConfig, execution: Execution, frame: Size, points: int, points_per_batch: int, nms: Nms
+) -> int:
+    scalar = np.float32(0)
+    region = Region(np.zeros((points, 2), np.float32), np.int32(0), np.zeros(4, np.float32), np.zeros(4, np.float32))
+    arguments = _abstract((_embedding(config, execution), region, transforms.upscaling(frame, config)))
+    lowered = jitted_find.lower(
+        config,
+        abstract_params(config),
+        *arguments,
+        Limits(*[scalar] * len(Limits._fields)),
+        execution,
+        points_per_batch=points_per_batch,
+        nms=nms,
+    )
+    return _compiled_bytes(lowered)
+
+
+@functools.lru_cache(maxsize=16)
+def _draw_bytes(config: SamConfig, execution: Execution, frame: Size) -> int:
+    prompts = np.zeros((MASKS_PER_DRAW, 2), np.float32), np.zeros(MASKS_PER_DRAW, np.int32)
+    arguments = _abstract((_embedding(config, execution), *prompts, transforms.upscaling(frame, config)))
+    return 2 * _compiled_bytes(jitted_draw.lower(config, abstract_params(config), *arguments, execution))
+
+
+def _embedding(config: SamConfig, execution: Execution) -> Embedding:
+    size = jax.ShapeDtypeStruct((2,), jnp.int32)
+    return Embedding(jax.ShapeDtypeStruct((*config.grid, config.width), execution.dtype), size, size)

@@ -1,0 +1,176 @@
+"""The two device programs of mask generation: `find` judges all masks of a region, `draw` makes the bits of the best.
+
+A region is what goes through the image encoder at once: the photo, a crop of it or a tile. Between the two programs
+nothing is kept of a mask but its measures: `draw` decodes the few survivors' points again, which costs a few per cent of
+`find` and makes the memory independent of how many masks there are.
+"""
+
+import functools
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
+
+from samjax.config import Execution, SamConfig
+from samjax.nn.prompt_encoder import FOREGROUND, NOT_A_POINT
+from samjax.ops.batching import map_batch
+from samjax.ops.boxes import by_score, greedy, keep_by_nms
+from samjax.ops.masks import Frame, Measures, measure, overlaps, pack
+from samjax.sam import Params, decode
+from samjax.types import Embedding, Prompts
+
+EDGE_TOLERANCE = 20.0  # pixels; a box so near to a crop's edge is an object cut off (reference: is_box_near_crop_edge)
+MASKS_PER_DRAW = 16  # survivors whose bits are made in one call, while the host encodes those of the call before
+MASK_THRESHOLD = 0.0  # logit above which a pixel belongs to a mask
+
+Nms = Literal["box", "mask"]
+
+
+class Limits(NamedTuple):
+    """Filters, under the names of the generator's arguments; 0 or less turns one of the first two off."""
+
+    pred_iou_thresh: Float32[Array, ""]
+    stability_score_thresh: Float32[Array, ""]
+    stability_score_offset: Float32[Array, ""]
+    nms_thresh: Float32[Array, ""]
+    containment_thresh: Float32[Array, ""]
+
+
+class Region(NamedTuple):
+    """Where a region lies, pixels of the ORIGINAL frame."""
+
+    points: Float32[Array, "P 2"]  # (x, y) in the region's own frame; the first `count` of them are real
+    count: Int32[Array, ""]
+    box: Float32[Array, "4"]  # (x0, y0, x1, y1) in the photo, ends exclusive
+    photo: Float32[Array, "4"]  # the photo's own box
+
+
+class Found(NamedTuple):
+    """All 3P masks of a region, number 3p + m is mask m of point p."""
+
+    iou: Float32[Array, " N"]
+    stability: Float32[Array, " N"]
+    ranking: Int32[Array, " N"]  # mask numbers by descending predicted IoU
+    kept: Bool[Array, " N"]  # which of the ranking passed all filters and the suppression of duplicates
+
+
+def find(
+    config: SamConfig,
+    params: Params,
+    embedding: Embedding,
+    region: Region,
+    frame: Frame,
+    limits: Limits,
+    execution: Execution,
+    *,
+    points_per_batch: int,
+    nms: Nms,
+) -> Found:
+    """Judges the three masks of every point of a region, `points_per_batch` points at a time.
+
+    Masks whose predicted IoU is too low are dropped before they are brought to the photo's size.
+    """
+    masks = config.mask_decoder.multimask_outputs
+    count = len(region.points)
+    batches = -(-count // points_per_batch)
+    size = -(-count // batches)  # evened out, so that the last batch is not mostly padding
+    points = jnp.pad(region.points, ((0, batches * size - count), (0, 0)))
+
+    def judge_batch(batch, found):
+        first = batch * size
+        some = lax.dynamic_slice_in_dim(points, first, size)
+        prediction = decode(config, params, embedding, point_prompts(some), execution, multimask=True)
+        logits = prediction.logits.reshape(-1, *config.mask_size)
+        iou = prediction.iou.ravel()
+        real = jnp.repeat(first + jnp.arange(size) < region.count, masks)
+        passed = real & ((iou > limits.pred_iou_thresh) | (limits.pred_iou_thresh <= 0))
+        measures = _measure_those(passed, logits, frame, limits.stability_score_offset, execution)
+        bits = _low_res_bits(logits) if nms == "mask" else jnp.zeros((len(iou), 0), jnp.uint32)
+        new = iou, passed, measures, bits
+        return jax.tree.map(
+            lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, first * masks, 0), found, new
+        )
+
+    total = batches * size * masks
+    words = -(-config.mask_size[0] * config.mask_size[1] // 32) if nms == "mask" else 0
+    nothing = (
+        jnp.zeros(total),
+        jnp.zeros(total, bool),
+        Measures(jnp.zeros(total, jnp.int32), jnp.zeros((total, 4), jnp.int32), jnp.zeros(total)),
+        jnp.zeros((total, words), jnp.uint32),
+    )
+    batches = (region.count + size - 1) // size
+    iou, passed, measures, bits = lax.fori_loop(0, batches, judge_batch, nothing)
+
+    passed &= (measures.stability >= limits.stability_score_thresh) | (limits.stability_score_thresh <= 0)
+    passed &= ~_cut_off(measures.box.astype(jnp.float32), region)
+    if nms == "box":
+        ranking, kept = keep_by_nms(measures.box.astype(jnp.float32), iou, passed, limits.nms_thresh)
+    else:
+        ranking = by_score(iou, passed)
+        bits = bits[ranking]
+        limit = limits.nms_thresh, limits.containment_thresh
+        kept = greedy(lambda rows: overlaps(bits[rows], bits, *limit), passed[ranking])
+    return Found(iou, measures.stability, ranking, kept)
+
+
+def draw(
+    config: SamConfig,
+    params: Params,
+    embedding: Embedding,
+    points: Float32[Array, "N 2"],
+    which: Int32[Array, " N"],
+    frame: Frame,
+    execution: Execution,
+) -> UInt8[Array, "N W bytes"]:
+    """The bits (`samjax.ops.masks.pack`) of mask number `which` of each point of a region."""
+    prediction = decode(config, params, embedding, point_prompts(points), execution, multimask=True)
+    logits = prediction.logits[jnp.arange(len(points)), which]
+    return map_batch(lambda mask: pack(mask, frame, MASK_THRESHOLD), logits, together=execution.masks_per_step)
+
+
+jitted_find = jax.jit(find, static_argnames=("config", "execution", "points_per_batch", "nms"))
+jitted_draw = jax.jit(draw, static_argnames=("config", "execution"))
+
+
+def point_prompts(points: Float32[Array, "N 2"]) -> Prompts:
+    """N prompts of one foreground point each, with the padding point that the reference adds."""
+    labels = jnp.tile(jnp.array([FOREGROUND, NOT_A_POINT], jnp.int32), (len(points), 1))
+    return Prompts(jnp.stack([points, jnp.zeros_like(points)], axis=1), labels, jnp.ones(len(points), bool))
+
+
+def _measure_those(
+    wanted: Bool[Array, " N"],
+    logits: Float32[Array, "N h w"],
+    frame: Frame,
+    offset: Float32[Array, ""],
+    execution: Execution,
+) -> Measures:
+    """Measures of the wanted masks, some at a time; zeros for the others, which cost nothing."""
+    count = len(wanted)
+    size = min(execution.masks_per_step or count, count)
+    order = jnp.pad(jnp.argsort(~wanted, stable=True), (0, -count % size), mode="edge")
+    measure_all = jax.vmap(functools.partial(measure, frame=frame, threshold=MASK_THRESHOLD, offset=offset))
+
+    def step(number, measures):
+        some = lax.dynamic_slice_in_dim(order, number * size, size)
+        return jax.tree.map(lambda whole, part: whole.at[some].set(part), measures, measure_all(logits[some]))
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure_all, logits))
+    return lax.fori_loop(0, (wanted.sum() + size - 1) // size, step, zeros)
+
+
+def _low_res_bits(logits: Float32[Array, "N h w"]) -> UInt32[Array, "N words"]:
+    bits = (logits > MASK_THRESHOLD).reshape(len(logits), -1)
+    packed = jnp.packbits(jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 32))), axis=1)
+    return lax.bitcast_convert_type(packed.reshape(len(logits), -1, 4), jnp.uint32)
+
+
+def _cut_off(boxes: Float32[Array, "N 4"], region: Region) -> Bool[Array, " N"]:
+    """Which boxes, in the region's own frame, end at an edge of the region that is not an edge of the photo."""
+    boxes = boxes + jnp.tile(region.box[:2], 2)
+    near_region = jnp.abs(boxes - region.box) <= EDGE_TOLERANCE
+    near_photo = jnp.abs(boxes - region.photo) <= EDGE_TOLERANCE
+    return (near_region & ~near_photo).any(1)

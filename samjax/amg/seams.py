@@ -1,0 +1,106 @@
+"""Objects that lie across the seams of tiles, put together again."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from samjax.amg.candidates import Candidates
+from samjax.amg.crops import Box
+from samjax.ops.rle import clip_rle, inclusive_box, rle_area, rle_iou, union_rle
+
+CUT = 4  # pixels; a mask so near to its tile's edge may be cut off there
+INCONSISTENT = 0.1  # what a pair of fragments loses in rank for each edge at which one is cut off and the other ends
+
+
+class _Pair(NamedTuple):
+    rank: float
+    fragments: tuple[int, int]
+
+
+def merge_seams(found: list[Candidates], tiles: list[Box], agreement: float = 0.5) -> Candidates:
+    """The candidates of overlapping tiles, with one candidate for each object that several tiles show a part of.
+
+    A mask in one tile and a mask in another are the same object if each is the other's best match where the tiles
+    overlap, with an IoU there of at least `agreement`. Such fragments are united: the union of the masks, means of
+    predicted IoU and stability weighted by area, the point with the highest predicted IoU, and as crop the box around
+    their tiles. One object never takes two fragments from one tile. `tiles` are boxes within the photo.
+    """
+    everything = Candidates.concatenate(found)
+    tile_of = np.repeat(np.arange(len(found)), [len(part) for part in found])
+    members = [np.flatnonzero(tile_of == number) for number in range(len(tiles))]
+    pairs = [
+        pair
+        for a, b in itertools.combinations(range(len(tiles)), 2)
+        for pair in _matches(everything, (members[a], members[b]), (tiles[a], tiles[b]), agreement)
+    ]
+    group = {number: [number] for number in range(len(everything))}
+    for pair in sorted(pairs, reverse=True):
+        first, second = (group[fragment] for fragment in pair.fragments)
+        if not set(tile_of[first]) & set(tile_of[second]):
+            joined = sorted(first + second)
+            group |= dict.fromkeys(joined, joined)
+    objects = [fragments for number, fragments in group.items() if fragments[0] == number]
+    return Candidates.concatenate([_united(everything.take(fragments)) for fragments in objects] or [everything])
+
+
+def _matches(
+    everything: Candidates,
+    members: tuple[Int[np.ndarray, " A"], Int[np.ndarray, " B"]],
+    tiles: tuple[Box, Box],
+    agreement: float,
+) -> list[_Pair]:
+    """Pairs of fragments, one of each of two tiles, that are each other's best match where the tiles overlap."""
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = tiles
+    shared = max(ax0, bx0), max(ay0, by0), min(ax1, bx1), min(ay1, by1)
+    if shared[0] >= shared[2] or shared[1] >= shared[3]:
+        return []
+    inside, clipped = [], []
+    for numbers in members:
+        low, high = everything.boxes[numbers, :2], everything.boxes[numbers, 2:]
+        near = numbers[((low < shared[2:]) & (high >= shared[:2])).all(1)]
+        parts = [clip_rle(everything.rles[number], shared) for number in near]
+        present = [rle_area(part) > 0 for part in parts]
+        inside.append(near[present])
+        clipped.append([part for part, there in zip(parts, present, strict=True) if there])
+    if not len(inside[0]) or not len(inside[1]):
+        return []
+    iou = rle_iou(*clipped)
+    boxes = [everything.boxes[numbers] for numbers in inside]
+    clashes = _clashes(boxes[0], boxes[1], tiles) + _clashes(boxes[1], boxes[0], tiles[::-1]).T
+    rank = np.where(iou >= agreement, iou - INCONSISTENT * clashes, -np.inf)
+    best = (rank == rank.max(0)) & (rank == rank.max(1, keepdims=True)) & (iou >= agreement)
+    return [_Pair(float(rank[i, j]), (int(inside[0][i]), int(inside[1][j]))) for i, j in np.argwhere(best)]
+
+
+def _clashes(
+    boxes: Int[np.ndarray, "A 4"], others: Int[np.ndarray, "B 4"], tiles: tuple[Box, Box]
+) -> Int[np.ndarray, "A B"]:
+    """At how many edges of the first tile that lie within the second one a mask is cut off and the other does not go on
+    beyond, or the other way round. This tells an object from a part of it that looks the same in the overlap."""
+    (x0, y0, x1, y1), (ox0, oy0, ox1, oy1) = tiles
+    edges = [(0, x0, -1, ox0 < x0), (1, y0, -1, oy0 < y0), (2, x1 - 1, 1, x1 < ox1), (3, y1 - 1, 1, y1 < oy1)]
+    count = np.zeros((len(boxes), len(others)), int)
+    for side, edge, outwards, within in edges:
+        if within:
+            cut = outwards * (boxes[:, side] - edge) >= -CUT
+            goes_on = outwards * (others[:, side] - edge) > 0
+            count += cut[:, None] != goes_on
+    return count
+
+
+def _united(fragments: Candidates) -> Candidates:
+    if len(fragments) == 1:
+        return fragments
+    rle = union_rle(fragments.rles)
+    weights = np.array([rle_area(part) for part in fragments.rles], float)
+    best = int(np.argmax(fragments.iou))
+    return Candidates(
+        [rle],
+        np.array([inclusive_box(rle)]),
+        np.average(fragments.iou, weights=weights)[None].astype(fragments.iou.dtype),
+        np.average(fragments.stability, weights=weights)[None].astype(fragments.stability.dtype),
+        fragments.points[best : best + 1],
+        np.concatenate([fragments.crops[:, :2].min(0), fragments.crops[:, 2:].max(0)])[None],
+    )

@@ -1,0 +1,122 @@
+"""Masks at the photo's size made from low-resolution logits, a block of columns at a time: their measures, their bits.
+
+The float logits of a whole photo never exist. Everything runs down the columns first, as run-length encoding does.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8, UInt32
+
+from samjax.ops.resize import Banded, map_row_blocks
+
+
+class Frame(NamedTuple):
+    """How low-resolution logits become a picture of `size`; what the blocks have beyond it is not part of it."""
+
+    rows: Banded
+    columns: Banded
+    size: Int32[Array, "2"]  # (height, width), pixels
+
+
+class Measures(NamedTuple):
+    """What mask generation asks of one mask."""
+
+    area: Int32[Array, ""]  # pixels
+    box: Int32[Array, "4"]  # (x0, y0, x1, y1) of the outermost pixels, inclusive; all 0 for an empty mask
+    stability: Float32[Array, ""]  # IoU of the masks cut off above and below the threshold; NaN if both are empty
+
+
+def measure(
+    logits: Float[Array, "h w"],
+    frame: Frame,
+    threshold: Float32[Array, ""] | float,
+    offset: Float32[Array, ""] | float,
+) -> Measures:
+    """Area, box and stability of the mask that `logits` make in a frame.
+
+    The stability is the reference's `calculate_stability_score`: the number of pixels above threshold + offset over
+    that above threshold - offset.
+    """
+    height, width = frame.size
+
+    def measure_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
+        columns, rows = _inside(block.shape, start, frame.size)
+        block = jnp.where(columns[:, None] & rows, block, -jnp.inf)
+        # Three counts in one sum, ten bits each: sums of booleans are what this loop would spend most of its time on.
+        counts = (block > threshold + offset).astype(jnp.int32)
+        counts += (block > threshold).astype(jnp.int32) << 10
+        counts += (block > threshold - offset).astype(jnp.int32) << 20
+        counts = counts.sum(0)
+        inner, mask, outer = counts & 1023, counts >> 10 & 1023, counts >> 20
+        return inner.sum(), mask.sum(), outer.sum(), mask > 0, block.max(1) > threshold
+
+    inner, area, outer, rows, columns = map_row_blocks(measure_block, logits.T, frame.columns, frame.rows)
+    x0, x1 = _extent(columns.ravel())
+    y0, y1 = _extent(rows.any(0))
+    stability = inner.sum().astype(jnp.float32) / outer.sum().astype(jnp.float32)
+    return Measures(area.sum(), jnp.stack([x0, y0, x1, y1]), stability)
+
+
+def pack(logits: Float[Array, "h w"], frame: Frame, threshold: Float32[Array, ""] | float) -> UInt8[Array, "W bytes"]:
+    """The mask, one row of bits for each column of the picture, the topmost pixel in the highest bit of the first byte.
+
+    As many columns and rows as the frame's blocks have; those beyond its size are background.
+    """
+
+    def pack_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
+        columns, rows = _inside(block.shape, start, frame.size)
+        return jnp.packbits((block > threshold) & columns[:, None] & rows, axis=1)
+
+    bits = map_row_blocks(pack_block, logits.T, frame.columns, frame.rows)
+    return bits.reshape(-1, bits.shape[-1])
+
+
+def unpack(
+    bits: UInt8[np.ndarray, "W bytes"], size: tuple[int, int]
+) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
+    """On the host: the part of a packed mask of `size` (height, width) within its box, and the box's corner (x, y)."""
+    height, width = size
+    columns = np.flatnonzero(bits[:width].any(1))
+    if not len(columns):
+        return np.zeros((0, 0), bool), (0, 0)
+    x0, x1 = columns[0], columns[-1] + 1
+    mask = np.unpackbits(bits[x0:x1], axis=1, count=height).view(bool)
+    rows = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(bits[x0:x1], axis=0), count=height))
+    y0, y1 = rows[0], rows[-1] + 1
+    return mask[:, y0:y1].T, (int(x0), int(y0))
+
+
+def overlaps(
+    masks: UInt32[Array, "N words"],
+    others: UInt32[Array, "M words"],
+    iou_threshold: Float32[Array, ""] | float,
+    containment_threshold: Float32[Array, ""] | float,
+) -> Bool[Array, "N M"]:
+    """Which masks, given as bits, have an IoU above the one threshold, or the smaller of the two lies in the other to a
+    share above the other threshold."""
+
+    def row(mask: UInt32[Array, " words"]) -> Bool[Array, " M"]:
+        both = lax.population_count(mask & others).astype(jnp.int32).sum(1)
+        area = lax.population_count(mask).astype(jnp.int32).sum()
+        smaller, union = jnp.minimum(area, areas), area + areas - both
+        above = both.astype(jnp.float32) > iou_threshold * union.astype(jnp.float32)
+        return above | (both.astype(jnp.float32) > containment_threshold * smaller.astype(jnp.float32))
+
+    areas = lax.population_count(others).astype(jnp.int32).sum(1)
+    return lax.map(row, masks)
+
+
+def _inside(
+    shape: tuple[int, int], start: Int32[Array, ""], size: Int32[Array, "2"]
+) -> tuple[Bool[Array, " columns"], Bool[Array, " H"]]:
+    """Which columns and rows of a block of columns, whose first is number `start`, are part of the picture."""
+    return start + jnp.arange(shape[0]) < size[1], jnp.arange(shape[1]) < size[0]
+
+
+def _extent(present: Bool[Array, " N"]) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
+    """First and last index that is present, 0 and 0 where none is."""
+    last = len(present) - 1 - jnp.argmax(present[::-1])
+    return jnp.argmax(present).astype(jnp.int32), jnp.where(present.any(), last, 0).astype(jnp.int32)
