@@ -2,26 +2,17 @@
 
     python benchmarks/speed.py [--variant vit_b] [--repeats 5] [--out table.md]
 
-Needs torch and segment-anything-py (`make parity` installs them). Each contender lives in a process of its own, so
-that peak memory is its own; they take turns, so that a noisy machine disturbs both alike. Times are medians of warm
-repeats; compile time and peak memory stand apart. Peak memory is the largest resident set during a stage, weights,
-libraries and what earlier stages keep included. samjax's encoder stage includes resizing the photo, PyTorch's does not.
+Needs torch and segment-anything-py (`make parity` installs them). Times are medians of warm repeats; compile time and
+peak memory stand apart (`contest.py`). samjax's encoder stage includes resizing the photo, PyTorch's does not.
 """
 
 import argparse
-import multiprocessing
-import os
-import platform
-import re
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from contest import Stages, apart, contest, machine
 
 PHOTO = Path(__file__).parents[1] / "samjax" / "assets" / "coffee.jpg"
 STAGES = ("encoder", "decoder, 1 prompt", "decoder, 64 prompts", "whole predict")
@@ -40,7 +31,7 @@ def write_checkpoint(variant: str, path: Path) -> None:
     convert.write(path, sam.config, sam.params)
 
 
-def samjax_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
+def samjax_stages(checkpoint: Path) -> Stages:
     import jax
 
     from samjax import Prompts, SamPredictor, load, read_image
@@ -63,7 +54,7 @@ def samjax_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
     return dict(zip(STAGES, (encode, decode(1), decode(64), predict), strict=True))
 
 
-def torch_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
+def torch_stages(checkpoint: Path) -> Stages:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import torch
     from parity.reference import build_reference, import_segment_anything
@@ -102,26 +93,6 @@ def torch_stages(checkpoint: Path) -> dict[str, Callable[[], object]]:
     return dict(zip(STAGES, (encode, decode(1), decode(64), predict), strict=True))
 
 
-def contender(pipe, stages: Callable[[Path], dict[str, Callable[[], object]]], checkpoint: Path) -> None:
-    """Runs stages as asked, answering (seconds, peak resident bytes)."""
-    functions = stages(checkpoint)
-    pipe.send(None)
-    for stage in iter(pipe.recv, None):
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (proc(5))
-        start = time.perf_counter()
-        functions[stage]()
-        seconds = time.perf_counter() - start
-        status = Path("/proc/self/status").read_text()
-        pipe.send((seconds, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024))
-
-
-def answer(name: str, pipe) -> tuple[float, int]:
-    try:
-        return pipe.recv()
-    except EOFError:
-        raise SystemExit(f"{name} stopped; its error is above") from None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="vit_b")
@@ -129,50 +100,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args()
 
-    context = multiprocessing.get_context("spawn")
-    folder = tempfile.TemporaryDirectory()
-    checkpoint = Path(folder.name) / "random.pth"
-    writer = context.Process(target=write_checkpoint, args=(options.variant, checkpoint))
-    writer.start()
-    writer.join()
-    if writer.exitcode:
-        raise SystemExit("no checkpoint could be written")
-    pipes = {}
-    for name, stages in (("PyTorch", torch_stages), ("samjax", samjax_stages)):
-        pipes[name], theirs = context.Pipe()
-        context.Process(target=contender, args=(theirs, stages, checkpoint), daemon=True).start()
-        theirs.close()  # so that a contender that dies is noticed
-        answer(name, pipes[name])
-
-    def ask(name: str, stage: str) -> tuple[float, int]:
-        pipes[name].send(stage)
-        return answer(name, pipes[name])
-
     rows = [
         "| stage | PyTorch s | samjax s | times faster | compile s | PyTorch peak GB | samjax peak GB |",
         "|---|---|---|---|---|---|---|",
     ]
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax"))
-    machine = f"{os.cpu_count()} cores, {platform.machine()}"
-    print(f"{options.variant}, float32, median of {options.repeats}; {machine}, {versions}")
+    print(f"{options.variant}, float32, median of {options.repeats}; {machine()}")
     print(*rows, sep="\n", flush=True)
-    for stage in STAGES:
-        first = {name: ask(name, stage)[0] for name in pipes}
-        results = {name: [] for name in pipes}
-        for _ in range(options.repeats):
-            for name in pipes:
-                results[name].append(ask(name, stage))
-        seconds = {name: statistics.median(time for time, _ in runs) for name, runs in results.items()}
-        peak = {name: max(size for _, size in runs) / 1e9 for name, runs in results.items()}
-        rows.append(
-            f"| {stage} | {seconds['PyTorch']:.3f} | {seconds['samjax']:.3f} "
-            f"| {seconds['PyTorch'] / seconds['samjax']:.2f} | {first['samjax'] - seconds['samjax']:.1f} "
-            f"| {peak['PyTorch']:.2f} | {peak['samjax']:.2f} |"
-        )
-        print(rows[-1], flush=True)
-    for pipe in pipes.values():
-        pipe.send(None)
-    folder.cleanup()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "random.pth"
+        apart(write_checkpoint, options.variant, checkpoint)
+        with contest({"PyTorch": torch_stages, "samjax": samjax_stages}, checkpoint) as contestants:
+            for stage in STAGES:
+                result = contestants.run(stage, options.repeats)
+                torch, ours = result["PyTorch"], result["samjax"]
+                rows.append(
+                    f"| {stage} | {torch.seconds:.3f} | {ours.seconds:.3f} | {torch.seconds / ours.seconds:.2f} "
+                    f"| {ours.first - ours.seconds:.1f} | {torch.peak / 1e9:.2f} | {ours.peak / 1e9:.2f} |"
+                )
+                print(rows[-1], flush=True)
     if options.out:
         options.out.write_text("\n".join(rows) + "\n")
 

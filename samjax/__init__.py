@@ -1,5 +1,6 @@
 """Segment Anything as pure functions in JAX/Flax."""
 
+from samjax.amg import SamAutomaticMaskGenerator
 from samjax.checkpoint import CheckpointError
 from samjax.config import VARIANTS, Execution, SamConfig
 from samjax.hub import load
@@ -16,6 +17,7 @@ __all__ = [
     "Prediction",
     "Prompts",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamConfig",
     "SamPredictor",
     "decode",

@@ -1,7 +1,10 @@
 """Models for tests: small enough to compile in seconds, random in every parameter, the same on every machine."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from samjax import Sam, SamConfig
 from samjax.config import DecoderConfig, Execution, ImageEncoderConfig
@@ -71,3 +74,44 @@ def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
         # no exponential, which rounds differently from machine to machine
         photo += colour / (1 + ((x - cx) ** 2 + (y - cy) ** 2) / radius**2)[:, :, None] ** 2 / 2
     return np.clip(photo, 0, 255).astype(np.uint8)
+
+
+# A model that has learnt something: `golden/train_shapes.py` trains it on pictures of `shapes_photo`.
+SHAPES = SamConfig(
+    ImageEncoderConfig(
+        width=48, depth=4, heads=3, global_blocks=(1, 3), image_size=(128, 128), patch_size=8, window_size=8
+    ),
+    DecoderConfig(mlp_dim=128, iou_head_dim=64),
+    width=64,
+)
+
+
+def shapes_sam() -> Sam:
+    with np.load(Path(__file__).parent / "golden" / "shapes.npz") as arrays:
+        flat = {name: jax.numpy.asarray(array, np.float32) for name, array in arrays.items()}
+    return Sam(SHAPES, unflatten_dict(flat, sep="/"))
+
+
+def shapes_photo(height: int, width: int, seed: int, count: int = 5) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Discs and boxes of plain colours on a plain ground, with some noise: uint8 RGB, and each shape's visible mask.
+
+    Their radii are 8 to 24 pixels, and their centres lie within the picture.
+    """
+    random = np.random.RandomState(seed)
+    y, x = np.mgrid[:height, :width]
+    photo = np.empty((height, width, 3))
+    photo[:] = random.uniform(60, 190, 3)
+    masks: list[np.ndarray] = []
+    for _ in range(count):
+        cx, cy, radius = random.uniform(0, width), random.uniform(0, height), random.uniform(8, 24)
+        if random.rand() < 0.5:
+            mask = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+        else:
+            mask = np.maximum(abs(x - cx), abs(y - cy) * random.uniform(0.6, 1.6)) < radius * 0.9
+        colour = random.uniform(0, 255, 3)
+        while abs(colour - photo[0, 0]).max() < 60:
+            colour = random.uniform(0, 255, 3)
+        photo[mask] = colour
+        masks = [other & ~mask for other in masks] + [mask]
+    photo += random.uniform(-8, 8, photo.shape)
+    return np.clip(photo, 0, 255).astype(np.uint8), [mask for mask in masks if mask.sum() > 20]

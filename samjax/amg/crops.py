@@ -39,7 +39,7 @@ def point_grids(per_side: int, layers: int, downscale: int) -> list[Float64[np.n
 def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop]:
     """The whole photo of `size` (height, width), then (2^i)² crops for each layer i, column by column.
 
-    Same boxes and order as the reference's `generate_crop_boxes`.
+    Same boxes and order as the reference's `generate_crop_boxes`, but for crops that have no pixel of a tiny photo.
     """
     if layers < 0:
         raise ValueError(f"the number of crop layers cannot be negative, got {layers}")
@@ -54,7 +54,11 @@ def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> list
         corners = itertools.product(
             [(crop_width - overlap) * i for i in range(count)], [(crop_height - overlap) * i for i in range(count)]
         )
-        crops += [Crop((x, y, min(x + crop_width, width), min(y + crop_height, height)), layer) for x, y in corners]
+        crops += [
+            Crop((x, y, min(x + crop_width, width), min(y + crop_height, height)), layer)
+            for x, y in corners
+            if x < width and y < height
+        ]
     return crops
 
 

@@ -25,9 +25,9 @@ def mask_nms(
         near = [i for i in kept if (low[number] < high[i]).all() and (low[i] < high[number]).all()]
         if near:
             iou = rle_iou([rles[i] for i in near], [rles[number]])[:, 0]
-            shared = iou * (areas[near] + areas[number]) / (1 + iou)
-            contained = shared / np.minimum(areas[near], areas[number])
-            if (iou > iou_threshold).any() or (contained > containment_threshold).any():
+            shared = np.rint(iou * (areas[near] + areas[number]) / (1 + iou))  # pixels
+            contained = shared > containment_threshold * np.minimum(areas[near], areas[number])
+            if (iou > iou_threshold).any() or contained.any():
                 continue
         kept.append(int(number))
     return np.array(kept, int)

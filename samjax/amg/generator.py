@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from samjax import transforms
 from samjax.amg import crops, duplicates, labels, regions, seams
 from samjax.amg.candidates import Candidates
 from samjax.amg.memory import Plan, plan
-from samjax.amg.program import MASKS_PER_DRAW, Found, Limits, Nms, Region, jitted_draw, jitted_find
+from samjax.amg.program import MASKS_PER_DRAW, Found, Limits, Region, jitted_draw, jitted_find
 from samjax.ops.boxes import float32_below, nms
 from samjax.ops.masks import Frame, unpack
 from samjax.ops.rle import decode_rle, encode_placed, rle_area, run_lengths
@@ -21,7 +21,7 @@ from samjax.sam import Sam
 from samjax.transforms import PIXEL_MEAN, Size
 from samjax.types import ArrayLike, Embedding
 
-OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
+OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,6 @@ class _Started:
 
     view: View
     embedding: Embedding
-    frame: Frame
     found: Found
 
 
@@ -72,8 +71,8 @@ class SamAutomaticMaskGenerator:
         point_grids: instead of `points_per_side`, for each layer an array (P, 2) of (x, y) in [0, 1].
         min_mask_region_area: holes and islands of fewer pixels are removed from masks; 0 leaves them.
         output_mode: "binary_mask" (bool (H, W)), "uncompressed_rle" or "coco_rle".
-        memory_budget: bytes that generation may use beside the model's weights; replaces `points_per_batch` by the
-            most that fits (see `explain`).
+        memory_budget: bytes that generation may use beside the model's weights; replaces `points_per_batch` by as
+            many as fit (see `explain`).
         nms: "box", the reference's, or "mask": duplicates are masks that overlap, not boxes, and nested ones too.
         containment_thresh: with nms="mask", a mask is also a duplicate where the smaller of the two lies in the other
             to more than this share; 1 turns that off.
@@ -98,10 +97,10 @@ class SamAutomaticMaskGenerator:
         crop_n_points_downscale_factor: int = 1,
         point_grids: Sequence[ArrayLike] | None = None,
         min_mask_region_area: int = 0,
-        output_mode: OutputMode = "binary_mask",
+        output_mode: str = "binary_mask",
         *,
         memory_budget: int | None = None,
-        nms: Nms = "box",
+        nms: str = "box",
         containment_thresh: float = 0.9,
         tile: int | None = None,
         overlap: int | None = None,
@@ -109,7 +108,7 @@ class SamAutomaticMaskGenerator:
         self.model = model if isinstance(model, RegistryModel) else RegistryModel(model)
         if (points_per_side is None) == (point_grids is None):
             raise ValueError("give exactly one of points_per_side and point_grids")
-        if output_mode not in ("binary_mask", "uncompressed_rle", "coco_rle"):
+        if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode is binary_mask, uncompressed_rle or coco_rle, got {output_mode!r}")
         if nms not in ("box", "mask"):
             raise ValueError(f"nms is box or mask, got {nms!r}")
@@ -231,9 +230,21 @@ class SamAutomaticMaskGenerator:
             yield self._finish(started, rgb.shape[:2])
 
     def _start(self, rgb: UInt8[np.ndarray, "H W 3"], views: list[View], points_per_batch: int) -> list[_Started]:
+        embeddings = self.model.sam.encode_batch([_picture(rgb, view) for view in views])
+        started = []
+        for number, view in enumerate(views):
+            found = self.find(embeddings[number], view, rgb.shape[:2], points_per_batch)
+            started.append(_Started(view, embeddings[number], found))
+        return started
+
+    def find(self, embedding: Embedding, view: View, size: Size, points_per_batch: int) -> Found:
+        """Judges all masks of a view of a photo of `size` (height, width); returns before the device has finished."""
         sam = self.model.sam
-        embeddings = sam.encode_batch([_picture(rgb, view) for view in views])
-        photo = (0, 0, rgb.shape[1], rgb.shape[0])
+        points = np.zeros((max(map(len, self.point_grids)), 2), np.float32)
+        points[: len(view.points)] = view.points
+        photo = np.array((0, 0, *size[::-1]), np.float32)
+        # What a tile cuts off is not dropped: a neighbouring tile has the rest of it.
+        box = photo if self.tile is not None else np.array(view.box, np.float32)
         limits = Limits(
             np.float32(self.pred_iou_thresh),
             np.float32(self.stability_score_thresh),
@@ -241,19 +252,13 @@ class SamAutomaticMaskGenerator:
             float32_below(self.box_nms_thresh),
             float32_below(self.containment_thresh),
         )
-        capacity = max(map(len, self.point_grids))
-        started = []
-        for view, embedding in zip(views, map(embeddings.__getitem__, range(len(views))), strict=True):
-            points = np.zeros((capacity, 2), np.float32)
-            points[: len(view.points)] = view.points
-            # What a tile cuts off is not dropped, the neighbouring tile has the rest of it.
-            box = view.box if self.tile is None else photo
-            region = Region(points, np.int32(len(view.points)), np.array(box, np.float32), np.array(photo, np.float32))
-            frame = transforms.upscaling(view.size, sam.config)._replace(size=np.array(view.inside, np.int32))
-            arguments = sam.config, sam.params, embedding, region, frame, limits, sam.execution
-            found = jitted_find(*arguments, points_per_batch=points_per_batch, nms=self.nms)
-            started.append(_Started(view, embedding, frame, found))
-        return started
+        region = Region(points, np.int32(len(view.points)), box, photo)
+        arguments = sam.config, sam.params, embedding, region, self._frame(view), limits, sam.execution
+        return jitted_find(*arguments, points_per_batch=points_per_batch, nms=self.nms)
+
+    def _frame(self, view: View) -> Frame:
+        frame = transforms.upscaling(view.size, self.model.sam.config)
+        return frame._replace(size=np.array(view.inside, np.int32))
 
     def _finish(self, started: _Started, size: Size) -> Candidates:
         """The survivors of a view, their masks encoded at the photo's size (height, width)."""
@@ -270,17 +275,17 @@ class SamAutomaticMaskGenerator:
             boxes[number] = x, y, x + max(width - 1, 0), y + max(height - 1, 0)
         boxes += (x0, y0, x0, y0)
         crop = np.tile(np.array(view.box), (len(best), 1))
-        return Candidates(rles, boxes, found.iou[best], found.stability[best], points + (x0, y0), crop)
+        return Candidates(rles, boxes, found.iou[best], found.stability[best], points + np.array([x0, y0]), crop)
 
     def _draw(
         self, started: _Started, points: Float32[np.ndarray, "N 2"], which: Int32[np.ndarray, " N"]
     ) -> Iterator[UInt8[np.ndarray, "W bytes"]]:
         """The bits of each mask; the device is one call ahead of whoever takes them."""
-        sam = self.model.sam
+        sam, frame = self.model.sam, self._frame(started.view)
         under_way: list[Any] = []
         for first in range(0, len(points), MASKS_PER_DRAW):
             some = np.arange(first, first + MASKS_PER_DRAW).clip(max=len(points) - 1)
-            arguments = started.embedding, points[some], which[some], started.frame, sam.execution
+            arguments = started.embedding, points[some], which[some], frame, sam.execution
             under_way.append((jitted_draw(sam.config, sam.params, *arguments), len(points) - first))
             if len(under_way) == 2:
                 bits, left = under_way.pop(0)
@@ -289,7 +294,7 @@ class SamAutomaticMaskGenerator:
             yield from np.asarray(bits)[:left]
 
 
-def _records(candidates: Candidates, output_mode: OutputMode) -> list[dict[str, Any]]:
+def _records(candidates: Candidates, output_mode: str) -> list[dict[str, Any]]:
     def segmentation(rle: dict[str, Any]) -> Any:
         if output_mode == "binary_mask":
             return decode_rle(rle)

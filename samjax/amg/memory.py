@@ -94,8 +94,8 @@ def plan(
     if smallest.working > budget:
         raise ValueError(
             f"a memory budget of {budget / 1e6:,.0f} MB is too small: a photo of {photo[1]} x {photo[0]} takes "
-            f"{smallest.working / 1e6:,.0f} MB beside the weights even with one point at a time; a smaller image_size or "
-            f"bfloat16 takes less\n{smallest}"
+            f"{smallest.working / 1e6:,.0f} MB beside the weights even with one point at a time; a smaller image_size "
+            f"or bfloat16 takes less\n{smallest}"
         )
     per_point = 4 * config.mask_decoder.multimask_outputs * config.mask_size[0] * config.mask_size[1]
     spare = budget - smallest.working + max(smallest.encode - smallest.find, 0)
@@ -147,5 +147,5 @@ def _draw_bytes(config: SamConfig, execution: Execution, frame: Size) -> int:
 
 
 def _embedding(config: SamConfig, execution: Execution) -> Embedding:
-    size = jax.ShapeDtypeStruct((2,), jnp.int32)
-    return Embedding(jax.ShapeDtypeStruct((*config.grid, config.width), execution.dtype), size, size)
+    size = jnp.zeros(2, jnp.int32)
+    return jax.eval_shape(lambda: Embedding(jnp.zeros((*config.grid, config.width), execution.dtype), size, size))

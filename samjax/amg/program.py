@@ -1,8 +1,8 @@
 """The two device programs of mask generation: `find` judges all masks of a region, `draw` makes the bits of the best.
 
 A region is what goes through the image encoder at once: the photo, a crop of it or a tile. Between the two programs
-nothing is kept of a mask but its measures: `draw` decodes the few survivors' points again, which costs a few per cent of
-`find` and makes the memory independent of how many masks there are.
+nothing is kept of a mask but its measures: `draw` decodes the few survivors' points again, which costs a few per cent
+of `find` and makes the memory independent of how many masks there are.
 """
 
 import functools

@@ -13,7 +13,7 @@ from samjax.ops.rle import decode_rle, encode_rle, inclusive_box
 
 
 def remove_small_regions(
-    mask: Bool[np.ndarray, "H W"], area: float, mode: Literal["holes", "islands"]
+    mask: Bool[np.ndarray, "H W"], area: int | float, mode: Literal["holes", "islands"]
 ) -> tuple[Bool[np.ndarray, "H W"], bool]:
     """The mask without holes, or without islands, of fewer than `area` pixels, and whether it was changed.
 
@@ -36,7 +36,7 @@ def remove_small_regions(
     return mask & ~small[labels], True
 
 
-def _window(box: Int[np.ndarray, "4"], size: tuple[int, int], area: float) -> tuple[slice, slice]:
+def _window(box: Int[np.ndarray, "4"], size: tuple[int, int], area: int | float) -> tuple[slice, slice]:
     """The part of a photo to which the search for small regions of a mask can be confined: around its box so much that
     no background that goes on beyond is small."""
     x0, y0, x1, y1 = map(int, box)
@@ -56,7 +56,7 @@ def _first_largest(labels: Int[np.ndarray, "H W"], sizes: Int[np.ndarray, " L"])
     return int(labels[y[first], x[first]])
 
 
-def remove_from(candidates: Candidates, min_area: float, nms_thresh: float) -> Candidates:
+def remove_from(candidates: Candidates, min_area: int | float, nms_thresh: float) -> Candidates:
     """Removes small holes, then small islands from each mask, then duplicates by box, preferring unchanged masks.
 
     Same masks in the same order as the reference's `postprocess_small_regions`.
@@ -74,4 +74,4 @@ def remove_from(candidates: Candidates, min_area: float, nms_thresh: float) -> C
             rles[number] = encode_rle(mask)
             boxes[number] = inclusive_box(rles[number])
     mended = dataclasses.replace(candidates, rles=rles, boxes=boxes)
-    return mended.take(nms(boxes.astype(np.float32), unchanged, nms_thresh))
+    return mended.take(nms(boxes, unchanged, nms_thresh))

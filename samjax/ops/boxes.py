@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float32, Int, Int32, Real
 
 BLOCK = 256  # candidates compared with all others at once
 
@@ -33,7 +33,8 @@ def greedy(
     """
     count, size = len(valid), min(BLOCK, len(valid))
     valid = jnp.pad(valid, (0, -count % size))
-    blocks = -(-(count - jnp.argmax(valid[:count][::-1])) // size) * valid.any()
+    used = jnp.where(valid, jnp.arange(len(valid)) + 1, 0).max()
+    blocks = (used + size - 1) // size
     better = jnp.arange(size)[:, None] > jnp.arange(size)
 
     def visit(block: Int32[Array, ""], kept: Bool[Array, " K"]) -> Bool[Array, " K"]:
@@ -87,9 +88,7 @@ def float32_below(number: float) -> np.float32:
 _keep_by_nms = jax.jit(keep_by_nms)
 
 
-def nms(
-    boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"], iou_threshold: float
-) -> Int[np.ndarray, " K"]:
+def nms(boxes: Real[np.ndarray, "N 4"], scores: Real[np.ndarray, " N"], iou_threshold: float) -> Int[np.ndarray, " K"]:
     """Indices of the boxes that greedy NMS keeps, by descending score; any number of them, on the host.
 
     Runs `keep_by_nms` on a count rounded up to a power of two, so that few programs are compiled.

@@ -18,7 +18,7 @@ class Frame(NamedTuple):
 
     rows: Banded
     columns: Banded
-    size: Int32[Array, "2"]  # (height, width), pixels
+    size: Int32[Array | np.ndarray, "2"]  # (height, width), pixels
 
 
 class Measures(NamedTuple):
@@ -30,7 +30,7 @@ class Measures(NamedTuple):
 
 
 def measure(
-    logits: Float[Array, "h w"],
+    logits: Float[Array | np.ndarray, "h w"],
     frame: Frame,
     threshold: Float32[Array, ""] | float,
     offset: Float32[Array, ""] | float,
@@ -40,7 +40,6 @@ def measure(
     The stability is the reference's `calculate_stability_score`: the number of pixels above threshold + offset over
     that above threshold - offset.
     """
-    height, width = frame.size
 
     def measure_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
         columns, rows = _inside(block.shape, start, frame.size)
@@ -60,7 +59,9 @@ def measure(
     return Measures(area.sum(), jnp.stack([x0, y0, x1, y1]), stability)
 
 
-def pack(logits: Float[Array, "h w"], frame: Frame, threshold: Float32[Array, ""] | float) -> UInt8[Array, "W bytes"]:
+def pack(
+    logits: Float[Array | np.ndarray, "h w"], frame: Frame, threshold: Float32[Array, ""] | float
+) -> UInt8[Array, "W bytes"]:
     """The mask, one row of bits for each column of the picture, the topmost pixel in the highest bit of the first byte.
 
     As many columns and rows as the frame's blocks have; those beyond its size are background.
@@ -110,7 +111,7 @@ def overlaps(
 
 
 def _inside(
-    shape: tuple[int, int], start: Int32[Array, ""], size: Int32[Array, "2"]
+    shape: tuple[int, int], start: Int32[Array, ""], size: Int32[Array | np.ndarray, "2"]
 ) -> tuple[Bool[Array, " columns"], Bool[Array, " H"]]:
     """Which columns and rows of a block of columns, whose first is number `start`, are part of the picture."""
     return start + jnp.arange(shape[0]) < size[1], jnp.arange(shape[1]) < size[0]

@@ -40,15 +40,15 @@ def resize_matrix(
 
 
 class Banded(NamedTuple):
-    """A resizing matrix in blocks of rows. Each of its rows has few non-zeros and they lie side by side, so a block needs
-    but a window of the source: a tenth of the whole product's work."""
+    """A resizing matrix in blocks of rows. The few non-zeros of a row lie side by side, so a block needs a window of
+    the source: a tenth of the whole product's work."""
 
     first: Int32[Array | np.ndarray, " blocks"]  # where each block's window begins
     weights: Float32[Array | np.ndarray, "blocks rows window"]
 
 
 def banded(matrix: Float[np.ndarray, "target source"], rows: int = 128) -> Banded:
-    """A matrix in blocks of `rows` rows, the last one filled up with zeros. Windows are equally wide, multiples of 8."""
+    """A matrix in blocks of `rows` rows, the last one filled up with zeros; windows are equally wide."""
     target, source = matrix.shape
     blocks = np.pad(matrix, ((0, -target % rows), (0, 0))).reshape(-1, rows, source)
     used = (blocks != 0).any(1)

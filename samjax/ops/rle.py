@@ -100,8 +100,8 @@ def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
     """The part of a mask within a box (x0, y0, x1, y1), ends exclusive, in the same frame."""
     from pycocotools import mask as coco
 
-    x0, y0, x1, y1 = map(float, box)
-    window = coco.frPyObjects([[x0, y0, x1 - x0, y1 - y0]], *rle["size"])[0]
+    x0, y0, x1, y1 = box
+    window = coco.frPyObjects(np.array([[x0, y0, x1 - x0, y1 - y0]], np.double), *rle["size"])[0]
     return _as_text(coco.merge([rle, window], intersect=True))
 
 

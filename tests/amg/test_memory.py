@@ -1,0 +1,62 @@
+"""The expected memory is the compiler's, and a budget decides how many points are decoded together."""
+
+import numpy as np
+import pytest
+from example_models import SMALL, random_sam
+
+from samjax import SamAutomaticMaskGenerator
+from samjax.amg import memory
+
+SIZE = (90, 120)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return random_sam()
+
+
+def plan(sam, **options) -> memory.Plan:
+    return SamAutomaticMaskGenerator(sam, **{"points_per_side": 20, **options}).explain(SIZE)
+
+
+def test_without_a_budget_the_batch_is_what_was_asked_for(small):
+    assert plan(small, points_per_batch=9).points_per_batch == 9
+    assert plan(small, points_per_batch=9000).points_per_batch == 400
+
+
+def test_more_points_together_take_more_memory(small):
+    needs = [plan(small, points_per_batch=count).find for count in (1, 50, 400)]
+    logits = 4 * 3 * SMALL.mask_size[0] * SMALL.mask_size[1]
+    assert needs[0] <= needs[1] < needs[2]
+    assert needs[2] >= 400 * logits
+
+
+def test_a_budget_is_kept_and_used(small):
+    roomy = plan(small, points_per_batch=400)
+    assert plan(small, memory_budget=roomy.working).points_per_batch > 200
+    tight = plan(small, memory_budget=roomy.working - 1_000_000)
+    assert 1 <= tight.points_per_batch < 400
+    assert tight.working <= roomy.working - 1_000_000
+
+
+def test_a_budget_that_cannot_be_kept_is_refused_with_the_reasons(small):
+    least = plan(small, points_per_batch=1).working
+    assert plan(small, memory_budget=least).points_per_batch >= 1
+    with pytest.raises(ValueError, match=r"too small: a photo of 120 x 90 takes .* MB") as refused:
+        plan(small, memory_budget=least - 1)
+    assert "image encoder" in str(refused.value)
+
+
+def test_the_explanation_adds_up(small):
+    explained = plan(small)
+    assert explained.weights == sum(np.asarray(leaf).nbytes for leaf in _leaves(small))
+    *rows, peak = [line.split() for line in str(explained).splitlines()]
+    assert peak[-1] == "MB"
+    assert float(peak[-2].replace(",", "")) == round((explained.weights + explained.working) / 1e6)
+    assert any("64" in row for row in rows)
+
+
+def _leaves(sam):
+    import jax
+
+    return jax.tree.leaves(sam.params)
