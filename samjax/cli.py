@@ -1,7 +1,6 @@
 """The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
 
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,17 +15,14 @@ from tyro.conf import Positional, UseAppendAction, arg
 import samjax
 from samjax import assets, hub, transforms
 from samjax import convert as converter
+from samjax.cli_everything import everything
+from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.embeddings import EmbeddingStore
 from samjax.sam import Sam
 from samjax.segment import Box, Point, Request, segment, write
 
 app = tyro.extras.SubcommandApp()
-Dtype = Literal["float32", "bfloat16"]
-ImageSize = Annotated[
-    tuple[int, int] | None,
-    arg(metavar="H W", help="Model input size, multiples of the patch size; the checkpoint's by default."),
-]
-Checkpoint = Annotated[str, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")]
+app.command(everything)
 
 
 @app.command(name="segment")
@@ -60,7 +56,7 @@ def segment_images(
     if embeddings and not embeddings.is_dir():
         raise ValueError(f"--embeddings: there is no folder {embeddings}")
     for folder in filter(None, (out, save_embeddings)):
-        _check_writable(folder)
+        check_writable(folder)
     sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
     store = EmbeddingStore(embeddings or save_embeddings, sam) if embeddings or save_embeddings else None
     reused = 0
@@ -210,7 +206,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _keep_compiled_programs(folder: Path) -> None:
     try:
-        _check_writable(folder)
+        check_writable(folder)
     except ValueError as error:
         print(f"samjax: warning: compiled programs are not kept: {error}", file=sys.stderr)
         return
@@ -250,16 +246,6 @@ def _verify(source: Path, converted: Path, photo: Path) -> int:
     for stage in stages:
         print(f"{stage.name:<32}{stage.error:>10.1e}{stage.allowed:>10.0e}{'' if stage.passed else '   TOO LARGE'}")
     return 0 if all(stage.passed for stage in stages) else 1
-
-
-def _check_writable(folder: Path) -> None:
-    """Makes a folder, and says before any work is done if nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from error
 
 
 def _output_names(images: Sequence[Path]) -> list[str]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, Int32, UInt8
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 # Distinguishable on photos and for the colour-blind; blue first because few things in photos are.
@@ -17,6 +17,8 @@ PALETTE = (
     (140, 90, 255),
     (0, 200, 220),
 )
+# For many masks, where neighbours must differ: the same, and five more.
+MANY = np.array([*PALETTE, (225, 45, 45), (165, 215, 20), (255, 150, 200), (150, 95, 50), (20, 60, 190)], np.uint8)
 FOREGROUND_COLOUR, BACKGROUND_COLOUR = (40, 200, 80), (235, 50, 50)
 SUPERSAMPLING = 3  # marks are drawn so much larger and reduced, which smooths their edges
 
@@ -54,6 +56,45 @@ def overlay(rgb: UInt8[np.ndarray, "H W 3"], drawings: Sequence[Drawing]) -> Ima
     for number, drawing in enumerate(drawings):
         _draw_score(pen, drawing, PALETTE[number % len(PALETTE)], unit, picture.size, taken)
     return picture.convert("RGB")
+
+
+def overlay_labels(rgb: UInt8[np.ndarray, "H W 3"], labels: Int32[np.ndarray, "H W"]) -> Image.Image:
+    """The photo with every label but 0 tinted and outlined; labels that are near each other differ in colour."""
+    from scipy import ndimage
+
+    colours = np.concatenate([np.zeros((1, 3), np.uint8), MANY[_colouring(labels)]])[labels]
+    width = 2 * max(1, round(0.0007 * float(np.hypot(*labels.shape)))) + 1  # of both sides of a border together, pixels
+    edges = ndimage.maximum_filter(labels, width) != ndimage.minimum_filter(labels, width)
+    opacity = np.where(edges, 230, 105).astype(np.uint16)  # of 256
+    opacity[labels == 0] = 0
+    opacity = opacity[:, :, None]
+    return Image.fromarray(((rgb * (256 - opacity) + colours * opacity) >> 8).astype(np.uint8))
+
+
+def _colouring(labels: Int32[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:
+    """For each label from 1 on a colour's number: one that labels near it have least, larger labels first."""
+    count = int(labels.max(initial=0))
+    step = max(1, min(labels.shape) // 300)
+    coarse = labels[::step, ::step].astype(np.int64)
+    pairs = []
+    for down, right in ((0, 1), (1, 0), (0, 4), (4, 0), (3, 3), (3, -3)):
+        here = coarse[: len(coarse) - down, max(-right, 0) : coarse.shape[1] - max(right, 0)]
+        there = coarse[down:, max(right, 0) : coarse.shape[1] + min(right, 0)]
+        differ = (here != there) & (here > 0) & (there > 0)
+        pairs.append(np.unique(here[differ] * (count + 1) + there[differ]))
+    first, second = np.divmod(np.unique(np.concatenate(pairs)), count + 1)
+    near: dict[int, set[int]] = {}
+    for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        near.setdefault(one, set()).add(other)
+        near.setdefault(other, set()).add(one)
+    areas = np.bincount(coarse.ravel(), minlength=count + 1)
+    chosen = np.full(count + 1, -1)
+    for number, label in enumerate((np.argsort(-areas[1:], kind="stable") + 1).tolist()):
+        taken = [chosen[other] for other in near.get(label, ()) if chosen[other] >= 0]
+        uses = np.bincount(taken, minlength=len(MANY))
+        turn = (np.arange(len(MANY)) + number) % len(MANY)  # among equals the next one, so that all are used
+        chosen[label] = turn[np.argmin(uses[turn])]
+    return chosen[1:]
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

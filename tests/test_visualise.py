@@ -1,9 +1,19 @@
 """Overlays show the mask, its outline, its prompts and its score, and leave the rest of the photo alone."""
 
+import time
+
 import numpy as np
 from PIL import Image
 
-from samjax.visualise import BACKGROUND_COLOUR, FOREGROUND_COLOUR, PALETTE, Drawing, overlay, side_by_side
+from samjax.visualise import (
+    BACKGROUND_COLOUR,
+    FOREGROUND_COLOUR,
+    PALETTE,
+    Drawing,
+    overlay,
+    overlay_labels,
+    side_by_side,
+)
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 
@@ -60,3 +70,39 @@ def test_a_score_adds_a_label_and_an_empty_mask_none():
 def test_pictures_stand_side_by_side():
     strip = side_by_side([Image.new("RGB", (50, 40)), Image.new("RGB", (50, 40))])
     assert strip.size == (104, 40)
+
+
+def chequered(height: int, width: int, side: int) -> np.ndarray:
+    """Labels of squares, all of the picture."""
+    rows, columns = np.mgrid[:height, :width] // side
+    return (rows * (-(-width // side)) + columns + 1).astype(np.int32)
+
+
+def test_labels_are_tinted_and_the_background_is_the_photo():
+    labels = np.where(disc(60, 60, 25), 1, np.where(disc(115, 60, 20), 2, 0)).astype(np.int32)
+    picture = np.asarray(overlay_labels(GREY, labels)).astype(int)
+    np.testing.assert_array_equal(picture[labels == 0], 128)
+    first, second = picture[60, 60], picture[60, 115]
+    assert np.abs(first - 128).max() > 30
+    assert np.abs(first - second).max() > 30
+    outline, inside = picture[60, 60 - 24], picture[60, 60]
+    assert np.abs(outline - 128).max() > np.abs(inside - 128).max() + 20
+
+
+def test_labels_that_touch_differ_in_colour():
+    labels = chequered(120, 160, 20)
+    picture = np.asarray(overlay_labels(GREY, labels)).astype(int)[10::20, 10::20]
+    for axis in (0, 1):
+        assert (np.abs(np.diff(picture, axis=axis)).max(-1) > 15).all()
+
+
+def test_a_picture_without_labels_is_the_photo():
+    np.testing.assert_array_equal(np.asarray(overlay_labels(GREY, np.zeros((120, 160), np.int32))), GREY)
+
+
+def test_hundreds_of_labels_on_a_large_photo_take_less_than_a_second():
+    photo, labels = np.full((1200, 1800, 3), 99, np.uint8), chequered(1200, 1800, 80)
+    assert labels.max() > 300
+    start = time.perf_counter()
+    overlay_labels(photo, labels)
+    assert time.perf_counter() - start < 1

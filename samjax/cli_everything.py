@@ -1,0 +1,162 @@
+"""The command `samjax everything`."""
+
+import collections
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tqdm import tqdm
+from tyro.conf import Positional, UseAppendAction, arg
+
+from samjax import hub
+from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
+
+FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def everything(
+    images: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="IMAGE|FOLDER...", help="Photos, and folders searched for photos.")
+    ],
+    checkpoint: Checkpoint,
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for the results; photos that are done there are skipped.")],
+    format: Annotated[
+        UseAppendAction[tuple[FormatName, ...]],
+        arg(help="What to write beside an overlay picture, coco by default. Repeatable."),
+    ] = (),
+    convert_to_rle: Annotated[bool, arg(help="The same as --format rle.")] = False,
+    polygons: Annotated[bool, arg(help="COCO with polygons instead of run-length encoding.")] = False,
+    polygon_tolerance: Annotated[
+        float, arg(metavar="PX", help="How far a simplified polygon may leave the mask's outline, pixels.")
+    ] = 0.5,
+    labelmap_suffix: Annotated[
+        Literal["png", "tiff"], arg(help="Label maps have 16 bits; TIFF has 32 where 16 are too few.")
+    ] = "png",
+    crs: Annotated[
+        str | None,
+        arg(metavar="EPSG:N", help="GeoJSON: coordinate system of photos that do not name theirs (world files)."),
+    ] = None,
+    overlay: Annotated[bool, arg(help="Write a picture with all masks.")] = True,
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32,
+    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
+    pred_iou_thresh: Annotated[float, arg(help="Drop masks with no higher predicted IoU.")] = 0.88,
+    stability_score_thresh: Annotated[float, arg(help="Drop masks that are less stable.")] = 0.95,
+    stability_score_offset: Annotated[float, arg(help="Shift of the threshold in the stability score.")] = 1.0,
+    box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7,
+    crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0,
+    crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = 0.7,
+    crop_overlap_ratio: Annotated[float, arg(help="Overlap of crops, share of the shorter side.")] = 512 / 1500,
+    crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = 1,
+    min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = 0,
+    nms: Annotated[Literal["box", "mask"], arg(help="Duplicates by boxes, or by masks and nesting.")] = "box",
+    containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = 0.9,
+    tile: Annotated[int | None, arg(metavar="PX", help="Cut large photos into tiles of this side.")] = None,
+    overlap: Annotated[int | None, arg(metavar="PX", help="Overlap of tiles; a quarter by default.")] = None,
+    memory_budget: Annotated[
+        str | None, arg(metavar="BYTES", help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
+    ] = None,
+    explain: Annotated[bool, arg(help="Print the expected memory for each size of photo, and stop.")] = False,
+    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    image_size: ImageSize = None,
+    process_index: Annotated[
+        int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
+    ] = None,
+    process_count: Annotated[int | None, arg(metavar="N", help="Of how many processes this is one.")] = None,
+    overwrite: Annotated[bool, arg(help="Also redo photos that are done.")] = False,
+) -> int:
+    """Segment everything in photos, without prompts.
+
+    A run that was stopped goes on where it was; photos that fail are listed at the end. In folders hidden files are
+    skipped, and sub-folders are searched and appear in the results.
+    """
+    from samjax.amg import SamAutomaticMaskGenerator
+    from samjax.embeddings import EmbeddingStore
+    from samjax.everything import Job, find_photos, run
+    from samjax.formats import Options
+
+    photos = find_photos(images, out)
+    options = Options(polygons, polygon_tolerance, labelmap_suffix, crs)
+    budget = None if memory_budget is None else parse_bytes(memory_budget)
+    index, count = process_share(process_index, process_count)
+    chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
+    deciding: dict[str, Any] = {
+        "points_per_side": points_per_side,
+        "pred_iou_thresh": pred_iou_thresh,
+        "stability_score_thresh": stability_score_thresh,
+        "stability_score_offset": stability_score_offset,
+        "box_nms_thresh": box_nms_thresh,
+        "crop_n_layers": crop_n_layers,
+        "crop_nms_thresh": crop_nms_thresh,
+        "crop_overlap_ratio": crop_overlap_ratio,
+        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+        "min_mask_region_area": min_mask_region_area,
+        "nms": nms,
+        "containment_thresh": containment_thresh,
+        "tile": tile,
+        "overlap": overlap,
+    }
+    job = Job(out, (*chosen, *(["overlay"] if overlay else [])), deciding, options, index, count, overwrite)
+    if not explain:
+        check_writable(out)
+    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    generator = SamAutomaticMaskGenerator(
+        sam, points_per_batch=points_per_batch, output_mode="coco_rle", memory_budget=budget, **deciding
+    )
+    if explain:
+        return _explain(photos, generator)
+    job = job.of_model(EmbeddingStore(out, sam).model_hash)
+    summary = run(photos, generator.generate, job, report=_report, say=_say, progress=_bar)
+    if summary.skipped:
+        print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
+    if summary.failures:
+        reasons = [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failures.items()]
+        listed = "\n  ".join(reasons)
+        raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
+    return 0
+
+
+def parse_bytes(text: str) -> int:
+    """2000000000, 2GB (10^9) or 1.5GiB (2^30) as a number of bytes."""
+    number = text.rstrip("bBiIkKmMgG ")
+    try:
+        size = float(number) * _UNITS[text[len(number) :].strip().upper()]
+        if not 1 <= size < 2**63:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"a memory budget is a number of bytes, or one with KB, MB, GB, MiB, GiB; got {text!r}"
+        ) from None
+    return int(size)
+
+
+def process_share(index: int | None, count: int | None) -> tuple[int, int]:
+    """The number of this process and how many there are: as asked for, or jax.distributed's where that runs."""
+    if (index is None) != (count is None):
+        raise ValueError("--process-index and --process-count belong together")
+    if index is not None and count is not None:
+        return index, count
+    import jax
+
+    return (jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else (0, 1)
+
+
+def _explain(photos: Any, generator: Any) -> int:
+    from samjax.everything import photo_size
+
+    for size, number in sorted(collections.Counter(photo_size(photo.path) for photo in photos).items()):
+        print(f"{number} photo(s) of {size[1]} x {size[0]} pixels")
+        print(generator.explain(size))
+    return 0
+
+
+def _report(done: Any) -> None:
+    masks = "1 mask" if done.masks == 1 else f"{done.masks} masks"
+    tqdm.write(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}")
+
+
+def _say(message: str) -> None:
+    tqdm.write(message)
+
+
+def _bar(photos: Any) -> Any:
+    return tqdm(photos, unit="image", disable=len(photos) <= 1)

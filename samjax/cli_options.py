@@ -1,0 +1,24 @@
+"""What sub-commands of the command line share."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+Dtype = Literal["float32", "bfloat16"]
+ImageSize = Annotated[
+    tuple[int, int] | None,
+    arg(metavar="H W", help="Model input size, multiples of the patch size; the checkpoint's by default."),
+]
+Checkpoint = Annotated[str, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")]
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and says before any work is done if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from error

@@ -1,0 +1,178 @@
+"""Many photos, one after the other: the next one is read, and the one before is written, while one is computed."""
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from samjax import transforms
+from samjax.everything.journal import Journal, sweep
+from samjax.formats import FORMATS, Options, Photo, SegmentedPhoto
+
+AHEAD = 2  # photos that may wait to be written
+# What one photo can do wrong; everything else is a mistake of ours and ends the job.
+_FAILURES = (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to do with every photo, and which photos are this process's: k, k + N, k + 2 N, ... of N processes.
+
+    `settings` is whatever decides about the masks, ready for JSON: results made with other ones are made again.
+    """
+
+    out: Path
+    formats: tuple[str, ...]  # keys of FORMATS
+    settings: Mapping[str, Any]
+    options: Options = dataclasses.field(default_factory=Options)
+    process_index: int = 0
+    process_count: int = 1
+    overwrite: bool = False  # also what is done
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.formats) - FORMATS.keys())
+        if unknown:
+            raise ValueError(f"there is no format {', '.join(unknown)}; there are {', '.join(FORMATS)}")
+        if not 0 <= self.process_index < self.process_count:
+            raise ValueError(
+                f"the process index counts from 0 to the process count - 1, got {self.process_index} "
+                f"of {self.process_count}"
+            )
+
+    def of_model(self, model: str) -> "Job":
+        """The same with the model's identity among the settings."""
+        return dataclasses.replace(self, settings={"model": model, **self.settings})
+
+    def journal(self) -> Journal:
+        described = {"formats": sorted(self.formats), **dataclasses.asdict(self.options)}
+        return Journal(self.out, {**self.settings, **described})
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A photo that has been written."""
+
+    photo: Photo
+    masks: int
+    seconds: float  # of finding them
+    files: list[Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Of one process's photos."""
+
+    done: int
+    skipped: int  # were done before
+    failures: dict[str, str]  # by path: what is wrong
+    files: list[Path]  # of the whole run; empty while other processes have photos left
+
+
+def run(
+    photos: Sequence[Photo],
+    generate: Callable[[UInt8[np.ndarray, "H W 3"]], list[dict[str, Any]]],
+    job: Job,
+    *,
+    report: Callable[[Done], None] = lambda done: None,
+    say: Callable[[str], None] = lambda message: None,
+    progress: Callable[[Sequence[Photo]], Iterable[Photo]] = iter,
+) -> Summary:
+    """Finds and writes the masks of this process's photos that are not done yet.
+
+    A photo that cannot be read, segmented or written is counted as a failure, and the others go on. Whoever finishes
+    last writes what the whole run has once.
+
+    Args:
+        photos: of ALL processes, in the same order everywhere.
+        generate: a `SamAutomaticMaskGenerator`'s, with output_mode="coco_rle".
+        job: what to do.
+        report: is told of every photo that is done.
+        say: is told what a person should know, e.g. that settings have changed.
+        progress: goes through the photos, e.g. `tqdm.tqdm`.
+    """
+    journal = job.journal()
+    mine = photos[job.process_index :: job.process_count]
+    todo = [photo for photo in mine if job.overwrite or not journal.is_done(photo)]
+    changed = [(photo, changes) for photo in todo if (changes := journal.changes(photo))]
+    if changed:
+        photo, changes = changed[0]
+        say(f"{len(changed)} photo(s) were done with other settings and are done again ({'; '.join(changes)})")
+    failures: dict[str, str] = {}
+    done = 0
+
+    def failed(photo: Photo, error: BaseException) -> None:
+        failures[str(photo.path)] = (str(error) or type(error).__name__).splitlines()[0]
+        with contextlib.suppress(OSError):
+            journal.fail(photo, failures[str(photo.path)])
+
+    def settle(written: tuple[Photo, Future[Done]]) -> int:
+        photo, future = written
+        try:
+            outcome = future.result()
+        except _FAILURES as error:
+            failed(photo, error)
+            return 0
+        report(outcome)
+        return 1
+
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        reading = collections.deque([reader.submit(_read, photo, job) for photo in todo[:1]])
+        writing: collections.deque[tuple[Photo, Future[Done]]] = collections.deque()
+        for number, photo in enumerate(progress(todo)):
+            current = reading.popleft()
+            try:
+                rgb = current.result()
+            except _FAILURES as error:
+                failed(photo, error)
+                rgb = None
+            reading.extend(reader.submit(_read, following, job) for following in todo[number + 1 : number + 2])
+            if rgb is not None:
+                start = time.perf_counter()
+                try:
+                    found = SegmentedPhoto(photo, rgb, generate(rgb))
+                except _FAILURES as error:
+                    failed(photo, error)
+                else:
+                    seconds = time.perf_counter() - start
+                    writing.append((photo, writer.submit(_write, found, journal, job, seconds)))
+            while writing and (len(writing) > AHEAD or writing[0][1].done()):
+                done += settle(writing.popleft())
+        while writing:
+            done += settle(writing.popleft())
+    return Summary(done, len(mine) - len(todo), failures, _finish(photos, journal, job))
+
+
+def _read(photo: Photo, job: Job) -> UInt8[np.ndarray, "H W 3"]:
+    rgb = transforms.read_image(photo.path)
+    for name in job.formats:
+        if check := FORMATS[name].check:
+            check(photo.path, job.options)
+    return rgb
+
+
+def _write(found: SegmentedPhoto, journal: Journal, job: Job, seconds: float) -> Done:
+    earlier = journal.begin(found.photo)
+    files = [path for name in job.formats for path in FORMATS[name].write(found, job.out, job.options)]
+    journal.finish(found.photo, files, len(found.records), earlier)
+    return Done(found.photo, len(found.records), seconds, files)
+
+
+def _finish(photos: Sequence[Photo], journal: Journal, job: Job) -> list[Path]:
+    """Writes the files of the whole run if no photo is left: several processes may, and write the same."""
+    done = [journal.is_done(photo) for photo in photos]
+    if not all(ready or journal.has_failed(photo) for photo, ready in zip(photos, done, strict=True)):
+        return []
+    names = [photo.name for photo, ready in zip(photos, done, strict=True) if ready]
+    finishers = [FORMATS[name].finish for name in job.formats]
+    files = [path for finish in finishers if finish for path in finish(job.out, names)]
+    if job.process_count == 1:  # otherwise another process may be at it
+        sweep(files)
+    return files

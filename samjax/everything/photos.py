@@ -1,0 +1,90 @@
+"""The photos of a job, in an order that every process agrees on, each with a name for its outputs."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from samjax.formats import Photo
+from samjax.transforms import Size
+
+SUFFIXES = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+RESERVED = ("annotations", "coco", "labelme", "yolo")  # what formats call their own files and folders
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+
+
+def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
+    """The photos that files and folders stand for.
+
+    Folders are searched with their sub-folders, sorted; hidden files and folders, links to folders, the folder `out`
+    and files without a picture's ending are skipped. Files are taken in the order given, whatever their ending. A photo
+    that is given twice is taken once.
+
+    Outputs are named after the path within the folder, with the folder's own name in front where several are given;
+    without the ending, or with it where that tells photos apart (dog.jpg and dog.png: dog_jpg and dog_png).
+    Raises ValueError where there is nothing to do, `out` is an input folder, or names are equal all the same.
+    """
+    if not inputs:
+        raise ValueError("no image and no folder was given")
+    several = sum(path.is_dir() for path in inputs) > 1
+    found: dict[Path, tuple[Path, PurePosixPath]] = {}  # by the true path
+    for path in inputs:
+        if not path.is_dir():
+            found.setdefault(path.resolve(), (path, PurePosixPath(path.name)))
+            continue
+        if path.resolve() == out.resolve():
+            raise ValueError(f"--out is the input folder {path}: results would be taken for photos; choose another")
+        for file in _pictures_in(path, out):
+            relative = PurePosixPath(file.relative_to(path).as_posix())
+            found.setdefault(file.resolve(), (file, path.resolve().name / relative if several else relative))
+    if not found:
+        raise ValueError(f"there is no image in {', '.join(map(str, inputs))} (endings: {', '.join(sorted(SUFFIXES))})")
+    names = _names([relative for _, relative in found.values()])
+    return [Photo(path, str(relative), name) for (path, relative), name in zip(found.values(), names, strict=True)]
+
+
+def _pictures_in(folder: Path, out: Path) -> Iterator[Path]:
+    out = out.resolve()
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() != out)
+        yield from (here / name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)
+
+
+def _names(relatives: Sequence[PurePosixPath]) -> list[str]:
+    """Compared without regard to case, as some file systems do."""
+
+    def key(path: PurePosixPath) -> str:
+        return str(path).casefold()
+
+    stems = Counter(key(path.with_suffix("")) for path in relatives)
+    folders = {key(parent) for path in relatives for parent in path.parents}
+
+    def name(path: PurePosixPath) -> str:
+        stem = path.with_suffix("")
+        plain = stems[key(stem)] == 1 and key(stem) not in folders
+        first, *rest = (stem if plain else path.with_name(path.name.replace(".", "_"))).parts
+        return "/".join([f"{first}_" if first.casefold() in RESERVED else first, *rest])
+
+    names = [name(path) for path in relatives]
+    counts = Counter(map(str.casefold, names))
+    twice = sorted({name for name in names if counts[name.casefold()] > 1 or name.casefold() in folders})
+    if twice:
+        raise ValueError(
+            f"the results of several images would all be called {', '.join(twice)} and overwrite each other; "
+            "run them apart, each into an --out of its own"
+        )
+    return names
+
+
+def photo_size(path: Path) -> Size:
+    """(height, width) of a picture file, upright, without decoding it. Raises ValueError like `read_image`."""
+    from PIL import ExifTags, Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            sideways = picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error})") from error
+    return (width, height) if sideways else (height, width)

@@ -1,0 +1,55 @@
+"""What every format is written from: a photo, what was found in it, and how to write."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from samjax.amg.labels import label_map
+from samjax.transforms import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photo of a job. `relative` says where it is within the job's input, `name` what its outputs begin with; both
+    may have folders in them, divided by /."""
+
+    path: Path
+    relative: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to write. Polygons are in pixels of the photo, pixel (0, 0) covering [0, 1] x [0, 1]."""
+
+    polygons: bool = False  # COCO: polygons instead of run-length encoding
+    polygon_tolerance: float = 0.5  # pixels by which a simplified outline may leave the true one
+    labelmap_suffix: Literal["png", "tiff"] = "png"
+    crs: str | None = None  # GeoJSON: coordinate system of photos that have a transform and do not name theirs
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.polygon_tolerance < float("inf"):
+            raise ValueError(f"the polygon tolerance is a number of pixels from 0 on, got {self.polygon_tolerance}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedPhoto:
+    """A photo with the records of its masks, as `SamAutomaticMaskGenerator` makes them with output_mode="coco_rle"."""
+
+    photo: Photo
+    rgb: UInt8[np.ndarray, "H W 3"]
+    records: list[dict[str, Any]]
+
+    @property
+    def size(self) -> Size:
+        """(height, width)"""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+    @functools.cached_property
+    def labels(self) -> Int32[np.ndarray, "H W"]:
+        """0 background, i + 1 the i-th record; see `label_map` for overlaps."""
+        return label_map(self.records, self.size)
