@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from contest import Stages, apart, contest, machine
-from speed import write_checkpoint
 
 BUNDLED = Path(__file__).parents[1] / "samjax" / "assets" / "coffee.jpg"
 STAGES = ("encoder", "decoder", "whole")
@@ -30,6 +29,18 @@ def read_photo(path: Path | None) -> np.ndarray:
 
     picture = Image.open(path or BUNDLED).convert("RGB")
     return np.asarray(picture if path else picture.resize((1800, 1200), Image.Resampling.BICUBIC))
+
+
+def write_confident_checkpoint(variant: str, path: Path) -> None:
+    """A checkpoint with random weights in Meta's format whose predicted IoUs are positive: a threshold of 0 or less
+    would turn the filter off."""
+    from samjax import Sam, convert
+
+    sam = Sam.init(variant)
+    head = sam.params["mask_decoder"]["iou_prediction_head"]["layers"]
+    last = head[max(head)]
+    last["bias"] = last["bias"] + 0.5
+    convert.write(path, sam.config, sam.params)
 
 
 def thresholds(checkpoint: Path, photo: np.ndarray, keep: float) -> dict[str, float]:
@@ -119,7 +130,7 @@ def main() -> None:
     photo = read_photo(arguments.photo)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "random.pth"
-        apart(write_checkpoint, arguments.variant, checkpoint)
+        apart(write_confident_checkpoint, arguments.variant, checkpoint)
         options = apart(thresholds, checkpoint, photo, arguments.keep)
         print(
             f"{arguments.variant}, {photo.shape[0]} x {photo.shape[1]}, {arguments.points_per_side}² points, float32,"

@@ -70,7 +70,7 @@ def everything(
     skipped, and sub-folders are searched and appear in the results.
     """
     from samjax.amg import SamAutomaticMaskGenerator
-    from samjax.embeddings import EmbeddingStore
+    from samjax.embeddings import model_hash
     from samjax.everything import Job, find_photos, run
     from samjax.formats import Options
 
@@ -104,7 +104,7 @@ def everything(
     )
     if explain:
         return _explain(photos, generator)
-    job = job.of_model(EmbeddingStore(out, sam).model_hash)
+    job = job.of_model(model_hash(sam))
     summary = run(photos, generator.generate, job, report=_report, say=_say, progress=_bar)
     if summary.skipped:
         print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")

@@ -22,6 +22,15 @@ def image_hash(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
     return digest.hexdigest()
 
 
+def model_hash(sam: Sam) -> str:
+    """SHA-256 of what decides a model's answers: configuration, parameters and compute dtype."""
+    checksum = Checksum()
+    for name, leaf in flatten_dict(sam.params, sep="/").items():
+        checksum.add(name, np.asarray(leaf))
+    described = f"{sam.config!r} {sam.execution.compute_dtype} {checksum.hexdigest()}"
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
 class EmbeddingStore:
     """A folder of embeddings of one model, one safetensors file per photo.
 
@@ -31,11 +40,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: str | os.PathLike, sam: Sam) -> None:
         self.folder = Path(folder)
-        checksum = Checksum()
-        for name, leaf in flatten_dict(sam.params, sep="/").items():
-            checksum.add(name, np.asarray(leaf))
-        described = f"{sam.config!r} {sam.execution.compute_dtype} {checksum.hexdigest()}"
-        self.model_hash = hashlib.sha256(described.encode()).hexdigest()
+        self.model_hash = model_hash(sam)
 
     def path(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Path:
         return self.folder / f"{image_hash(rgb)[:32]}-{self.model_hash[:16]}.safetensors"

@@ -31,6 +31,8 @@ class Candidates:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        if not parts:
+            return cls([], np.zeros((0, 4), int), np.zeros(0), np.zeros(0), np.zeros((0, 2)), np.zeros((0, 4), int))
         names = [field.name for field in dataclasses.fields(cls) if field.name != "rles"]
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(rles=[rle for part in parts for rle in part.rles], **columns)

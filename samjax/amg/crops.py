@@ -27,6 +27,8 @@ def point_grid(per_side: int) -> Float64[np.ndarray, "P 2"]:
 
 def point_grids(per_side: int, layers: int, downscale: int) -> list[Float64[np.ndarray, "P 2"]]:
     """The grid of the whole photo and of each layer of crops; points per side shrink by `downscale` a layer."""
+    if layers < 0 or downscale < 1:
+        raise ValueError(f"layers cannot be negative nor the downscale factor below 1, got {layers} and {downscale}")
     sides = [int(per_side / downscale**layer) for layer in range(layers + 1)]
     if layers and sides[-1] < 1 <= per_side:
         raise ValueError(

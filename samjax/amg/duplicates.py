@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from samjax.ops.rle import rle_area, rle_box, rle_iou
+from samjax.ops.rle import rle_area, rle_iou
+
+BLOCK = 64  # masks compared with all kept ones at once, so that the runs of those are read once a block
 
 
 def mask_nms(
@@ -18,16 +20,17 @@ def mask_nms(
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     areas = np.array([rle_area(rle) for rle in rles], float)
-    boxes = np.array([rle_box(rle) for rle in rles]).reshape(-1, 4)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    kept: list[int] = []
-    for number in order:
-        near = [i for i in kept if (low[number] < high[i]).all() and (low[i] < high[number]).all()]
-        if near:
-            iou = rle_iou([rles[i] for i in near], [rles[number]])[:, 0]
-            shared = np.rint(iou * (areas[near] + areas[number]) / (1 + iou))  # pixels
-            contained = shared > containment_threshold * np.minimum(areas[near], areas[number])
-            if (iou > iou_threshold).any() or contained.any():
-                continue
-        kept.append(int(number))
-    return np.array(kept, int)
+    kept = np.zeros(0, int)
+    for start in range(0, len(order), BLOCK):
+        block = order[start : start + BLOCK]
+        better = np.concatenate([kept, block])
+        iou = rle_iou([rles[i] for i in better], [rles[i] for i in block])
+        total = areas[better, None] + areas[block]
+        shared = np.rint(iou * total / (1 + iou))  # pixels
+        contained = shared > containment_threshold * np.minimum(areas[better, None], areas[block])
+        suppressed = (iou > iou_threshold) | contained
+        stays = np.arange(len(better)) < len(kept)
+        for column in range(len(block)):
+            stays[len(kept) + column] = not suppressed[stays, column].any()
+        kept = better[stays]
+    return kept

@@ -177,14 +177,14 @@ class SamAutomaticMaskGenerator:
 
     def explain(self, size: Size) -> Plan:
         """The memory that a photo of `size` (height, width) will take, as `str` can print it. Compiles the programs."""
-        sam, views = self.model.sam, self.views(size)
+        sam = self.model.sam
         return plan(
             sam.config,
             sam.params,
             sam.execution,
             size,
-            max((view.size for view in views), key=lambda frame: frame[0] * frame[1]),
-            views=len(views),
+            size if self.tile is None else (self.tile, self.tile),
+            views=max(len(self.views(size)), 1),
             points=max(map(len, self.point_grids)),
             nms=self.nms,
             points_per_batch=self.points_per_batch,

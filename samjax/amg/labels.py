@@ -31,6 +31,5 @@ def label_map(records: Sequence[dict[str, Any]], size: tuple[int, int]) -> Int32
 
 def _as_rle(segmentation: Any) -> dict[str, Any]:
     if isinstance(segmentation, dict):
-        compressed = isinstance(segmentation["counts"], str | bytes)
-        return segmentation if compressed else encode_rle(decode_rle(segmentation))
+        return segmentation if isinstance(segmentation["counts"], str) else encode_rle(decode_rle(segmentation))
     return encode_rle(np.asarray(segmentation, bool))

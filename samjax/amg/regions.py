@@ -38,12 +38,12 @@ def remove_small_regions(
 
 def _window(box: Int[np.ndarray, "4"], size: tuple[int, int], area: int | float) -> tuple[slice, slice]:
     """The part of a photo to which the search for small regions of a mask can be confined: around its box so much that
-    no background that goes on beyond is small."""
+    no background that goes on beyond is small. It begins at even pixels, because ties are broken by blocks of 2x2."""
     x0, y0, x1, y1 = map(int, box)
     margin = math.ceil(area / (1 + min(x1 - x0, y1 - y0)))
     return (
-        slice(max(y0 - margin, 0), min(y1 + 1 + margin, size[0])),
-        slice(max(x0 - margin, 0), min(x1 + 1 + margin, size[1])),
+        slice(max(y0 - margin, 0) // 2 * 2, min(y1 + 1 + margin, size[0])),
+        slice(max(x0 - margin, 0) // 2 * 2, min(x1 + 1 + margin, size[1])),
     )
 
 

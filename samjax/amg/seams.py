@@ -4,7 +4,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from samjax.amg.candidates import Candidates
 from samjax.amg.crops import Box
@@ -12,9 +12,11 @@ from samjax.ops.rle import clip_rle, inclusive_box, rle_area, rle_iou, union_rle
 
 CUT = 4  # pixels; a mask so near to its tile's edge may be cut off there
 INCONSISTENT = 0.1  # what a pair of fragments loses in rank for each edge at which one is cut off and the other ends
+ALIKE = 0.05  # masks whose ranks differ by less look the same in the overlap
 
 
 class _Pair(NamedTuple):
+    margin: float  # by how much it ranks above every other pair of one of its fragments
     rank: float
     fragments: tuple[int, int]
 
@@ -23,9 +25,10 @@ def merge_seams(found: list[Candidates], tiles: list[Box], agreement: float = 0.
     """The candidates of overlapping tiles, with one candidate for each object that several tiles show a part of.
 
     A mask in one tile and a mask in another are the same object if each is the other's best match where the tiles
-    overlap, with an IoU there of at least `agreement`. Such fragments are united: the union of the masks, means of
-    predicted IoU and stability weighted by area, the point with the highest predicted IoU, and as crop the box around
-    their tiles. One object never takes two fragments from one tile. `tiles` are boxes within the photo.
+    overlap, with an IoU there of at least `agreement`; the clearest matches come first. Such fragments are united: the
+    union of the masks, means of predicted IoU and stability weighted by area, the point with the highest predicted IoU,
+    and as crop the box around their tiles. One object never takes two fragments from one tile. `tiles` are boxes within
+    the photo.
     """
     everything = Candidates.concatenate(found)
     tile_of = np.repeat(np.arange(len(found)), [len(part) for part in found])
@@ -70,8 +73,23 @@ def _matches(
     boxes = [everything.boxes[numbers] for numbers in inside]
     clashes = _clashes(boxes[0], boxes[1], tiles) + _clashes(boxes[1], boxes[0], tiles[::-1]).T
     rank = np.where(iou >= agreement, iou - INCONSISTENT * clashes, -np.inf)
-    best = (rank == rank.max(0)) & (rank == rank.max(1, keepdims=True)) & (iou >= agreement)
-    return [_Pair(float(rank[i, j]), (int(inside[0][i]), int(inside[1][j]))) for i, j in np.argwhere(best)]
+    areas = [np.array([rle_area(everything.rles[number]) for number in numbers]) for numbers in inside]
+    rank = rank - ALIKE * np.abs(_larger_rivals(rank, areas[0]) - _larger_rivals(rank.T, areas[1]).T)
+    pairs = []
+    for i, j in np.argwhere((rank == rank.max(0)) & (rank == rank.max(1, keepdims=True)) & (iou >= agreement)):
+        rivals = np.concatenate([np.delete(rank[i], j), np.delete(rank[:, j], i)])
+        margin = rank[i, j] - rivals.max(initial=0.0)
+        pairs.append(_Pair(float(margin), float(rank[i, j]), (int(inside[0][i]), int(inside[1][j]))))
+    return pairs
+
+
+def _larger_rivals(rank: Float[np.ndarray, "A B"], areas: Int[np.ndarray, " A"]) -> Int[np.ndarray, "A B"]:
+    """How many larger masks of the first tile match a mask of the second one as well as this one or better.
+
+    Of masks that all look the same in the overlap, as nested ones do that cover it, the largest belongs to the largest.
+    """
+    rivals = (rank[:, None] > rank[None, :] - ALIKE) & (areas[:, None] > areas)[:, :, None]
+    return rivals.sum(0)
 
 
 def _clashes(

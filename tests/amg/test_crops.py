@@ -58,6 +58,8 @@ def test_tiles_do_not_depend_on_where_the_photo_ends():
     [
         (lambda: crops.point_grid(0), "at least one point a side, got 0"),
         (lambda: crops.point_grids(4, 3, 2), "crop layer 3 has no points"),
+        (lambda: crops.point_grids(4, 1, 0), "downscale factor below 1, got 1 and 0"),
+        (lambda: crops.point_grids(4, -1, 1), "layers cannot be negative"),
         (lambda: crops.crop_boxes((10, 10), -1, 0.3), "cannot be negative, got -1"),
         (lambda: crops.crop_boxes((10, 10), 1, 1.0), "from 0 to below 1, got 1.0"),
         (lambda: crops.tile_boxes((10, 10), 8, 8), "overlap from 0 to below it, got 8 and 8"),

@@ -34,6 +34,17 @@ def test_the_greedy_algorithm_is_followed(seed, iou, containment):
     )
 
 
+def test_the_greedy_algorithm_is_followed_across_blocks(monkeypatch):
+    monkeypatch.setattr("samjax.amg.duplicates.BLOCK", 5)
+    random = np.random.default_rng(0)
+    masks = np.zeros((60, 20, 20), bool)
+    for mask in masks:
+        y, x = random.integers(0, 14, 2)
+        mask[y : y + random.integers(1, 12), x : x + random.integers(1, 12)] = True
+    scores, rles = random.integers(0, 9, 60) / 8, [encode_rle(mask) for mask in masks]
+    assert mask_nms(rles, scores, 0.5, 0.9).tolist() == greedy(masks, scores, 0.5, 0.9)
+
+
 @pytest.fixture
 def nested() -> list[dict]:
     whole, part, apart = np.zeros((3, 50, 50), bool)

@@ -245,6 +245,12 @@ def test_senseless_arguments_are_refused(shapes, photo, options, message):
         SamAutomaticMaskGenerator(shapes, **options).generate(photo)
 
 
+def test_a_photo_between_the_points_of_a_tile_has_nothing(shapes):
+    generator = SamAutomaticMaskGenerator(shapes, points_per_side=2, tile=64)
+    assert generator.generate(np.zeros((10, 10, 3), np.uint8)) == []
+    assert generator.explain((10, 10)).working > 0
+
+
 def test_a_photo_of_any_kind_is_taken(shapes):
     grey = shapes_photo(70, 50, seed=1)[0][:, :, 0]
     generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)

@@ -50,3 +50,9 @@ def test_nothing_found_is_all_background():
 def test_masks_of_another_photo_are_refused():
     with pytest.raises(ValueError, match=r"record 0 has a mask of size \[20, 30\], the photo has \(30, 20\)"):
         label_map([record(box_mask(0, 0, 1, 1))], (30, 20))
+
+
+def test_runs_may_be_bytes_as_pycocotools_makes_them():
+    mask = box_mask(3, 2, 9, 8)
+    rle = encode_rle(mask) | {"counts": encode_rle(mask)["counts"].encode("ascii")}
+    np.testing.assert_array_equal(label_map([record(rle)], (20, 30)), mask.astype(np.int32))

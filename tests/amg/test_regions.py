@@ -73,3 +73,16 @@ def test_confining_the_search_to_the_masks_surroundings_changes_nothing(area):
         expected, _ = remove_small_regions(mask, area, "holes")
         expected, _ = remove_small_regions(expected, area, "islands")
         np.testing.assert_array_equal(decode_rle(remove_from(candidates([mask]), area, 0.7).rles[0]), expected)
+
+
+@pytest.mark.parity
+def test_of_equally_large_islands_anywhere_in_a_photo_the_references_stays():
+    cv2 = pytest.importorskip("cv2", reason="the reference's small-region removal needs OpenCV")
+    random = np.random.default_rng(2)
+    for _ in range(200):
+        mask = np.zeros((60, 60), bool)
+        y, x = random.integers(10, 20, 2)
+        mask[y : y + 20, x : x + 20] = random.random((20, 20)) < 0.01
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), 8)
+        expected = labels == 1 + np.argmax(stats[1:, -1]) if mask.any() else mask
+        np.testing.assert_array_equal(decode_rle(remove_from(candidates([mask]), 50.0, 0.7).rles[0]), expected)

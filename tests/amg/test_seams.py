@@ -85,6 +85,38 @@ def test_a_whole_and_a_part_that_look_alike_in_the_overlap_are_told_apart():
     assert any((mask[:, :224] == whole[:, :224]).all() for mask in masks)
 
 
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [disc((224, 224), 112, 112, 90), disc((224, 224), 112, 112, 45)],
+        [disc((224, 224), 112, 112, 105), disc((224, 224), 112, 112, 75), disc((224, 224), 112, 112, 45)],
+        [disc((224, 224), 112, 60, 200), disc((224, 224), 112, 60, 110, 140)],
+        [np.ones((224, 224), bool), disc((224, 224), 112, 110, 40)],
+    ],
+    ids=["two nested discs", "three nested discs", "both cover an overlap", "a disc on everything"],
+)
+def test_nested_objects_are_told_apart_in_whatever_order_a_tile_lists_them(objects):
+    tiles = tiles_of((224, 224), 128, 32)
+    expected = sorted(encode_rle(mask)["counts"] for mask in objects)
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        found = [part.take(random.permutation(len(part))) for part in cut(objects, tiles)]
+        assert sorted(rle["counts"] for rle in merge_seams(found, tiles).rles) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5))
+def test_overlapping_ellipses_in_any_order_are_put_together(seed, count):
+    random = np.random.default_rng(seed)
+    objects = [
+        disc(SIZE, random.uniform(0, 330), random.uniform(0, 200), *random.uniform(5, 120, 2)) for _ in range(count)
+    ]
+    objects = [mask for mask in objects if mask.any()]
+    found = [part.take(random.permutation(len(part))) for part in cut(objects, TILES)]
+    merged = merge_seams(found, TILES)
+    assert sorted(rle["counts"] for rle in merged.rles) == sorted(encode_rle(mask)["counts"] for mask in objects)
+
+
 def test_scores_are_means_by_area_and_the_crop_spans_the_tiles():
     tiles = tiles_of((60, 100), 60, 20)
     mask = np.zeros((60, 100), bool)
