@@ -3,13 +3,14 @@
 Peak memory is the largest resident set during a stage: weights, libraries and what earlier stages keep included.
 """
 
+import math
 import multiprocessing
 import os
 import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,17 +28,20 @@ class Result(NamedTuple):
 class Contest:
     """Asks contenders, by name, to run stages in turns."""
 
-    def __init__(self, pipes: dict[str, Any]) -> None:
+    def __init__(self, pipes: dict[str, Any], eager: Sequence[str]) -> None:
         self.pipes = pipes
+        self.eager = eager
 
     def run(self, stage: str, repeats: int) -> dict[str, Result]:
-        first = {name: self._ask(name, stage)[0] for name in self.pipes}
+        first = {name: self._ask(name, stage)[0] for name in self.pipes if name not in self.eager or repeats > 1}
         runs: dict[str, list[tuple[float, int]]] = {name: [] for name in self.pipes}
         for _ in range(repeats):
             for name in self.pipes:
                 runs[name].append(self._ask(name, stage))
         return {
-            name: Result(statistics.median(time for time, _ in these), first[name], max(peak for _, peak in these))
+            name: Result(
+                statistics.median(time for time, _ in these), first.get(name, math.nan), max(peak for _, peak in these)
+            )
             for name, these in runs.items()
         }
 
@@ -47,8 +51,13 @@ class Contest:
 
 
 @contextmanager
-def contest(contenders: dict[str, Callable[..., Stages]], *arguments: Any) -> Iterator[Contest]:
-    """Starts a process for each contender: a function that, called with `arguments` there, gives its stages."""
+def contest(
+    contenders: dict[str, Callable[..., Stages]], *arguments: Any, eager: Sequence[str] = ("PyTorch",)
+) -> Iterator[Contest]:
+    """Starts a process for each contender: a function that, called with `arguments` there, gives its stages.
+
+    Those that are `eager` compile nothing: where each stage is repeated only once they have no run to warm up.
+    """
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for name, stages in contenders.items():
@@ -56,7 +65,7 @@ def contest(contenders: dict[str, Callable[..., Stages]], *arguments: Any) -> It
         context.Process(target=_contend, args=(theirs, stages, arguments), daemon=True).start()
         theirs.close()  # so that a contender that dies is noticed
         answer(name, pipes[name])
-    yield Contest(pipes)
+    yield Contest(pipes, eager)
     for pipe in pipes.values():
         pipe.send(None)
 

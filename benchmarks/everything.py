@@ -51,10 +51,12 @@ def thresholds(checkpoint: Path, photo: np.ndarray, keep: float) -> dict[str, fl
     embedding = sam.encode(photo)
     points = np.random.default_rng(0).uniform((0, 0), photo.shape[1::-1], (64, 1, 2))
     prediction = sam.predict(embedding, samjax.Prompts.of(points.astype(np.float32)))
-    offset = 0.2 * float(prediction.logits.std())
     threshold = float(np.quantile(prediction.iou, 1 - keep))
-    passed = prediction.logits[prediction.iou > threshold]
-    stability = (passed > offset).sum((1, 2)) / np.maximum((passed > -offset).sum((1, 2)), 1)
+    best = np.argwhere(prediction.iou > threshold)[::4]  # enough to know the median by
+    low = np.stack([prediction.logits[n, m] for n, m in best])
+    logits = samjax.transforms.upscale_masks(low, photo.shape[:2], sam.config, threshold=None)
+    offset = 0.2 * float(np.std(logits[0]))
+    stability = [(mask > offset).sum() / max((mask > -offset).sum(), 1) for mask in logits]
     return {
         "pred_iou_thresh": threshold,
         "stability_score_thresh": float(np.median(stability)),
