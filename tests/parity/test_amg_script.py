@@ -48,7 +48,7 @@ def assert_same_folders(ours: Path, theirs: Path) -> None:
     names = sorted(path.name for path in theirs.iterdir())
     assert len(names) > 10
     assert sorted(path.name for path in ours.iterdir()) == names
-    tables = [list(csv.reader((folder / "metadata.csv").open())) for folder in (ours, theirs)]
+    tables = [list(csv.reader((folder / "metadata.csv").read_text().splitlines())) for folder in (ours, theirs)]
     assert tables[0][0] == tables[1][0]
     for mine, other in zip(*(np.array(table[1:], float) for table in tables), strict=True):
         np.testing.assert_allclose(mine[[1, 8, 9]], other[[1, 8, 9]], rtol=1e-3)
