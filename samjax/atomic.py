@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def replacing(
         )
     _check_replaceable(path, foreign)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=scratch_prefix(path.name), suffix=".partial", dir=path.parent))
     try:
         yield scratch / path.name
         _check_replaceable(path, foreign)  # writing may have taken minutes
@@ -48,6 +49,11 @@ def replacing(
             (scratch / path.name).replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def scratch_prefix(name: str) -> str:
+    """What the folders that `replacing` writes in begin with: a long name is cut, its checksum tells it apart."""
+    return f".{name}." if len(name) <= 40 else f".{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}."
 
 
 def _check_replaceable(path: Path, foreign: Callable[[Path], Sequence[str]]) -> None:

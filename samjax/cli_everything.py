@@ -1,6 +1,7 @@
 """The command `samjax everything`."""
 
 import collections
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from samjax import hub
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
 
 FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
+_SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -55,7 +57,7 @@ def everything(
     memory_budget: Annotated[
         str | None, arg(metavar="BYTES", help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
     ] = None,
-    explain: Annotated[bool, arg(help="Print the expected memory for each size of photo, and stop.")] = False,
+    explain: Annotated[bool, arg(help="Print the expected memory by size of photo, and stop.")] = False,
     dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
     image_size: ImageSize = None,
     process_index: Annotated[
@@ -104,6 +106,8 @@ def everything(
     )
     if explain:
         return _explain(photos, generator)
+    if budget is not None and (sizes := _sizes(photos)[0]):
+        generator.explain(max(sizes, key=_area))  # raises where the budget is too small
     job = job.of_model(model_hash(sam))
     summary = run(photos, generator.generate, job, report=_report, say=_say, progress=_bar)
     if summary.skipped:
@@ -141,12 +145,38 @@ def process_share(index: int | None, count: int | None) -> tuple[int, int]:
 
 
 def _explain(photos: Any, generator: Any) -> int:
+    """Of the largest of photos of similar size each: every size takes a compilation."""
+    sizes, unreadable = _sizes(photos)
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for size in sizes:
+        groups.setdefault(tuple(-(-side // _SIMILAR) for side in size), []).append(size)
+    for _, group in sorted(groups.items()):
+        size = max(group, key=_area)
+        number = sum(sizes[one] for one in group)
+        print(f"{number} photo(s){'' if len(group) == 1 else ', the largest'} of {size[1]} x {size[0]} pixels")
+        print(generator.explain(size))
+    for message in unreadable:
+        print(message, file=sys.stderr)
+    return 2 if unreadable else 0
+
+
+def _sizes(photos: Any) -> tuple[collections.Counter[tuple[int, int]], list[str]]:
+    """How many photos there are of each (height, width), and what is wrong with those that cannot be read."""
     from samjax.everything import photo_size
 
-    for size, number in sorted(collections.Counter(photo_size(photo.path) for photo in photos).items()):
-        print(f"{number} photo(s) of {size[1]} x {size[0]} pixels")
-        print(generator.explain(size))
-    return 0
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    unreadable = []
+    for photo in photos:
+        try:
+            sizes[photo_size(photo.path)] += 1
+        except ValueError as error:
+            unreadable.append(" ".join(str(error).split()))
+    return sizes, unreadable
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """To compare by; between equal ones the choice is always the same."""
+    return size[0] * size[1], size
 
 
 def _report(done: Any) -> None:

@@ -192,10 +192,11 @@ def upscaling(original: Size, config: SamConfig) -> Frame:
     """
     fitted = input_size(original, config.image_size)
     rows, columns = (
-        banded(resize_matrix(fit, side) @ resize_matrix(low, full)[:fit])
+        resize_matrix(fit, side) @ resize_matrix(low, full)[:fit]
         for side, fit, low, full in zip(original, fitted, config.mask_size, config.image_size, strict=True)
     )
-    return Frame(rows, columns, np.array(original, np.int32))
+    # Masks are measured column by column, and only as many columns as there are: their number may be rounded coarsely.
+    return Frame(banded(rows), banded(columns, coarse=True), np.array(original, np.int32))
 
 
 def upscale_masks(
@@ -207,18 +208,21 @@ def upscale_masks(
 ) -> Bool[np.ndarray, "*N H W"] | Float32[np.ndarray, "*N H W"]:
     """LOW-RES logits as masks of the ORIGINAL size: booleans above `threshold`, or the logits where it is None.
 
-    Works on one mask after the other, with sizes rounded up to multiples of 128, so that any number of masks of photos
-    of similar size share one compiled program.
+    Works on one mask after the other, in blocks of 128 rows whose numbers are rounded up, so that any number of masks
+    of photos of similar size share one compiled program.
     """
     frame = upscaling(original, config)
     low = np.asarray(logits).reshape(-1, *logits.shape[-2:])
     upscaled = np.empty((len(low), *original), np.float32 if threshold is None else bool)
     for mask, target in zip(low, upscaled, strict=True):
-        blocks = np.asarray(_upscale(mask, frame.rows, frame.columns, threshold=threshold))
+        blocks = np.asarray(_upscale(mask, *frame, threshold=threshold))
         target[:] = blocks.reshape(-1, blocks.shape[-1])[: original[0], : original[1]]
     return upscaled.reshape(*logits.shape[:-2], *original)
 
 
 @functools.partial(jax.jit, static_argnames="threshold")
-def _upscale(logits, rows: Banded, columns: Banded, *, threshold: float | None) -> Any:
-    return map_row_blocks(lambda block, _: block if threshold is None else block > threshold, logits, rows, columns)
+def _upscale(logits, rows: Banded, columns: Banded, size, *, threshold: float | None) -> Any:
+    def finish(block, _):
+        return block if threshold is None else block > threshold
+
+    return map_row_blocks(finish, logits, rows, columns, size[0])

@@ -76,10 +76,11 @@ def _colouring(labels: Int32[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:
     count = int(labels.max(initial=0))
     step = max(1, min(labels.shape) // 300)
     coarse = labels[::step, ::step].astype(np.int64)
+    height, width = coarse.shape
     pairs = []
     for down, right in ((0, 1), (1, 0), (0, 4), (4, 0), (3, 3), (3, -3)):
-        here = coarse[: len(coarse) - down, max(-right, 0) : coarse.shape[1] - max(right, 0)]
-        there = coarse[down:, max(right, 0) : coarse.shape[1] + min(right, 0)]
+        here = coarse[: max(height - down, 0), max(-right, 0) : max(width - max(right, 0), 0)]
+        there = coarse[down:, max(right, 0) : max(width + min(right, 0), 0)]
         differ = (here != there) & (here > 0) & (there > 0)
         pairs.append(np.unique(here[differ] * (count + 1) + there[differ]))
     first, second = np.divmod(np.unique(np.concatenate(pairs)), count + 1)

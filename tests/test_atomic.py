@@ -2,7 +2,7 @@
 
 import pytest
 
-from samjax.atomic import replacing
+from samjax.atomic import replacing, scratch_prefix
 
 
 def no_names(folder):
@@ -74,3 +74,13 @@ def test_what_comes_into_a_folder_during_the_block_is_kept(tmp_path):
         (folder / "thesis.txt").touch()
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_names_may_be_as_long_as_file_systems_take(tmp_path):
+    name = "n" * 251 + ".txt"
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+        (scratch,) = tmp_path.iterdir()
+        assert scratch.name.startswith(scratch_prefix(name))
+    assert (tmp_path / name).read_text() == "whole"
+    assert scratch_prefix("n" * 60 + "1") != scratch_prefix("n" * 60 + "2")

@@ -343,6 +343,28 @@ def test_everything_explains_its_memory_and_computes_nothing(samjax, checkpoint,
     assert not (tmp_path / "out").exists()
 
 
+def test_everything_explains_similar_sizes_together_and_names_unreadable_photos(samjax, checkpoint, photo, tmp_path):
+    Image.fromarray(random_photo(70, 100, seed=1)).save(tmp_path / "second.png")
+    (tmp_path / "broken.jpg").touch()
+    inputs = (tmp_path / "broken.jpg", photo, tmp_path / "second.png")
+    arguments = ("--checkpoint", checkpoint, "--out", tmp_path / "out", *EVERYTHING, "--explain")
+    code, printed, error = samjax("everything", *inputs, *arguments)
+    assert code == 2
+    assert [line for line in printed.splitlines() if "photo(s)" in line] == [
+        "2 photo(s), the largest of 100 x 70 pixels"
+    ]
+    assert "broken.jpg cannot be read" in error
+
+
+def test_everything_refuses_a_memory_budget_before_any_work(samjax, checkpoint, photo, tmp_path):
+    arguments = ("--checkpoint", checkpoint, "--out", tmp_path / "out", *EVERYTHING, "--memory-budget", "1KB")
+    code, _, error = samjax("everything", photo, *arguments)
+    assert code == 2
+    assert "a memory budget of" in error
+    assert "failed" not in error
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 
 from samjax.everything import Job, find_photos, photo_size, run
-from samjax.formats import FORMATS
+from samjax.formats import FORMATS, Options
 from samjax.ops.rle import encode_rle
 
 
@@ -118,6 +120,13 @@ def test_results_are_no_photos(folder):
         find_photos([folder], folder)
 
 
+def test_results_of_another_run_are_no_photos(folder, out):
+    run(find_photos([folder], folder / "results"), Thresholds(), job(folder / "results"))
+    assert len(find_photos([folder], out)) == 5
+    with pytest.raises(ValueError, match="holds results of a run"):
+        find_photos([folder / "results"], out)
+
+
 def test_nothing_to_do_is_an_error(tmp_path, out):
     with pytest.raises(ValueError, match="there is no image in"):
         find_photos([tmp_path], out)
@@ -197,17 +206,88 @@ def test_other_settings_are_done_again_and_said(folder, out):
     other = Job(out, ("rle", "overlay"), {"threshold": 0.7})
     assert run(photos, Thresholds(), other, say=messages.append).done == 5
     (message,) = messages
-    assert message.startswith("5 photo(s) were done with other settings and are done again (threshold 0.5 -> 0.7; ")
-    assert not list(out.rglob("metadata.csv"))  # of the format that is not asked for any more
+    assert message == "5 photo(s) were done with other settings and are done again (threshold 0.5 -> 0.7)"
+    assert not list(out.rglob("metadata.csv"))  # of other masks
     assert not (out / "a").exists()
     assert (out / "a.json").exists()
+
+
+def test_what_other_formats_wrote_with_the_same_settings_stays(folder, out):
+    photos = find_photos([folder], out)
+    run(photos, Thresholds(), job(out))
+    before = files_below(out)
+    messages = []
+    summary = run(photos, Thresholds(), job(out, "png"), say=messages.append)
+    assert (summary.done, messages) == (5, [])
+    assert before.items() < files_below(out).items()
+    for formats in ((), ("png",), ("coco", "png", "overlay")):
+        assert run(photos, Thresholds(), job(out, *formats)).skipped == 5
+    save(folder / "a.png", 99)
+    assert run(photos, Thresholds(), job(out, "png")).done == 1
+    assert not (out / "coco" / "a.json").exists()  # of the photo as it was
+    assert (out / "coco" / "b.json").exists()
+
+
+def test_options_concern_the_formats_that_heed_them(folder, out):
+    photos = find_photos([folder], out)
+    run(photos, Thresholds(), job(out, "coco", "labelmap"))
+    other = Options(polygons=True, labelmap_suffix="tiff")
+    messages = []
+    assert run(photos, Thresholds(), job(out, "labelmap", options=other), say=messages.append).done == 5
+    (message,) = messages
+    assert message.endswith("(labelmap_suffix png -> tiff)")
+    assert not list(out.rglob("*_labels.png"))
+    assert run(photos, Thresholds(), job(out, "coco")).skipped == 5
+    assert run(photos, Thresholds(), job(out, "coco", options=other)).done == 5
+
+
+def test_the_dataset_is_of_all_runs_into_a_folder(folder, out):
+    photos = find_photos([folder], out)
+    run(photos, Thresholds(), job(out))
+    before = files_below(out)
+    assert run(photos[2:3], Thresholds(), job(out, overwrite=True)).done == 1
+    assert files_below(out) == before
+    (folder / "new.png").touch()
+    assert run(find_photos([folder / "new.png"], out), Thresholds(), job(out)).failures
+    assert files_below(out) == before
+
+
+def test_a_run_of_failures_writes_no_dataset(folder, out):
+    (folder / "a.png").write_bytes(b"broken")
+    assert run(find_photos([folder / "a.png"], out), Thresholds(), job(out, "coco", "yolo")).files == []
+    assert not files_below(out)
+
+
+def test_a_photo_is_once_in_the_dataset_when_its_name_changes(folder, out):
+    run(find_photos([folder], out), Thresholds(), job(out))
+    save(folder / "a.jpg", 7)
+    run(find_photos([folder], out), Thresholds(), job(out))
+    names = [image["file_name"] for image in json.loads((out / "annotations.json").read_text())["images"]]
+    assert sorted(names) == ["a.jpg", "a.png", "b.png", "c.png", "sub/a.png", "sub/z.png"]
+
+
+def test_a_failure_keeps_what_was_done_before(folder, out):
+    def full(image):
+        raise MemoryError
+
+    photos = find_photos([folder], out)
+    run(photos, Thresholds(), job(out))
+    before = files_below(out)
+    assert len(run(photos, full, job(out, "png")).failures) == 5
+    assert files_below(out) == before
+    assert run(photos, Thresholds(), job(out)).skipped == 5
+
+
+def test_photos_may_have_long_names(folder, out):
+    save(folder / f"{'n' * 235}.png")
+    assert not run(find_photos([folder], out), Thresholds(), job(out)).failures
 
 
 def test_files_of_ones_own_stay_where_results_are_replaced(folder, out):
     photos = find_photos([folder], out)
     run(photos, Thresholds(), job(out, "png"))
     (out / "a" / "notes.txt").touch()
-    run(photos, Thresholds(), job(out, "rle"))
+    run(photos, Thresholds(), Job(out, ("rle",), {"threshold": 0.7}))
     assert [path.name for path in (out / "a").iterdir()] == ["notes.txt"]
 
 
@@ -238,15 +318,31 @@ def test_a_photo_that_the_device_has_no_room_for_is_a_failure_of_its_own(folder,
 
     summary = run(find_photos([folder], out), Full(), job(out))
     assert summary.done == 4
-    assert summary.failures == {str(folder / "b.png"): "RESOURCE_EXHAUSTED: out of memory"}
+    kind = jax.errors.JaxRuntimeError.__name__
+    assert summary.failures == {str(folder / "b.png"): f"{kind}: RESOURCE_EXHAUSTED: out of memory"}
 
 
-def test_a_mistake_of_the_program_is_not_a_failure_of_a_photo(folder, out):
-    def mistaken(image):
-        raise KeyError("nothing that a photo can do")
+@pytest.mark.parametrize("error", [IndexError, struct.error, shapely.errors.GEOSException])
+def test_whatever_a_photo_does_wrong_the_others_go_on(folder, out, error):
+    class Failing(Thresholds):
+        def __call__(self, image):
+            records = super().__call__(image)
+            if self.calls == 2:
+                raise error("for one photo")
+            return records
 
-    with pytest.raises(KeyError):
-        run(find_photos([folder], out), mistaken, job(out))
+    summary = run(find_photos([folder], out), Failing(), job(out))
+    assert summary.done == 4
+    assert summary.failures == {str(folder / "b.png"): f"{error.__name__}: for one photo"}
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_a_person_can_end_a_job(folder, out, end):
+    def stopped(image):
+        raise end
+
+    with pytest.raises(end):
+        run(find_photos([folder], out), stopped, job(out))
 
 
 def test_a_photo_without_transform_fails_before_anything_is_computed(folder, out):

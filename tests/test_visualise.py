@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from samjax.visualise import (
@@ -106,3 +107,10 @@ def test_hundreds_of_labels_on_a_large_photo_take_less_than_a_second():
     start = time.perf_counter()
     overlay_labels(photo, labels)
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("side", range(1, 6))
+def test_photos_of_a_few_pixels_a_side_are_drawn_too(side):
+    for shape in ((side, 50), (50, side), (side, 300), (side, side)):
+        labels = chequered(*shape, 2)
+        assert overlay_labels(np.full((*shape, 3), 128, np.uint8), labels).size == shape[::-1]

@@ -75,7 +75,7 @@ class SamAutomaticMaskGenerator:
             many as fit (see `explain`).
         nms: "box", the reference's, or "mask": duplicates are masks that overlap, not boxes, and nested ones too.
         containment_thresh: with nms="mask", a mask is also a duplicate where the smaller of the two lies in the other
-            to more than this share; 1 turns that off.
+            to more than this share, of which the one with the lower predicted IoU goes; 1 turns that off.
         tile: instead of crops, cut the photo into square tiles of this side (pixels), each with its own grid of
             points, and unite objects across their seams. For large photos and small objects.
         overlap: of neighbouring tiles, pixels; a quarter of `tile` by default. Objects up to this size are whole in
@@ -114,6 +114,11 @@ class SamAutomaticMaskGenerator:
             raise ValueError(f"nms is box or mask, got {nms!r}")
         if points_per_batch < 1:
             raise ValueError(f"points_per_batch must be at least 1, got {points_per_batch}")
+        thresholds = pred_iou_thresh, stability_score_thresh, stability_score_offset, box_nms_thresh, crop_nms_thresh
+        if not np.isfinite(thresholds).all():
+            raise ValueError(f"thresholds are finite numbers, got {', '.join(map(str, thresholds))}")
+        if not 0 < containment_thresh <= 1:
+            raise ValueError(f"containment_thresh is a share above 0 and up to 1, got {containment_thresh}")
         if tile is None and overlap is not None:
             raise ValueError("overlap belongs to tile; crops take crop_overlap_ratio")
         if tile is not None and crop_n_layers:
@@ -204,7 +209,10 @@ class SamAutomaticMaskGenerator:
             extents = candidates.crops[:, 2:] - candidates.crops[:, :2]
             scores = candidates.iou if len(views) == 1 else 1 / extents.prod(1)  # prefers masks from smaller crops
         if self.nms == "mask":
-            kept = duplicates.mask_nms(candidates.rles, scores, self._final_thresh(views), self.containment_thresh)
+            threshold = self.crop_nms_thresh if len(views) > 1 else self.box_nms_thresh
+            candidates = candidates.take(duplicates.mask_nms(candidates.rles, scores, threshold, 1.0))
+            # Nested masks are no two views of one object: the better one stays, whatever crop it is from.
+            kept = duplicates.mask_nms(candidates.rles, candidates.iou, 1.0, self.containment_thresh)
             candidates = candidates.take(kept)
         elif len(views) > 1:
             candidates = candidates.take(nms(candidates.boxes, scores, self.crop_nms_thresh))
@@ -212,9 +220,6 @@ class SamAutomaticMaskGenerator:
             threshold = max(self.box_nms_thresh, self.crop_nms_thresh)
             candidates = regions.remove_from(candidates, self.min_mask_region_area, threshold)
         return candidates
-
-    def _final_thresh(self, views: list[View]) -> float:
-        return self.crop_nms_thresh if len(views) > 1 else self.box_nms_thresh
 
     def _search(self, rgb: UInt8[np.ndarray, "H W 3"], views: list[View]) -> Iterator[Candidates]:
         """Candidates of each view; while the host encodes the masks of some, the device is at the next."""
@@ -249,8 +254,8 @@ class SamAutomaticMaskGenerator:
             np.float32(self.pred_iou_thresh),
             np.float32(self.stability_score_thresh),
             np.float32(self.stability_score_offset),
-            float32_below(self.box_nms_thresh),
-            float32_below(self.containment_thresh),
+            # Masks at low resolution that are nearly the same; what else is a duplicate their true size decides.
+            float32_below(self.box_nms_thresh if self.nms == "box" else (1 + self.box_nms_thresh) / 2),
         )
         region = Region(points, np.int32(len(view.points)), box, photo)
         arguments = sam.config, sam.params, embedding, region, self._frame(view), limits, sam.execution

@@ -99,7 +99,9 @@ def plan(
         )
     per_point = 4 * config.mask_decoder.multimask_outputs * config.mask_size[0] * config.mask_size[1]
     spare = budget - smallest.working + max(smallest.encode - smallest.find, 0)
-    count = min(MOST_POINTS, points, 1 + spare // per_point)
+    count = min(MOST_POINTS, 1 << (1 + spare // per_point).bit_length() - 1)  # few different programs
+    if count >= points:
+        count = points
     while (chosen := with_batches(count)).working > budget:
         count //= 2
     return chosen

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
@@ -34,8 +35,7 @@ class Limits(NamedTuple):
     pred_iou_thresh: Float32[Array, ""]
     stability_score_thresh: Float32[Array, ""]
     stability_score_offset: Float32[Array, ""]
-    nms_thresh: Float32[Array, ""]
-    containment_thresh: Float32[Array, ""]
+    nms_thresh: Float32[Array, ""]  # of boxes, or of masks at low resolution
 
 
 class Region(NamedTuple):
@@ -48,7 +48,7 @@ class Region(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All 3P masks of a region, number 3p + m is mask m of point p."""
+    """All masks of a region, number 3p + m is mask m of point p; those of points that only fill up are not kept."""
 
     iou: Float32[Array, " N"]
     stability: Float32[Array, " N"]
@@ -87,7 +87,9 @@ def find(
         real = jnp.repeat(first + jnp.arange(size) < region.count, masks)
         passed = real & ((iou > limits.pred_iou_thresh) | (limits.pred_iou_thresh <= 0))
         measures = _measure_those(passed, logits, frame, limits.stability_score_offset, execution)
-        bits = _low_res_bits(logits) if nms == "mask" else jnp.zeros((len(iou), 0), jnp.uint32)
+        bits = (
+            _low_res_bits(config, logits, embedding, frame) if nms == "mask" else jnp.zeros((len(iou), 0), jnp.uint32)
+        )
         new = iou, passed, measures, bits
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, first * masks, 0), found, new
@@ -101,8 +103,8 @@ def find(
         Measures(jnp.zeros(total, jnp.int32), jnp.zeros((total, 4), jnp.int32), jnp.zeros(total)),
         jnp.zeros((total, words), jnp.uint32),
     )
-    batches = (region.count + size - 1) // size
-    iou, passed, measures, bits = lax.fori_loop(0, batches, judge_batch, nothing)
+    used = (region.count + size - 1) // size
+    iou, passed, measures, bits = lax.fori_loop(0, used, judge_batch, nothing)
 
     passed &= (measures.stability >= limits.stability_score_thresh) | (limits.stability_score_thresh <= 0)
     passed &= ~_cut_off(measures.box.astype(jnp.float32), region)
@@ -111,8 +113,7 @@ def find(
     else:
         ranking = by_score(iou, passed)
         bits = bits[ranking]
-        limit = limits.nms_thresh, limits.containment_thresh
-        kept = greedy(lambda rows: overlaps(bits[rows], bits, *limit), passed[ranking])
+        kept = greedy(lambda rows: overlaps(bits[rows], bits, limits.nms_thresh), passed[ranking])
     return Found(iou, measures.stability, ranking, kept)
 
 
@@ -162,8 +163,15 @@ def _measure_those(
     return lax.fori_loop(0, (wanted.sum() + size - 1) // size, step, zeros)
 
 
-def _low_res_bits(logits: Float32[Array, "N h w"]) -> UInt32[Array, "N words"]:
-    bits = (logits > MASK_THRESHOLD).reshape(len(logits), -1)
+def _low_res_bits(
+    config: SamConfig, logits: Float32[Array, "N h w"], embedding: Embedding, frame: Frame
+) -> UInt32[Array, "N words"]:
+    """Masks at low resolution, without the model input's padding and what a tile has beyond the photo."""
+    share = jnp.asarray(frame.size, jnp.float32) / embedding.original_size.astype(jnp.float32)
+    scale = np.array(config.mask_size, np.float32) / np.array(config.image_size, np.float32)
+    extent = jnp.ceil(share * embedding.input_size.astype(jnp.float32) * scale).astype(jnp.int32)
+    y, x = (jnp.arange(side) < end for side, end in zip(logits.shape[1:], extent, strict=True))
+    bits = ((logits > MASK_THRESHOLD) & y[:, None] & x).reshape(len(logits), -1)
     packed = jnp.packbits(jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 32))), axis=1)
     return lax.bitcast_convert_type(packed.reshape(len(logits), -1, 4), jnp.uint32)
 

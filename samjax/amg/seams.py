@@ -1,6 +1,5 @@
 """Objects that lie across the seams of tiles, put together again."""
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ def merge_seams(found: list[Candidates], tiles: list[Box], agreement: float = 0.
     members = [np.flatnonzero(tile_of == number) for number in range(len(tiles))]
     pairs = [
         pair
-        for a, b in itertools.combinations(range(len(tiles)), 2)
+        for a, b in _neighbours(tiles)
         for pair in _matches(everything, (members[a], members[b]), (tiles[a], tiles[b]), agreement)
     ]
     group = {number: [number] for number in range(len(everything))}
@@ -48,6 +47,14 @@ def merge_seams(found: list[Candidates], tiles: list[Box], agreement: float = 0.
     return Candidates.concatenate([_united(everything.take(fragments)) for fragments in objects] or [everything])
 
 
+def _neighbours(tiles: list[Box]) -> list[tuple[int, int]]:
+    """Pairs of tiles that overlap."""
+    boxes = np.array(tiles, int).reshape(-1, 4)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    overlap = (low[:, None] < high).all(2) & (low < high[:, None]).all(2)
+    return [(a, b) for a, b in np.argwhere(overlap).tolist() if a < b]
+
+
 def _matches(
     everything: Candidates,
     members: tuple[Int[np.ndarray, " A"], Int[np.ndarray, " B"]],
@@ -57,8 +64,6 @@ def _matches(
     """Pairs of fragments, one of each of two tiles, that are each other's best match where the tiles overlap."""
     (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = tiles
     shared = max(ax0, bx0), max(ay0, by0), min(ax1, bx1), min(ay1, by1)
-    if shared[0] >= shared[2] or shared[1] >= shared[3]:
-        return []
     inside, clipped = [], []
     for numbers in members:
         low, high = everything.boxes[numbers, :2], everything.boxes[numbers, 2:]
@@ -88,8 +93,8 @@ def _larger_rivals(rank: Float[np.ndarray, "A B"], areas: Int[np.ndarray, " A"])
 
     Of masks that all look the same in the overlap, as nested ones do that cover it, the largest belongs to the largest.
     """
-    rivals = (rank[:, None] > rank[None, :] - ALIKE) & (areas[:, None] > areas)[:, :, None]
-    return rivals.sum(0)
+    counts = [((rank > mine - ALIKE) & (areas > area)[:, None]).sum(0) for mine, area in zip(rank, areas, strict=True)]
+    return np.stack(counts)
 
 
 def _clashes(

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -18,8 +17,6 @@ from samjax.everything.journal import Journal, sweep
 from samjax.formats import FORMATS, Options, Photo, SegmentedPhoto
 
 AHEAD = 2  # photos that may wait to be written
-# What one photo can do wrong; everything else is a mistake of ours and ends the job.
-_FAILURES = (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +24,7 @@ class Job:
     """What to do with every photo, and which photos are this process's: k, k + N, k + 2 N, ... of N processes.
 
     `settings` is whatever decides about the masks, ready for JSON: results made with other ones are made again.
+    What formats that are not asked for wrote with these settings stays.
     """
 
     out: Path
@@ -52,8 +50,9 @@ class Job:
         return dataclasses.replace(self, settings={"model": model, **self.settings})
 
     def journal(self) -> Journal:
-        described = {"formats": sorted(self.formats), **dataclasses.asdict(self.options)}
-        return Journal(self.out, {**self.settings, **described})
+        options = dataclasses.asdict(self.options)
+        formats = {name: {option: options[option] for option in FORMATS[name].options} for name in self.formats}
+        return Journal(self.out, self.settings, formats)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +86,8 @@ def run(
 ) -> Summary:
     """Finds and writes the masks of this process's photos that are not done yet.
 
-    A photo that cannot be read, segmented or written is counted as a failure, and the others go on. Whoever finishes
-    last writes what the whole run has once.
+    A photo that cannot be read, segmented or written is counted as a failure, whatever the error, and the others go
+    on. Whoever finishes last writes what a format has once, of these photos and of those that earlier runs did in OUT.
 
     Args:
         photos: of ALL processes, in the same order everywhere.
@@ -108,8 +107,8 @@ def run(
     failures: dict[str, str] = {}
     done = 0
 
-    def failed(photo: Photo, error: BaseException) -> None:
-        failures[str(photo.path)] = (str(error) or type(error).__name__).splitlines()[0]
+    def failed(photo: Photo, error: Exception) -> None:
+        failures[str(photo.path)] = _described(error)
         with contextlib.suppress(OSError):
             journal.fail(photo, failures[str(photo.path)])
 
@@ -117,7 +116,7 @@ def run(
         photo, future = written
         try:
             outcome = future.result()
-        except _FAILURES as error:
+        except Exception as error:
             failed(photo, error)
             return 0
         report(outcome)
@@ -130,7 +129,7 @@ def run(
             current = reading.popleft()
             try:
                 rgb = current.result()
-            except _FAILURES as error:
+            except Exception as error:
                 failed(photo, error)
                 rgb = None
             reading.extend(reader.submit(_read, following, job) for following in todo[number + 1 : number + 2])
@@ -138,7 +137,7 @@ def run(
                 start = time.perf_counter()
                 try:
                     found = SegmentedPhoto(photo, rgb, generate(rgb))
-                except _FAILURES as error:
+                except Exception as error:
                     failed(photo, error)
                 else:
                     seconds = time.perf_counter() - start
@@ -150,6 +149,14 @@ def run(
     return Summary(done, len(mine) - len(todo), failures, _finish(photos, journal, job))
 
 
+def _described(error: Exception) -> str:
+    """Its first line, with its type where that is none that we raise ourselves for photos."""
+    text = "".join(str(error).splitlines()[:1])
+    if text and isinstance(error, (ValueError, OSError)):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def _read(photo: Photo, job: Job) -> UInt8[np.ndarray, "H W 3"]:
     rgb = transforms.read_image(photo.path)
     for name in job.formats:
@@ -159,20 +166,21 @@ def _read(photo: Photo, job: Job) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _write(found: SegmentedPhoto, journal: Journal, job: Job, seconds: float) -> Done:
-    earlier = journal.begin(found.photo)
-    files = [path for name in job.formats for path in FORMATS[name].write(found, job.out, job.options)]
-    journal.finish(found.photo, files, len(found.records), earlier)
-    return Done(found.photo, len(found.records), seconds, files)
+    journal.begin(found.photo)
+    files = {name: FORMATS[name].write(found, job.out, job.options) for name in job.formats}
+    journal.finish(found.photo, files, len(found.records))
+    return Done(found.photo, len(found.records), seconds, [path for paths in files.values() for path in paths])
 
 
 def _finish(photos: Sequence[Photo], journal: Journal, job: Job) -> list[Path]:
     """Writes the files of the whole run if no photo is left: several processes may, and write the same."""
-    done = [journal.is_done(photo) for photo in photos]
-    if not all(ready or journal.has_failed(photo) for photo, ready in zip(photos, done, strict=True)):
+    if not all(journal.is_done(photo) or journal.has_failed(photo) for photo in photos):
         return []
-    names = [photo.name for photo, ready in zip(photos, done, strict=True) if ready]
-    finishers = [FORMATS[name].finish for name in job.formats]
-    files = [path for finish in finishers if finish for path in finish(job.out, names)]
+    files: list[Path] = []
+    for name in job.formats:
+        finish = FORMATS[name].finish
+        if finish and (done := journal.done(name, photos)):
+            files += finish(job.out, done)
     if job.process_count == 1:  # otherwise another process may be at it
         sweep(files)
     return files

@@ -6,62 +6,109 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from samjax.atomic import replacing
+from samjax.atomic import replacing, scratch_prefix
+from samjax.everything.photos import RECORDS
 from samjax.formats import Photo
 
-_SCRATCH = ".{}.????????.partial"  # what `replacing` calls its folders
+_SCRATCH = "{}????????.partial"  # what `replacing` calls its folders
 
 
 class Journal:
-    """The records of a job in OUT/.samjax: {"settings", "source", "files"} and "masks", the count, of a photo that is
-    done, or "error" of one that failed.
+    """The records of a job in OUT/.samjax, one a photo: "settings" that decide about the masks, "source", and by format
+    what was written: {"options", "files", "whole"}. Beside them "files" that are out of date and not removed yet,
+    "masks", the count, or the "error" of the formats that were "tried" last.
 
-    A photo is done if its record says so with the settings of this job and its source's size and time, and its files
-    are there.
+    A photo is done if its record has the settings of this job, its source's size and time, and every format of this job
+    with its options, and their files are there. What other formats wrote is kept while settings and source are equal.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any], formats: Mapping[str, Mapping[str, Any]]) -> None:
+        """`formats` has the options of each."""
         self.out = out
-        self.settings = json.loads(json.dumps(settings))  # as it will be read back
+        self.settings, self.formats = json.loads(json.dumps([settings, formats]))  # as they will be read back
 
     def is_done(self, photo: Photo) -> bool:
         record = self._read(photo)
-        expected = {"settings": self.settings, "source": _source(photo)}
-        if "masks" not in record or any(record.get(key) != value for key, value in expected.items()):
-            return False
-        return all((self.out / file).exists() for file in _files(record))
+        return record.get("source") == _source(photo) and all(self._has(record, name) for name in self.formats)
+
+    def done(self, format: str, photos: Iterable[Photo]) -> list[str]:
+        """The names of all photos whose files of a format of this job are there, sorted: those of other runs too.
+
+        Not those that `photos` has under other names now.
+        """
+        folder = self.out / RECORDS
+        names = {photo.relative: photo.name for photo in photos}
+        found = []
+        for path in folder.rglob("*.json"):
+            inner = path.relative_to(folder)
+            if any(part[0] == "." and part.endswith(".partial") for part in inner.parts):
+                continue
+            name = inner.as_posix().removesuffix(".json")
+            record = _load(path)
+            source = record.get("source")
+            relative = source.get("path") if isinstance(source, dict) else None
+            if self._has(record, format) and names.get(relative, name) == name:
+                found.append(name)
+        return sorted(found)
 
     def has_failed(self, photo: Photo) -> bool:
-        """With the settings of this job, in this run or an earlier one."""
+        """With the settings and formats of this job, in this run or an earlier one."""
         record = self._read(photo)
-        return record.get("settings") == self.settings and "error" in record
+        return "error" in record and (record.get("settings"), record.get("tried")) == (self.settings, self.formats)
 
     def changes(self, photo: Photo) -> list[str]:
-        """Which settings an earlier result has been made with differently, as text."""
-        before = self._read(photo).get("settings")
-        if not isinstance(before, dict):
-            return []
-        names = [name for name in {**before, **self.settings} if before.get(name) != self.settings.get(name)]
-        return [f"{name} {_brief(before.get(name))} -> {_brief(self.settings.get(name))}" for name in names]
+        """Which settings and options an earlier result has been made with differently, as text."""
+        record = self._read(photo)
+        compared = [(record.get("settings"), self.settings)]
+        compared += [(entry.get("options"), self.formats.get(name)) for name, entry in _formats(record).items()]
+        return [
+            f"{name} {_brief(before.get(name))} -> {_brief(now.get(name))}"
+            for before, now in compared
+            if isinstance(before, dict) and now is not None
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
 
-    def begin(self, photo: Photo) -> set[str]:
-        """Takes back that a photo is done; returns the files of its earlier result."""
-        files = _files(self._read(photo))
-        if files:
-            self._write(photo, {"files": files})
-        return set(files)
+    def begin(self, photo: Photo) -> None:
+        """Takes back that a photo is done in this job's formats."""
+        formats, stale = self._earlier(photo)
+        formats |= {name: {**formats[name], "whole": False} for name in self.formats if name in formats}
+        if formats or stale:
+            self._write(photo, {"formats": formats, "files": sorted(stale)})
 
-    def finish(self, photo: Photo, files: Iterable[Path], masks: int, earlier: set[str]) -> None:
-        """Says that a photo is done, after removing what a killed run left half-written and those of the `earlier`
-        files that it does not have any more."""
-        names = sorted(path.relative_to(self.out).as_posix() for path in files)
-        sweep([*(self.out / name for name in names), self._path(photo)])
-        for stale in earlier.difference(names):
-            _remove(self.out / stale)
-        self._write(photo, {"files": names, "masks": masks})
+    def finish(self, photo: Photo, files: Mapping[str, Iterable[Path]], masks: int) -> None:
+        """Says that a photo is done in the formats of `files`, after removing what a killed run left half-written and
+        what these formats, or all where settings have changed, wrote before and not now."""
+        before, stale = self._earlier(photo)
+        formats = dict(before)
+        for name, paths in files.items():
+            names = sorted(path.relative_to(self.out).as_posix() for path in paths)
+            formats[name] = {"options": self.formats[name], "files": names, "whole": True}
+            stale.update(_files(before.get(name, {})), names)
+        sweep([*(self.out / file for name in files for file in _files(formats[name])), self._path(photo)])
+        for file in stale.difference(*map(_files, formats.values())):
+            _remove(self.out / file)
+        self._write(photo, {"formats": formats, "masks": masks})
 
     def fail(self, photo: Photo, error: str) -> None:
-        self._write(photo, {"files": _files(self._read(photo)), "error": error})
+        formats, stale = self._earlier(photo)
+        self._write(photo, {"formats": formats, "files": sorted(stale), "error": error, "tried": self.formats})
+
+    def _has(self, record: dict[str, Any], format: str) -> bool:
+        entry = _formats(record).get(format, {})
+        expected = (self.settings, self.formats[format], True)
+        return (record.get("settings"), entry.get("options"), entry.get("whole")) == expected and all(
+            (self.out / file).exists() for file in _files(entry)
+        )
+
+    def _earlier(self, photo: Photo) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """What a record says of formats, as far as it holds for these settings and the photo as it is, and the files
+        that are out of date."""
+        record = self._read(photo)
+        formats, stale = _formats(record), set(_files(record))
+        if (record.get("settings"), record.get("source")) == (self.settings, _source(photo)):
+            return formats, stale
+        return {}, stale.union(*map(_files, formats.values()))
 
     def _write(self, photo: Photo, outcome: dict[str, Any]) -> None:
         with replacing(self._path(photo), overwrite=True) as temporary:
@@ -69,21 +116,25 @@ class Journal:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def _read(self, photo: Photo) -> dict[str, Any]:
-        try:
-            record = json.loads(self._path(photo).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return _load(self._path(photo))
 
     def _path(self, photo: Photo) -> Path:
-        return self.out / ".samjax" / f"{photo.name}.json"
+        return self.out / RECORDS / f"{photo.name}.json"
 
 
 def sweep(paths: Iterable[Path]) -> None:
     """Removes what killed runs left half-written of these files."""
     for path in paths:
-        for scratch in path.parent.glob(_SCRATCH.format(_literal(path.name))):
+        for scratch in path.parent.glob(_SCRATCH.format(_literal(scratch_prefix(path.name)))):
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _source(photo: Photo) -> dict[str, Any]:
@@ -94,8 +145,14 @@ def _source(photo: Photo) -> dict[str, Any]:
     return {"path": photo.relative, "bytes": status.st_size, "modified": status.st_mtime_ns}
 
 
+def _formats(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    formats = record.get("formats")
+    entries = formats.items() if isinstance(formats, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict)}
+
+
 def _files(record: dict[str, Any]) -> list[str]:
-    """Of a record; none that are not below the folder of outputs."""
+    """Of a record or of one format in it; none that are not below the folder of outputs."""
     paths = [PurePosixPath(str(file)) for file in record.get("files", ())]
     return [str(path) for path in paths if not path.is_absolute() and ".." not in path.parts and path.parts]
 

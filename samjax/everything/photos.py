@@ -10,6 +10,7 @@ from samjax.transforms import Size
 
 SUFFIXES = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 RESERVED = ("annotations", "coco", "labelme", "yolo")  # what formats call their own files and folders
+RECORDS = ".samjax"  # the folder that makes a folder one of results
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
@@ -17,12 +18,12 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
     """The photos that files and folders stand for.
 
     Folders are searched with their sub-folders, sorted; hidden files and folders, links to folders, the folder `out`
-    and files without a picture's ending are skipped. Files are taken in the order given, whatever their ending. A photo
-    that is given twice is taken once.
+    and those of other runs, and files without a picture's ending are skipped. Files are taken in the order given,
+    whatever their ending. A photo that is given twice is taken once.
 
     Outputs are named after the path within the folder, with the folder's own name in front where several are given;
     without the ending, or with it where that tells photos apart (dog.jpg and dog.png: dog_jpg and dog_png).
-    Raises ValueError where there is nothing to do, `out` is an input folder, or names are equal all the same.
+    Raises ValueError where there is nothing to do, an input folder is `out` or another run's, or names stay equal.
     """
     if not inputs:
         raise ValueError("no image and no folder was given")
@@ -34,6 +35,11 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
             continue
         if path.resolve() == out.resolve():
             raise ValueError(f"--out is the input folder {path}: results would be taken for photos; choose another")
+        if (path / RECORDS).is_dir():
+            raise ValueError(
+                f"the input folder {path} holds results of a run ({RECORDS}) that would be taken for photos: "
+                "name the photos themselves, or move the results"
+            )
         for file in _pictures_in(path, out):
             relative = PurePosixPath(file.relative_to(path).as_posix())
             found.setdefault(file.resolve(), (file, path.resolve().name / relative if several else relative))
@@ -47,6 +53,9 @@ def _pictures_in(folder: Path, out: Path) -> Iterator[Path]:
     out = out.resolve()
     for root, folders, files in os.walk(folder):
         here = Path(root)
+        if RECORDS in folders:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() != out)
         yield from (here / name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)
 
@@ -79,12 +88,12 @@ def _names(relatives: Sequence[PurePosixPath]) -> list[str]:
 
 def photo_size(path: Path) -> Size:
     """(height, width) of a picture file, upright, without decoding it. Raises ValueError like `read_image`."""
-    from PIL import ExifTags, Image, UnidentifiedImageError
+    from PIL import ExifTags, Image
 
     try:
         with Image.open(path) as picture:
             width, height = picture.size
             sideways = picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow raises many kinds for broken files
         raise ValueError(f"{path} cannot be read as an image ({error})") from error
     return (width, height) if sideways else (height, width)

@@ -20,15 +20,16 @@ class Format:
     write: Callable[[SegmentedPhoto, Path, Options], list[Path]]
     finish: Callable[[Path, Sequence[str]], list[Path]] | None = None  # (folder, names of the photos that are done)
     check: Callable[[Path, Options], None] | None = None  # raises ValueError for photos that it cannot be written of
+    options: tuple[str, ...] = ()  # those that decide what it writes
 
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(coco.write, coco.finish),
+    "coco": Format(coco.write, coco.finish, options=("polygons", "polygon_tolerance")),
     "rle": Format(meta.write_rle),
     "png": Format(meta.write_png),
-    "labelmap": Format(labelmap.write),
-    "yolo": Format(yolo.write, yolo.finish),
-    "labelme": Format(labelme.write),
-    "geojson": Format(geojson.write, check=geojson.check),
+    "labelmap": Format(labelmap.write, options=("labelmap_suffix",)),
+    "yolo": Format(yolo.write, yolo.finish, options=("polygon_tolerance",)),
+    "labelme": Format(labelme.write, options=("polygon_tolerance",)),
+    "geojson": Format(geojson.write, check=geojson.check, options=("polygon_tolerance", "crs")),
     "overlay": Format(picture.write),
 }

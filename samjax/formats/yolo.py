@@ -11,7 +11,6 @@ from samjax.formats.photo import Options, SegmentedPhoto
 
 DATA = """\
 # Masks by samjax; split images/ before training.
-path: .
 train: images
 val: images
 names:
@@ -45,7 +44,7 @@ def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
 
 
 def finish(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Writes yolo/data.yaml."""
+    """Writes yolo/data.yaml, whose own folder the paths in it begin at."""
     path = folder / "yolo" / "data.yaml"
     with replacing(path, overwrite=True) as temporary:
         temporary.write_text(DATA, encoding="utf-8")

@@ -52,7 +52,9 @@ def measure(
         inner, mask, outer = counts & 1023, counts >> 10 & 1023, counts >> 20
         return inner.sum(), mask.sum(), outer.sum(), mask > 0, block.max(1) > threshold
 
-    inner, area, outer, rows, columns = map_row_blocks(measure_block, logits.T, frame.columns, frame.rows)
+    inner, area, outer, rows, columns = map_row_blocks(
+        measure_block, logits.T, frame.columns, frame.rows, frame.size[1]
+    )
     x0, x1 = _extent(columns.ravel())
     y0, y1 = _extent(rows.any(0))
     stability = inner.sum().astype(jnp.float32) / outer.sum().astype(jnp.float32)
@@ -71,7 +73,7 @@ def pack(
         columns, rows = _inside(block.shape, start, frame.size)
         return jnp.packbits((block > threshold) & columns[:, None] & rows, axis=1)
 
-    bits = map_row_blocks(pack_block, logits.T, frame.columns, frame.rows)
+    bits = map_row_blocks(pack_block, logits.T, frame.columns, frame.rows, frame.size[1])
     return bits.reshape(-1, bits.shape[-1])
 
 
@@ -91,20 +93,14 @@ def unpack(
 
 
 def overlaps(
-    masks: UInt32[Array, "N words"],
-    others: UInt32[Array, "M words"],
-    iou_threshold: Float32[Array, ""] | float,
-    containment_threshold: Float32[Array, ""] | float,
+    masks: UInt32[Array, "N words"], others: UInt32[Array, "M words"], iou_threshold: Float32[Array, ""] | float
 ) -> Bool[Array, "N M"]:
-    """Which masks, given as bits, have an IoU above the one threshold, or the smaller of the two lies in the other to a
-    share above the other threshold."""
+    """Which masks, given as bits, have an IoU above the threshold."""
 
     def row(mask: UInt32[Array, " words"]) -> Bool[Array, " M"]:
         both = lax.population_count(mask & others).astype(jnp.int32).sum(1)
         area = lax.population_count(mask).astype(jnp.int32).sum()
-        smaller, union = jnp.minimum(area, areas), area + areas - both
-        above = both.astype(jnp.float32) > iou_threshold * union.astype(jnp.float32)
-        return above | (both.astype(jnp.float32) > containment_threshold * smaller.astype(jnp.float32))
+        return both.astype(jnp.float32) > iou_threshold * (area + areas - both).astype(jnp.float32)
 
     areas = lax.population_count(others).astype(jnp.int32).sum(1)
     return lax.map(row, masks)

@@ -7,6 +7,7 @@ resizings and crops in a row compose into one matrix before anything is rounded.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -47,14 +48,22 @@ class Banded(NamedTuple):
     weights: Float32[Array | np.ndarray, "blocks rows window"]
 
 
-def banded(matrix: Float[np.ndarray, "target source"], rows: int = 128) -> Banded:
-    """A matrix in blocks of `rows` rows, the last one filled up with zeros; windows are equally wide."""
+def banded(matrix: Float[np.ndarray, "target source"], rows: int = 128, *, coarse: bool = False) -> Banded:
+    """A matrix in blocks of `rows` rows, filled up with zeros.
+
+    So that few shapes, hence programs, serve all sizes, there are 1, 2, 3, 4, 6, 8, 12, ... blocks (`coarse`: 1, 2, 4,
+    8, ...), and the windows' width is a power of two.
+    """
     target, source = matrix.shape
-    blocks = np.pad(matrix, ((0, -target % rows), (0, 0))).reshape(-1, rows, source)
+    count = -(-target // rows)
+    size = 1 << (count - 1).bit_length()
+    if not coarse and count <= size * 3 // 4:
+        size = size * 3 // 4
+    blocks = np.pad(matrix, ((0, size * rows - target), (0, 0))).reshape(size, rows, source)
     used = (blocks != 0).any(1)
     used[~used.any(1), 0] = True  # a block of zeros takes any window
     first, last = used.argmax(1), source - 1 - used[:, ::-1].argmax(1)
-    window = min(-(-int((last - first).max() + 1) // 8) * 8, source)
+    window = min(max(8, 1 << int((last - first).max()).bit_length()), source)
     first = np.minimum(first, source - window)
     weights = [block[:, start : start + window] for block, start in zip(blocks, first, strict=True)]
     return Banded(first.astype(np.int32), np.stack(weights).astype(np.float32))
@@ -65,16 +74,27 @@ def map_row_blocks(
     image: Float[Array | np.ndarray, "H W"],
     rows: Banded,
     columns: Banded,
+    height: Int32[Array | np.ndarray, ""] | np.int32 | int,
 ) -> Any:
-    """Resizes an image and gives each block of rows of the result, and the number of its first row, to `function`.
+    """Resizes an image to `height` rows and gives each block of them, and the number of its first row, to `function`.
 
-    Only one block exists at a time, in float32 on every backend. Returns what `function` does, stacked over blocks.
+    Only one block exists at a time, in float32 on every backend. Returns what `function` does, stacked over blocks;
+    blocks beyond `height` are not computed and have zeros.
     """
     wide = lax.map(lambda block: _product(block, jnp.asarray(image, jnp.float32).T), columns)
     wide = wide.reshape(-1, image.shape[0]).T  # (H, W2)
-    size = rows.weights.shape[1]
-    starts = jnp.arange(0, len(rows.weights) * size, size, dtype=jnp.int32)
-    return lax.map(lambda item: function(_product(item[0], wide), item[1]), (rows, starts))
+    count, size, _ = rows.weights.shape
+    rows = jax.tree.map(jnp.asarray, rows)
+
+    def at(number):
+        block = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), rows)
+        return function(_product(block, wide), (number * size).astype(jnp.int32))
+
+    def visit(number, results):
+        return jax.tree.map(lambda whole, new: whole.at[number].set(new), results, at(number))
+
+    zeros = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), jax.eval_shape(at, jnp.int32(0)))
+    return lax.fori_loop(0, (jnp.asarray(height, jnp.int32) + size - 1) // size, visit, zeros)
 
 
 def _product(block: Banded, x: Float32[Array, "source N"]) -> Float32[Array, "rows N"]:

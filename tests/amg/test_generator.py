@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from example_models import SHAPES, shapes_photo, shapes_sam
 
-from samjax import Execution, Sam, SamAutomaticMaskGenerator
+from samjax import VARIANTS, Execution, Sam, SamAutomaticMaskGenerator, transforms
 from samjax.amg import label_map
 from samjax.amg.program import jitted_find
 from samjax.ops.rle import decode_rle, rle_iou
@@ -90,6 +90,14 @@ def test_photos_of_similar_size_share_a_program(shapes):
     assert jitted_find._cache_size() == compiled
 
 
+def test_few_programs_serve_photos_of_all_sizes():
+    config = VARIANTS["vit_b"]
+    random = np.random.default_rng(0)
+    frames = [transforms.upscaling(tuple(size), config) for size in random.integers(300, 2000, (100, 2)).tolist()]
+    shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(frame)) for frame in frames}
+    assert len(shapes) <= 25
+
+
 def test_nothing_in_the_picture_is_an_empty_list(shapes):
     records = SamAutomaticMaskGenerator(shapes, points_per_side=3, pred_iou_thresh=5.0).generate(
         np.full((90, 128, 3), 120, np.uint8)
@@ -137,6 +145,24 @@ def test_mask_nms_leaves_no_nested_and_no_overlapping_masks(shapes):
     assert worst(by_box) > 0.95
     assert worst(by_mask) <= 0.9
     assert len(by_mask) > 2
+
+
+def test_of_nested_masks_the_better_one_stays_whatever_crop_it_is_from(shapes):
+    photo, _ = shapes_photo(200, 200, seed=21, count=9)
+    options = {**OPTIONS, "pred_iou_thresh": 0.4, "stability_score_thresh": 0.4, "crop_n_layers": 1, "nms": "mask"}
+    nested = SamAutomaticMaskGenerator(shapes, **options, containment_thresh=1.0).generate(photo)
+    flat = SamAutomaticMaskGenerator(shapes, **options).generate(photo)
+
+    def key(record: dict) -> tuple:
+        return record["predicted_iou"], *record["bbox"], *record["point_coords"][0]
+
+    kept = {key(record) for record in flat}
+    dropped = [record for record in nested if key(record) not in kept]
+    assert dropped
+    for record in dropped:
+        mask = record["segmentation"]
+        better = [r["segmentation"] for r in flat if r["predicted_iou"] >= record["predicted_iou"]]
+        assert any((mask & other).sum() > 0.9 * min(mask.sum(), other.sum()) for other in better)
 
 
 def test_a_label_map_numbers_the_records(shapes, photo):
@@ -236,6 +262,8 @@ def test_a_registry_model_is_taken_too(shapes, photo):
         ({"tile": 100, "overlap": 100}, "overlap from 0 to below it"),
         ({"crop_overlap_ratio": 2.0, "crop_n_layers": 1}, "from 0 to below 1, got 2.0"),
         ({"points_per_side": 2, "crop_n_layers": 3, "crop_n_points_downscale_factor": 2}, "has no points"),
+        ({"containment_thresh": 7.0}, "above 0 and up to 1, got 7.0"),
+        ({"box_nms_thresh": float("nan")}, "finite numbers, got 0.88, 0.95, 1.0, nan, 0.7"),
         ({"memory_budget": 1000}, "memory budget of 0 MB is too small.*interpreter and libraries"),
     ],
     ids=lambda value: value if isinstance(value, str) else str(sorted(value)),

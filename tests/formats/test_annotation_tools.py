@@ -37,6 +37,7 @@ def test_yolo_finds_each_photo_where_its_labels_are(found, tmp_path):
     assert picture.read_bytes() == found.photo.path.read_bytes()
     (data,) = FORMATS["yolo"].finish(tmp_path, ["shapes"])
     assert data == tmp_path / "yolo" / "data.yaml"
+    assert "path:" not in data.read_text()  # left out it is the folder of the file itself
     assert "train: images\n" in data.read_text()
     assert "  0: object\n" in data.read_text()
 
