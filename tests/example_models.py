@@ -76,7 +76,7 @@ def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(photo, 0, 255).astype(np.uint8)
 
 
-# A model that has learnt something: `golden/train_shapes.py` trains it on pictures of `shapes_photo`.
+# A model that has learnt something: `models/train_shapes.py` trains it on pictures of `shapes_photo`.
 SHAPES = SamConfig(
     ImageEncoderConfig(
         width=48, depth=4, heads=3, global_blocks=(1, 3), image_size=(128, 128), patch_size=8, window_size=8
@@ -87,7 +87,7 @@ SHAPES = SamConfig(
 
 
 def shapes_sam() -> Sam:
-    with np.load(Path(__file__).parent / "golden" / "shapes.npz") as arrays:
+    with np.load(Path(__file__).parent / "models" / "shapes.npz") as arrays:
         flat = {name: jax.numpy.asarray(array, np.float32) for name, array in arrays.items()}
     return Sam(SHAPES, unflatten_dict(flat, sep="/"))
 

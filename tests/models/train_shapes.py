@@ -1,4 +1,4 @@
-"""Trains the model of `shapes.npz`: `PYTHONPATH=tests python tests/golden/train_shapes.py` (half an hour).
+"""Trains the model of `shapes.npz`: `PYTHONPATH=tests python tests/models/train_shapes.py` (half an hour).
 
 It segments what it is asked for in pictures of `example_models.shapes_photo`, so that tests of mask generation have
 masks that mean something. Not a recipe: one point a prompt, no refinement, no augmentation.
