@@ -98,7 +98,7 @@ one = alone(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), e
 frame = alone(transforms.upscaling((1200, 1800), config))
 box = np.zeros(4, np.float32)
 region = alone(Region(np.zeros((1024, 2), np.float32), np.int32(0), box, box))
-limits = alone(Limits(*[np.float32(0)] * 5))
+limits = alone(Limits(*[np.float32(0)] * len(Limits._fields)))
 survivors = alone((np.zeros((16, 2), np.float32), np.zeros(16, np.int32)))
 everything = config, alone(abstract_params(config)), one, region, frame, limits, execution
 for program in (
