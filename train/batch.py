@@ -1,0 +1,42 @@
+"""What the data pipeline hands to a training step, and how masks are packed for the way to the device.
+
+A mask at the size of the model's input is kept as CELLS: one integer for each pixel of the decoder's low-resolution
+output, whose bits are the r x r input pixels under it (r = patch size / 4). That is an eighth of a byte a pixel, and the
+step can take from it the mask itself, its area in each cell, or single pixels.
+"""
+
+import numpy as np
+from jaxtyping import Array, Bool, Int32, UInt, UInt8, UInt32
+
+from samjax.types import pytree
+
+
+@pytree
+class Batch:
+    """B photos with up to M masks each, in the INPUT frame: resized to fit, padded below and to the right."""
+
+    image: UInt8[Array | np.ndarray, "B H W 3"]  # RGB; what stands in the padding does not matter
+    size: Int32[Array | np.ndarray, "B 2"]  # (height, width) of the photo inside the padded input, pixels
+    cells: UInt[Array | np.ndarray, "B M h w"]  # `pack_cells` of the masks, nothing set in the padding
+    valid: Bool[Array | np.ndarray, "B M"]  # which masks are masks; the others only pad
+    position: UInt32[
+        Array | np.ndarray, " B"
+    ]  # place in the run's order of photos: random draws depend on nothing else
+    record: Int32[Array | np.ndarray, " B"]  # which record of the data set a photo is
+
+
+def cell_dtype(ratio: int) -> np.dtype:
+    """The smallest unsigned integer with ratio² bits. Raises ValueError beyond 32 bits."""
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if ratio**2 <= np.iinfo(dtype).bits:
+            return np.dtype(dtype)
+    raise ValueError(f"training packs masks into cells of at most 5 x 5 pixels (patch size 20), got {ratio} x {ratio}")
+
+
+def pack_cells(masks: Bool[np.ndarray, "*M H W"], ratio: int) -> UInt[np.ndarray, "*M h w"]:
+    """Masks as cells of `ratio` x `ratio` pixels, on the host: bit number ratio·y + x is the pixel (y, x) of its cell."""
+    *batch, height, width = masks.shape
+    dtype = cell_dtype(ratio)
+    cells = masks.reshape(*batch, height // ratio, ratio, width // ratio, ratio).swapaxes(-2, -3)
+    cells = cells.reshape(*batch, height // ratio, width // ratio, ratio**2)
+    return np.packbits(cells, axis=-1, bitorder="little").view(dtype.newbyteorder("<"))[..., 0]

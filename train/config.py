@@ -1,0 +1,138 @@
+"""What a training run is made of, as frozen data; a recipe (`samjax.train.configs`) is one `TrainConfig`.
+
+"[P]" marks values of the SAM paper (arXiv 2304.02643, Appendix A), "[S2]" those of SAM 2's training code.
+"""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which network is trained and what it starts from."""
+
+    variant: str = "vit_b"  # a row of `samjax.config.VARIANTS`; ignored where `init` is a whole SAM
+    image_size: int | None = None  # side of the model's input in pixels; None: the variant's own
+    init: str | None = None  # a checkpoint that `samjax.load` takes; None: random
+    mae: str | None = None  # a file with an MAE-pretrained ViT (timm or MAE names) for the image encoder
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where photos and masks come from and what happens to them before the model sees them.
+
+    A source is written FORMAT=PATH: sa1b=FOLDER_OR_TAR, coco=IMAGES,ANNOTATIONS.json, labelmap=IMAGES,MAPS,
+    labelme=FOLDER, pairs=IMAGES,MASKS. Paths are local or gs://, s3://, https://.
+    """
+
+    train: tuple[str, ...] = ()  # sources, mixed in proportion to their numbers of photos
+    val: tuple[str, ...] = ()
+    masks_per_image: int = 32  # slots; photos with more masks are sampled from, others padded
+    max_cover: float = 0.9  # masks that cover a larger share of the photo are dropped [P]
+    min_area: int = 16  # pixels of the model's input; smaller masks are dropped
+    flip: float = 0.0  # probability of a horizontal flip [P: none]
+    scale: tuple[float, float] = (1.0, 1.0)  # large-scale jitter: size relative to fitting the input; (0.1, 2.0) usual
+    brightness: float = 0.0  # colour jitter: each factor is uniform in 1 ± the value
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0  # in turns, ± the value, at most 0.5
+    threads: int = 4  # that read and decode in each process
+    workers: int = 0  # processes that read and decode; 0: threads of the main process only
+    prefetch: int = 2  # batches that wait on the device
+    max_bad_share: float = 0.01  # of the records; beyond it the run stops and names the report
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractionConfig:
+    """The simulated user [P]."""
+
+    corrections: int = 8  # clicks into the error region, one a pass
+    refinements: int = 2  # passes without a new click: the last pass, the others at random places among the clicks
+    box_probability: float = 0.5  # that the first prompt is the mask's box; otherwise a point on the mask
+    box_noise: float = 0.1  # standard deviation of each box coordinate, relative to the box's width or height
+    box_noise_limit: float = 20.0  # pixels of the model's input
+    box_multimask: bool = True  # a box alone is a single prompt and gets three masks; False: it is unambiguous
+    carry_gradient: bool = False  # whether gradients flow through the logits that are fed back
+
+    @property
+    def passes(self) -> int:
+        """Decoder passes for each mask: 11 in the paper."""
+        return 1 + self.corrections + self.refinements
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """20 · focal + dice + squared error of the predicted IoU [P]."""
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    focal_alpha: float = 0.25  # weight of foreground pixels; background has 1 - alpha
+    focal_gamma: float = 2.0
+    iou_error: Literal["squared", "absolute"] = "squared"  # absolute is [S2]
+    iou_of: Literal["selected", "all"] = "selected"  # which of three masks teach the IoU head; all is [S2]
+    resolution: Literal["low", "input"] = "low"  # masks compared at the decoder's size or the model's input [S2]
+    over_passes: Literal["sum", "mean"] = "sum"
+    balanced: float = 0.0  # weight of a class-balanced cross-entropy that gets training from scratch going
+    balanced_until: float = 0.2  # share of the run at which its weight, falling linearly, is zero
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with schedules, parameter groups and averaging."""
+
+    learning_rate: float = 8e-4  # the peak [P]
+    schedule: Literal["constant", "steps", "cosine", "poly"] = "steps"
+    warmup_steps: int = 250  # linear from zero [P]
+    milestones: tuple[float, ...] = (60_000 / 90_000, 86_666 / 90_000)  # shares of the run [P]
+    milestone_factor: float = 0.1  # [P]
+    final_rate: float = 0.0  # cosine and poly end at this share of the peak
+    power: float = 0.9  # of poly: (1 - t/T)^power
+    betas: tuple[float, float] = (0.9, 0.999)  # [P]
+    weight_decay: float = 0.1  # [P]
+    no_decay: tuple[str, ...] = ()  # patterns of parameters without weight decay; [S2]: bias$ and scale$
+    layer_decay: float = 1.0  # encoder block i learns at d^(depth - i) of the rate [P: 0.8, ViT-B 0.6]
+    encoder_rate: float = 1.0  # factor on the image encoder's rate [S2: 0.6]
+    frozen: tuple[str, ...] = ()  # patterns of parameters that are not trained
+    clip_norm: float | None = None  # of the global gradient [S2: 0.1]
+    ema: float | None = None  # decay of the averaged parameters; None: no average
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How long, how wide, how often."""
+
+    steps: int = 90_000  # [P]
+    batch: int = 256  # photos of a step, on all devices together [P]
+    accumulate: int = 1  # pieces that a step's batch is computed in, one after the other
+    seed: int = 0
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = True  # encoder blocks are recomputed for the gradient: slower by a third, far less memory
+    images_together: int | None = None  # photos of a batch encoded together; None: as the backend likes it
+    masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
+    drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first [P: 0.4, ViT-B 0.6]
+    dropout: float = 0.0  # of the residual branches of the decoder's tokens
+    data_axis: int = -1  # devices along the mesh's axes; one of the three may be -1: what is left
+    fsdp_axis: int = 1
+    tensor_axis: int = 1
+    log_every: int = 10  # steps
+    validate_every: int = 1000
+    validation_images: int = 200
+    picture_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_last: int = 2  # checkpoints, beside the best one
+    keep_best: bool = True
+    tensorboard: bool = True
+    wandb: str | None = None  # project of Weights & Biases
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A recipe."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    interaction: InteractionConfig = InteractionConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()

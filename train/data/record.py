@@ -1,0 +1,37 @@
+"""One photo with its masks, as every source gives it."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+RLE = dict[str, Any]  # pycocotools' compressed run-length encoding: {"size": [H, W], "counts": bytes}
+
+
+class BadRecord(ValueError):
+    """A record that cannot be trained on; the message says what is wrong with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Masks have the photo's size (ORIGINAL frame) and are not empty; crowds and void are not among them."""
+
+    name: str  # unique in its source: "sa_1", "train/0001.png"
+    rgb: UInt8[np.ndarray, "H W 3"]
+    masks: tuple[RLE, ...]
+    problems: tuple[str, ...] = ()  # annotations that were left out, and why
+
+
+class Source(Protocol):
+    """Random access to records, from any thread, and picklable for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """The record's name, without reading it."""
+        ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises `BadRecord` where there is nothing to train on."""
+        ...
