@@ -1,8 +1,8 @@
 """What the data pipeline hands to a training step, and how masks are packed for the way to the device.
 
 A mask at the size of the model's input is kept as CELLS: one integer for each pixel of the decoder's low-resolution
-output, whose bits are the r x r input pixels under it (r = patch size / 4). That is an eighth of a byte a pixel, and the
-step can take from it the mask itself, its area in each cell, or single pixels.
+output, whose bits are the r x r input pixels under it (r = patch size / 4). That is an eighth of a byte a pixel, and
+the step can take from it the mask itself, its area in each cell, or single pixels.
 """
 
 import numpy as np
@@ -19,9 +19,7 @@ class Batch:
     size: Int32[Array | np.ndarray, "B 2"]  # (height, width) of the photo inside the padded input, pixels
     cells: UInt[Array | np.ndarray, "B M h w"]  # `pack_cells` of the masks, nothing set in the padding
     valid: Bool[Array | np.ndarray, "B M"]  # which masks are masks; the others only pad
-    position: UInt32[
-        Array | np.ndarray, " B"
-    ]  # place in the run's order of photos: random draws depend on nothing else
+    position: UInt32[Array | np.ndarray, " B"]  # place in the run's order of photos; all random draws come from it
     record: Int32[Array | np.ndarray, " B"]  # which record of the data set a photo is
 
 
@@ -34,7 +32,7 @@ def cell_dtype(ratio: int) -> np.dtype:
 
 
 def pack_cells(masks: Bool[np.ndarray, "*M H W"], ratio: int) -> UInt[np.ndarray, "*M h w"]:
-    """Masks as cells of `ratio` x `ratio` pixels, on the host: bit number ratio·y + x is the pixel (y, x) of its cell."""
+    """Masks as cells of `ratio` x `ratio` pixels: bit number ratio·y + x of a cell is its pixel (y, x)."""
     *batch, height, width = masks.shape
     dtype = cell_dtype(ratio)
     cells = masks.reshape(*batch, height // ratio, ratio, width // ratio, ratio).swapaxes(-2, -3)
