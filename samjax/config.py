@@ -131,6 +131,7 @@ class Execution:
     images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
     prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
     masks_per_step: int | None = None  # masks measured at the photo's size together; None: all
+    remat: bool = False  # encoder blocks are computed again for the gradient instead of being remembered
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in ("float32", "bfloat16"):

@@ -27,17 +27,25 @@ Params = dict[str, Any]  # nested dicts under the reference's names: image_encod
 
 
 def encode(
-    config: SamConfig, params: Params, pixels: Float32[Array, "*B h w 3"], execution: Execution
+    config: SamConfig,
+    params: Params,
+    pixels: Float32[Array, "*B h w 3"],
+    execution: Execution,
+    *,
+    branch_weights: Float32[Array, "*B depth 2"] | None = None,
 ) -> Float[Array, "*B H W C"]:
-    """Image features of normalised, padded pixels (`transforms.to_pixels`)."""
+    """Image features of normalised, padded pixels (`transforms.to_pixels`).
+
+    `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths.
+    """
     encoder = ImageEncoder(config.image_encoder, config.width, execution)
 
-    def encode_one(pixels):
-        return encoder.apply({"params": params["image_encoder"]}, pixels)
+    def encode_one(pixels, weights):
+        return encoder.apply({"params": params["image_encoder"]}, pixels, weights)
 
     if pixels.ndim == 3:
-        return encode_one(pixels)
-    return map_batch(encode_one, pixels, together=execution.images_per_step)
+        return encode_one(pixels, branch_weights)
+    return map_batch(encode_one, pixels, branch_weights, together=execution.images_per_step)
 
 
 def decode(
@@ -48,15 +56,21 @@ def decode(
     execution: Execution,
     *,
     multimask: bool,
+    branch_weights: Float32[Array, "*B N depth 3 T C"] | None = None,
 ) -> Prediction:
     """Masks for N prompts of an image, or of each image of a batch.
 
     Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
     every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one.
+    `branch_weights` multiply what the decoder layers' branches add to the tokens (the IoU token, the mask tokens, then
+    the prompt's): how training drops out.
     """
     if embedding.features.ndim == 4:
-        one = functools.partial(decode, config, params, execution=execution, multimask=multimask)
-        return map_batch(one, embedding, prompts, together=execution.images_per_step)
+
+        def one(embedding, prompts, weights):
+            return decode(config, params, embedding, prompts, execution, multimask=multimask, branch_weights=weights)
+
+        return map_batch(one, embedding, prompts, branch_weights, together=execution.images_per_step)
 
     prompt_encoder = PromptEncoder(config, execution.dtype)
     decoder = MaskDecoder(config, execution.dtype)
@@ -73,7 +87,7 @@ def decode(
     # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
     shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
 
-    def decode_one(prompt: Prompts) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
+    def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
         tokens = encoded("tokens", points, prompt.labels)
         if shared is None:
@@ -83,9 +97,9 @@ def decode(
             side = decoded(image + dense, position, method="image_side")
         else:
             side = shared
-        return decoded(side, tokens, prompt.labels != ABSENT, multimask)
+        return decoded(side, tokens, prompt.labels != ABSENT, multimask, weights)
 
-    logits, iou = map_batch(decode_one, prompts, together=execution.prompts_per_step)
+    logits, iou = map_batch(decode_one, prompts, branch_weights, together=execution.prompts_per_step)
     return Prediction(logits, iou, jnp.asarray(prompts.valid))
 
 

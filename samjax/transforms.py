@@ -7,7 +7,7 @@ is then padded below and to the right. LOW-RES: mask logits, four times the embe
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,49 +26,58 @@ PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
 Size = tuple[int, int]  # (height, width), pixels
 
 
-def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture file as RGB, turned upright by its EXIF orientation; the first frame of files with several.
+def read_image(path: str | os.PathLike | IO[bytes]) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture file, named or open, as RGB, turned upright by its EXIF orientation; the first frame of several.
 
     Grey files of more than 8 bits follow the rules of `as_rgb`. Of colour files with 16 bits a channel Pillow reads the
     upper 8, and they are not stretched.
     Raises FileNotFoundError, or ValueError where the file is no picture that Pillow can read.
     """
-    picture = _open_upright(path)
+    picture = open_upright(path)
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         return as_rgb(np.asarray(picture))
     return np.asarray(picture.convert("RGB"))
 
 
-def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, "H W"]:
-    """A picture file as a binary mask: whatever is not 0 is foreground.
+def read_mask(path: str | os.PathLike | IO[bytes]) -> Bool[np.ndarray, "H W"]:
+    """A picture file, named or open, as a binary mask: whatever is not 0 is foreground.
 
     Palette pictures count by index, and pictures whose colours are all 0 by their alpha.
     Raises like `read_image`, and ValueError for a mask without foreground.
     """
-    picture = _open_upright(path)
+    picture = open_upright(path)
     array = np.asarray(picture)
     if array.ndim == 3:
         has_alpha = picture.mode in ("LA", "RGBA", "PA")
         colours = array[:, :, :-1] if has_alpha else array
         array = colours.any(-1) if colours.any() or not has_alpha else array[:, :, -1]
     if not array.any():
-        raise ValueError(f"the mask in {path} is empty: all of its pixels are 0")
+        raise ValueError(f"{_called(path, 'the mask')} is empty: all of its pixels are 0")
     return array != 0
 
 
-def _open_upright(path: str | os.PathLike) -> Any:
+def open_upright(path: str | os.PathLike | IO[bytes]) -> Any:
+    """A picture file, named or open, as Pillow has it, read whole and turned upright by its EXIF orientation.
+
+    Raises FileNotFoundError, or ValueError where the file is no picture that Pillow can read.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    path = Path(path)
-    if not path.is_file():
+    name = _called(path, "the picture")
+    if isinstance(path, str | os.PathLike) and not Path(path).is_file():
         raise FileNotFoundError(f"there is no image file at {path}")
     try:
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
+        raise ValueError(f"{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); it is damaged or no picture") from error
+        raise ValueError(f"{name} cannot be read as an image ({error}); it is damaged or no picture") from error
+
+
+def _called(path: str | os.PathLike | IO[bytes], otherwise: str) -> str:
+    """What messages call a file."""
+    return str(path) if isinstance(path, str | os.PathLike) else otherwise
 
 
 def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H W 3"]:

@@ -77,9 +77,11 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(width, epsilon=1e-6)
         self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
 
-    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    def __call__(self, x: Float[Array, "H W C"], weights: Float32[Array, "2"] | None = None) -> Float[Array, "H W C"]:
+        """`weights` multiply what the two branches, attention and MLP, add; None is 1."""
+        attention_weight, mlp_weight = (1, 1) if weights is None else weights.astype(x.dtype)
+        x = x + self.attn(self.norm1(x)) * attention_weight
+        return x + self.mlp(self.norm2(x)) * mlp_weight
 
 
 class Conv3x3(nn.Module):
@@ -120,8 +122,9 @@ class ImageEncoder(nn.Module):
         config, dtype = self.config, self.execution.dtype
         self.patch_embed = PatchEmbed(config, dtype)
         self.pos_embed = self.param("pos_embed", declared, (1, *config.grid, config.width))
+        block = nn.remat(Block) if self.execution.remat else Block
         self.blocks = ModuleList(
-            lambda i: Block(config, self.execution, i in config.global_blocks), tuple(range(config.depth))
+            lambda i: block(config, self.execution, i in config.global_blocks), tuple(range(config.depth))
         )
         neck = (
             lambda: Dense(config.width, self.features, dtype, patch=1, use_bias=False),
@@ -131,12 +134,17 @@ class ImageEncoder(nn.Module):
         )
         self.neck = ModuleList(lambda i: neck[i](), tuple(range(len(neck))))
 
-    def __call__(self, pixels: Float32[Array, "h w 3"]) -> Float[Array, "H W C"]:
-        """Normalised, padded pixels of `config.image_size` to the image embedding, in the compute dtype."""
+    def __call__(
+        self, pixels: Float32[Array, "h w 3"], branch_weights: Float32[Array, "depth 2"] | None = None
+    ) -> Float[Array, "H W C"]:
+        """Normalised, padded pixels of `config.image_size` to the image embedding, in the compute dtype.
+
+        `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths.
+        """
         x = self.patch_embed(pixels)
         x = x + self.pos_embed[0].astype(x.dtype)
         for i in range(self.config.depth):
-            x = self.blocks[i](x)
+            x = self.blocks[i](x, None if branch_weights is None else branch_weights[i])
         for i in range(4):
             x = self.neck[i](x)
         return x

@@ -154,24 +154,27 @@ class TwoWayLayer(nn.Module):
         token_valid: Bool[Array, " T"],
         image: Float[Array, "S C"],
         side: ImageSide,
+        weights: Float32[Array, "3 T C"] | None,
     ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
+        """`weights` multiply what self-attention, attention to the image and MLP add to the tokens; None is 1."""
+        self_weight, image_weight, mlp_weight = (1, 1, 1) if weights is None else weights.astype(tokens.dtype)
         if self.is_first:  # the reference adds neither positions nor the residual here
-            tokens = self.self_attn(tokens, tokens, tokens, token_valid)
+            tokens = self.self_attn(tokens, tokens, tokens, token_valid) * self_weight
         else:
             positioned = tokens + token_position
-            tokens = tokens + self.self_attn(positioned, positioned, tokens, token_valid)
+            tokens = tokens + self.self_attn(positioned, positioned, tokens, token_valid) * self_weight
         tokens = self.norm1(tokens)
 
         to_image = self.cross_attn_token_to_image
         positioned = tokens + token_position
         if self.is_first:
-            tokens = tokens + to_image.out(attention.masked_attention(to_image.q(positioned), side.k, side.v))
+            attended = to_image.out(attention.masked_attention(to_image.q(positioned), side.k, side.v))
         else:
             image_with_position = image + side.position
-            tokens = tokens + to_image.tokens_to_image(positioned, image_with_position, image)
-        tokens = self.norm2(tokens)
+            attended = to_image.tokens_to_image(positioned, image_with_position, image)
+        tokens = self.norm2(tokens + attended * image_weight)
 
-        tokens = self.norm3(tokens + self.mlp(tokens))
+        tokens = self.norm3(tokens + self.mlp(tokens) * mlp_weight)
 
         to_tokens = self.cross_attn_image_to_token
         positioned = tokens + token_position
@@ -202,11 +205,16 @@ class TwoWayTransformer(nn.Module):
         return self.layers[0].image_side(image, position)
 
     def __call__(
-        self, side: ImageSide, tokens: Float[Array, "T C"], token_valid: Bool[Array, " T"]
+        self,
+        side: ImageSide,
+        tokens: Float[Array, "T C"],
+        token_valid: Bool[Array, " T"],
+        weights: Float32[Array, "depth 3 T C"] | None = None,
     ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
         token_position, image = tokens, side.image
         for i in range(self.config.depth):
-            tokens, image = self.layers[i](tokens, token_position, token_valid, image, side)
+            layer_weights = None if weights is None else weights[i]
+            tokens, image = self.layers[i](tokens, token_position, token_valid, image, side, layer_weights)
         attended = self.final_attn_token_to_image.tokens_to_image(tokens + token_position, image + side.position, image)
         return self.norm_final_attn(tokens + attended), image
 
@@ -261,15 +269,18 @@ class MaskDecoder(nn.Module):
         prompt: Float32[Array, "T C"],
         prompt_valid: Bool[Array, " T"],
         multimask: bool,
+        branch_weights: Float32[Array, "depth 3 T2 C"] | None = None,
     ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         """Logits at four times the grid and IoU predictions of the masks asked for.
 
         `multimask` gives the masks for an ambiguous prompt (tokens 1..), otherwise the one mask of token 0.
+        `branch_weights` multiply what each layer's three branches add to the tokens (output tokens first, then the
+        prompt's): how training drops out.
         """
         tokens = jnp.concatenate([self.iou_token(), self.mask_tokens(), prompt]).astype(self.dtype)
         first = 1 + self.config.mask_tokens
         token_valid = jnp.concatenate([jnp.ones(first, bool), prompt_valid])
-        tokens, image = self.transformer(side, tokens, token_valid)
+        tokens, image = self.transformer(side, tokens, token_valid, branch_weights)
 
         wanted = range(1, self.config.mask_tokens) if multimask else range(1)
         x = gelu(self.output_upscaling[1](self.output_upscaling[0](image)))  # S 2 2 C/4
