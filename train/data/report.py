@@ -1,0 +1,163 @@
+"""What of a data set could not be used: a report that is appended to, and the decision to stop."""
+
+import json
+import math
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .record import BadRecord, Record, Source
+
+
+class TooManyBadRecords(ValueError):
+    """More of the data set is bad than the configuration allows; the message names the report."""
+
+
+class BadRecords:
+    """Reads records of one source, reports what is wrong with them, and stops a run whose data are bad.
+
+    The report has one line of JSON for each bad record, {"record": name, "bad": reason}, and one for each record of
+    which annotations were left out, {"record": name, "left_out": [reasons]}. A line is one write to a file opened for
+    appending, so threads, worker processes and later runs may share it, and what a killed process wrote stays.
+    A record is reported once. Where a record is good that an earlier run reported as bad, {"record": name, "good":
+    true} takes that back.
+
+    A run stops with `TooManyBadRecords` as soon as it is certain or evident that more than `max_share` is bad. Certain:
+    the report names more than that share of the whole source. Evident: of the records this process has seen, three
+    standard deviations and three records more are bad than that share; then five bad ones in a row suffice, and a few
+    early ones in a large source do not.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], max_share: float = 0.01) -> None:
+        """`path` is the report, a local file; `max_share` is `DataConfig.max_bad_share`.
+
+        Raises ValueError for a share outside [0, 1], and OSError where the report cannot be written.
+        """
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"max_bad_share is a share between 0 and 1, got {max_share}")
+        self.path = Path(path).absolute()
+        self.max_share = max_share
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.open("ab").close()
+        self._start()
+
+    def load(self, source: Source, index: int) -> Record:
+        """`source[index]`, reported where it or something in it is bad.
+
+        Raises `BadRecord`, after reporting it, or `TooManyBadRecords`. Other errors (a network that is down) are not
+        the record's fault and pass.
+        """
+        try:
+            record = source[index]
+        except BadRecord as error:
+            self.add(source, index, str(error))
+            raise
+        with self._lock:
+            self._seen.add(index)
+            self._read_others()
+            if record.name in self._bad:
+                self._append({"record": record.name, "good": True})
+            if record.problems and record.name not in self._left_out:
+                self._append({"record": record.name, "left_out": list(record.problems)})
+        return record
+
+    def load_good(self, source: Source, index: int) -> tuple[int, Record]:
+        """A record and its index: the one asked for or, where that is bad, the next good one, round the end.
+
+        Which one depends on the source alone. Raises `TooManyBadRecords`, at the latest when all are bad.
+        """
+        for candidate in _round(index, len(source)):
+            try:
+                return candidate, self.load(source, candidate)
+            except BadRecord:
+                continue
+        raise TooManyBadRecords(f"all {len(source)} records of the data are bad; {self.path} says why")
+
+    def add(self, source: Source, index: int, reason: str) -> None:
+        """Reports a record as bad. Raises `TooManyBadRecords`."""
+        name, total = source.name(index), len(source)
+        with self._lock:
+            self._seen.add(index)
+            self._bad_here.add(index)
+            self._read_others()
+            if name not in self._bad:
+                self._append({"record": name, "bad": reason})
+            seen, here, known = len(self._seen), len(self._bad_here), len(self._bad)
+        likely = self.max_share * seen
+        evident = here > likely + 3 * math.sqrt(likely * (1 - self.max_share)) + 3
+        if known > self.max_share * total or evident:
+            counted = f"{here} of the {seen} records that were read are bad" if evident else f"{known} of {total} are bad"
+            raise TooManyBadRecords(
+                f"{counted}, more than the {self.max_share:.2%} that data.max_bad_share allows. {self.path} names them; "
+                f"the last was {name}: {reason}. Mend or remove them, or raise data.max_bad_share"
+            )
+
+    def counts(self) -> dict[str, int]:
+        """What the report holds: how many records are "bad" and from how many annotations were "left_out"."""
+        with self._lock:
+            self._read_others()
+            return {"bad": len(self._bad), "left_out": len(self._left_out)}
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: set[int] = set()
+        self._bad_here: set[int] = set()
+        self._bad: set[str] = set()  # in the report, whoever wrote it
+        self._left_out: set[str] = set()
+        self._read_until = 0  # bytes of the report
+        self._cut_short = False  # whether its last line has no end
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        if self._cut_short:
+            line = b"\n" + line
+        # The system puts one write at the file's end as a whole; buffered writing might split it.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        self._take(line)
+
+    def _read_others(self) -> None:
+        """Takes in what has been appended since, by whomever."""
+        try:
+            if self.path.stat().st_size <= self._read_until:
+                return
+            with self.path.open("rb") as file:
+                file.seek(self._read_until)
+                lines = file.read()
+        except FileNotFoundError:
+            return
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._cut_short = len(whole) < len(lines)  # by a full disk
+        self._read_until += len(whole)
+        for line in whole.splitlines():
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            name = entry["record"]
+        except (ValueError, KeyError, TypeError):
+            return
+        if "bad" in entry:
+            self._bad.add(name)
+        elif "good" in entry:
+            self._bad.discard(name)
+        elif "left_out" in entry:
+            self._left_out.add(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "max_share": self.max_share}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+
+def _round(index: int, count: int) -> Iterator[int]:
+    yield from range(index, count)
+    yield from range(index)
