@@ -37,8 +37,6 @@ def test_a_step_is_a_line_with_step_time_and_values(writers, tmp_path):
     metrics = writers()
     values = {"loss": jnp.float32(1.5), "iou/1": np.float64(0.25), "count": jnp.int32(3), "half": jnp.bfloat16(2)}
     metrics.write(10, values)
-        10, {"loss": jnp.float32(1.5), "iou/1": np.float64(0.25), "count": jnp.int32(3), "half": jnp.bfloat16(2)}
-    )
     (line,) = lines(tmp_path)  # at once, not only when the run ends
     assert start - 0.01 <= line.pop("time") <= time.time() + 0.01
     assert line == {"step": 10, "loss": 1.5, "iou/1": 0.25, "count": 3, "half": 2.0}
