@@ -3,9 +3,10 @@
 import functools
 import logging
 import os
+import posixpath
 import time
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
@@ -30,12 +31,12 @@ def is_remote(path: str) -> bool:
 
 def join(folder: str, name: str) -> str:
     """A file's path of its folder and its relative name with slashes."""
-    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, *name.split("/"))
+    return posixpath.join(folder, name).rstrip("/") if is_remote(folder) else str(Path(folder, name))
 
 
 def ending(path: str) -> str:
     """What a path ends with, in lower case, from the last dot on: ".jpg"; of a URL without its query."""
-    return os.path.splitext(path.partition("?")[0] if is_remote(path) else path)[1].lower()
+    return PurePosixPath(path.partition("?")[0] if is_remote(path) else path).suffix.lower()
 
 
 def read(path: str) -> bytes:
@@ -51,7 +52,7 @@ def read_range(path: str, start: int, size: int) -> bytes:
     Raises EOFError where the file ends before, ValueError where a server sends whole files only, and OSError.
     """
     if not is_remote(path):
-        with open(path, "rb", buffering=0) as file:
+        with Path(path).open("rb", buffering=0) as file:
             file.seek(start)
             found = _read_fully(file, size)
     else:
@@ -69,10 +70,8 @@ def read_range(path: str, start: int, size: int) -> bytes:
 def open_seekable(path: str) -> IO[bytes]:
     """A file to hop around in: of remote ones only what is read travels, in pieces of 32 KiB."""
     if not is_remote(path):
-        return open(path, "rb")
-    file = _persistently(
-        path, lambda: _file_system(path).open(path, "rb", block_size=1 << 15, cache_type="readahead")
-    )
+        return Path(path).open("rb")
+    file = _persistently(path, lambda: _file_system(path).open(path, "rb", block_size=1 << 15, cache_type="readahead"))
     if not file.seekable():
         file.close()
         raise ValueError(f"the server of {path} does not send parts of a file: copy the file to a local folder")
@@ -85,7 +84,7 @@ def state(path: str) -> tuple[int, str]:
     Raises OSError.
     """
     if not is_remote(path):
-        status = os.stat(path)
+        status = Path(path).stat()
         return status.st_size, str(status.st_mtime_ns)
     info = _persistently(path, lambda: _file_system(path).info(path))
     if info.get("size") is None:
@@ -105,7 +104,7 @@ def names_in(folder: str, endings: Collection[str]) -> list[str]:
 
 
 def _local_names(folder: str) -> Iterator[str]:
-    if not os.path.isdir(folder):
+    if not Path(folder).is_dir():
         raise ValueError(f"there is no folder {folder}")
     visited = set()  # links may lead in circles
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -159,7 +158,9 @@ def _file_system_of(protocol: str, process: int) -> Any:
         wanted = f"`pip install {package}`" if package else f"a package ({error})"
         raise ValueError(f"reading {protocol}:// needs {wanted}, and `pip install samjax[train]`") from error
     except ValueError as error:
-        raise ValueError(f"{protocol}:// is no known kind of path; local paths, gs://, s3:// and https:// are") from error
+        raise ValueError(
+            f"{protocol}:// is no known kind of path; use a local path, gs://, s3:// or https://"
+        ) from error
 
 
 def _persistently(path: str, action: Callable[[], T]) -> T:
@@ -171,7 +172,9 @@ def _persistently(path: str, action: Callable[[], T]) -> T:
             raise
         except Exception as error:  # every file system has its own kinds
             if attempt == _ATTEMPTS - 1:
-                raise Unreachable(f"{path} cannot be read ({error or type(error).__name__}), tried {_ATTEMPTS} times") from error
+                raise Unreachable(
+                    f"{path} cannot be read ({error or type(error).__name__}), tried {_ATTEMPTS} times"
+                ) from error
             _log.warning("%s cannot be read (%s); trying again", path, error or type(error).__name__)
             time.sleep(_FIRST_PAUSE * 2**attempt)
     raise AssertionError("unreachable")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Float64, Integer, UInt8
 
 from samjax.ops.rle import encode_placed, encode_rle
 from samjax.transforms import Size
@@ -29,6 +29,24 @@ class Findings:
     def add(self, what: str, rle: RLE) -> None:
         """`what` is what messages call the mask."""
         self._masks.append((what, rle))
+
+    def add_annotations(self, annotations: Sequence[Any]) -> None:
+        """Of COCO's form: "id", "bbox" [x, y, width, height] and "segmentation"; the first two may be missing."""
+        known = set()
+        for number, annotation in enumerate(annotations):
+            identity = annotation.get("id") if isinstance(annotation, dict) else None
+            what = f"annotation {identity}" if identity is not None else f"annotation number {number}"
+            try:
+                if not isinstance(annotation, dict):
+                    raise ValueError("it is no object")
+                if identity is not None and repr(identity) in known:
+                    raise ValueError("its id comes twice")
+                known.add(repr(identity))
+                if annotation.get("bbox"):
+                    check_box(annotation["bbox"], self.size)
+                self.add(what, of_coco(annotation.get("segmentation"), self.size))
+            except ValueError as error:
+                self.leave_out(what, error)
 
     def leave_out(self, what: str, why: object) -> None:
         self._problems.append(f"{what}: {why}")
@@ -87,7 +105,7 @@ def of_polygons(polygons: Sequence[Any], size: Size) -> RLE:
         if ring.ndim != 1 or len(ring) % 2:
             raise ValueError("its polygons are not lists [x0, y0, x1, y1, ...]")
         if len(ring) >= 6:
-            check_range(ring.reshape(-1, 2), size, "polygon")
+            check_points(ring.reshape(-1, 2), size, "polygon")
             rings.append(ring.tolist())
     if not rings:
         raise ValueError("it has no polygon of three points or more")
@@ -136,20 +154,6 @@ def union(rles: Sequence[RLE]) -> RLE:
     return coco.merge(list(rles))
 
 
-def check_range(points: np.ndarray, size: Size, what: str) -> None:
-    """Raises ValueError where (x, y) are not finite or stick out of the photo by more than `SLACK` of its side."""
-    height, width = size
-    if not np.isfinite(points).all():
-        raise ValueError(f"its {what} holds NaN or infinity")
-    (left, top), (right, bottom) = points.min(0), points.max(0)
-    slack = SLACK * width, SLACK * height
-    if left < -slack[0] or top < -slack[1] or right > width + slack[0] or bottom > height + slack[1]:
-        raise ValueError(
-            f"its {what} reaches from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
-            f"out of the photo of {width} x {height} pixels"
-        )
-
-
 def check_box(box: Any, size: Size) -> None:
     """Of [x, y, width, height] in pixels. Raises ValueError where it is malformed, inverted or out of range.
 
@@ -159,9 +163,26 @@ def check_box(box: Any, size: Size) -> None:
         x, y, width, height = map(float, box)
     except (TypeError, ValueError):
         raise ValueError(f"its box is {box!r}, not four numbers") from None
-    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
+    if not (math.isfinite(x + y + width + height) and width >= 0 and height >= 0):
         raise ValueError(f"its box {[x, y, width, height]} is inverted or not finite")
-    check_range(np.array([[x, y], [x + width, y + height]]), size, "box")
+    _check_extent(x, y, x + width, y + height, size, "box")
+
+
+def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
+    """Raises ValueError where (x, y) are not finite or out of range; `what` they are is for the message."""
+    if not np.isfinite(points).all():
+        raise ValueError(f"its {what} holds NaN or infinity")
+    _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
+
+
+def _check_extent(left: float, top: float, right: float, bottom: float, size: Size, what: str) -> None:
+    height, width = size
+    x, y = SLACK * width, SLACK * height
+    if left < -x or top < -y or right > width + x or bottom > height + y:
+        raise ValueError(
+            f"its {what} reaches from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
+            f"out of the photo of {width} x {height} pixels"
+        )
 
 
 def flaws_of(rles: Sequence[RLE], size: Size) -> list[str | None]:

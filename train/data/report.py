@@ -88,10 +88,10 @@ class BadRecords:
         likely = self.max_share * seen
         evident = here > likely + 3 * math.sqrt(likely * (1 - self.max_share)) + 3
         if known > self.max_share * total or evident:
-            counted = f"{here} of the {seen} records that were read are bad" if evident else f"{known} of {total} are bad"
+            bad, among = (here, f"the {seen} records that were read") if evident else (known, f"all {total} records")
             raise TooManyBadRecords(
-                f"{counted}, more than the {self.max_share:.2%} that data.max_bad_share allows. {self.path} names them; "
-                f"the last was {name}: {reason}. Mend or remove them, or raise data.max_bad_share"
+                f"of {among} {bad} are bad, more than the {self.max_share:.2%} that data.max_bad_share allows. "
+                f"{self.path} names them; the last was {name}: {reason}. Mend or remove them, or raise the limit"
             )
 
     def counts(self) -> dict[str, int]:

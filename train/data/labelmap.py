@@ -1,0 +1,62 @@
+"""Photos with label maps: pictures of one number a pixel, beside the photos or in a folder of their own."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from . import files
+from .indexed import IndexedSource
+from .masks import Findings, of_labels
+from .matching import matched
+from .pictures import labels_of, read_photo
+from .record import BadRecord, Record
+
+
+class LabelMaps(IndexedSource):
+    """VOC's palette PNGs, and instance maps of 8, 16 or 32 bits (PNG, TIFF); 0 is background, in 8 bits 255 is void.
+
+    Of instance maps (VOC's SegmentationObject, `samjax everything --format labelmap`) each number is a mask. In class
+    maps (VOC's SegmentationClass) a number is all objects of a class at once, which no click can mean, so that with
+    `each="region"` every connected region of a number is a mask (pixels touch at corners too). Objects of one class
+    that touch stay one mask; where there are instance maps, they are the better choice.
+
+    A map belongs to the photo with its name in the same sub-folder, whatever the endings; NAME_labels belongs to NAME.
+    Photos without a map are not records: VOC has maps for a sixth of its photos.
+    """
+
+    def __init__(self, images: str, maps: str, each: Literal["label", "region"] = "label") -> None:
+        """Raises ValueError where no photo has a map."""
+        self._images, self._maps, self._each = images, maps, each
+        self._pairs, flawed = matched(images, maps, "_labels")
+        super().__init__(f"{images} and {maps}, no photo with a label map of its name", len(self._pairs), flawed)
+
+    def _name(self, index: int) -> str:
+        return self._pairs[index][0]
+
+    def _read(self, index: int) -> Record:
+        photo, (map_name,) = self._pairs[index]
+        found = Findings(photo, read_photo(files.join(self._images, photo)))
+        path = files.join(self._maps, map_name)
+        labels = labels_of(files.read(path), path)
+        if labels.shape != found.size:
+            raise BadRecord(
+                f"its label map has {labels.shape[1]} x {labels.shape[0]} pixels, the photo {found.size[1]} x "
+                f"{found.size[0]} (turned upright by its EXIF orientation)"
+            )
+        for number, part in self._parts(labels):
+            for label, rle in of_labels(part):
+                found.add(f"label {number or label}", rle)
+        if not labels.any():
+            raise BadRecord("its label map has no label (0 is background, in maps of 8 bits 255 is void)")
+        return found.record()
+
+    def _parts(self, labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Maps whose numbers are masks, with the label that they are all of, 0 for labels themselves."""
+        if self._each == "label":
+            yield 0, labels
+            return
+        from scipy import ndimage
+
+        for label in np.unique(labels[labels > 0]).tolist():
+            yield label, ndimage.label(labels == label, np.ones((3, 3)))[0]

@@ -1,0 +1,159 @@
+"""labelme: a JSON file for each photo, with shapes that were drawn by hand."""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from samjax.transforms import Size
+
+from . import files
+from .indexed import IndexedSource
+from .masks import Findings, check_points, of_mask
+from .pictures import mask_of, photo_of, read_photo
+from .record import BadRecord, Record
+
+_WITHOUT_AREA = ("line", "linestrip", "point", "points")
+
+
+class Labelme(IndexedSource):
+    """All .json files of a folder and its sub-folders.
+
+    Polygons, rectangles, circles and masks are drawn as labelme's own export draws them, with their outlines. Shapes
+    with the same label and group_id are parts of one object. Points and lines have no area and are left out, with a
+    note. The photo is `imageData` where the file holds it, else the file `imagePath` names, turned upright by its EXIF
+    orientation as labelme shows it; the photo in `imageData` was turned when labelme wrote it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Raises ValueError where there is no .json file."""
+        self._folder = folder
+        self._names = tuple(files.names_in(folder, {".json"}))
+        super().__init__(f"{folder}, no .json file", len(self._names))
+
+    def _name(self, index: int) -> str:
+        return self._names[index].removesuffix(".json")
+
+    def _read(self, index: int) -> Record:
+        name = self._names[index]
+        try:
+            content = json.loads(files.read(files.join(self._folder, name)))
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(f"its JSON cannot be read ({error})") from error
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            raise BadRecord("it is no file of labelme's: it has no list of shapes")
+        found = Findings(self._name(index), self._photo(content, name))
+        stated = content.get("imageHeight") or found.size[0], content.get("imageWidth") or found.size[1]
+        if stated != found.size:
+            raise BadRecord(
+                f"its shapes are for {stated[1]} x {stated[0]} pixels, the photo has {found.size[1]} x {found.size[0]} "
+                "(turned upright by its EXIF orientation)"
+            )
+        objects: dict[Any, tuple[str, np.ndarray]] = {}
+        for number, shape in enumerate(content["shapes"]):
+            what = f"shape number {number}"
+            try:
+                mask = drawn(shape, found.size)
+            except ValueError as error:
+                found.leave_out(what, error)
+                continue
+            group = shape.get("group_id")
+            key = (number,) if group is None else (repr(shape.get("label")), repr(group))
+            if key in objects:
+                mask |= objects[key][1]
+                what = objects[key][0]
+            objects[key] = what, mask
+        for what, mask in objects.values():
+            found.add(what, of_mask(mask))
+        return found.record()
+
+    def _photo(self, content: dict[str, Any], name: str) -> UInt8[np.ndarray, "H W 3"]:
+        if content.get("imageData"):
+            return photo_of(_decoded(content["imageData"]), "its imageData")
+        path = content.get("imagePath")
+        if not isinstance(path, str) or not path:
+            raise BadRecord("it names no photo: neither imageData nor imagePath is there")
+        path = path.replace("\\", "/")  # files from Windows
+        folder = files.join(self._folder, name.rpartition("/")[0])
+        try:
+            return read_photo(files.join(folder, path))
+        except FileNotFoundError:  # the folder was moved, and the path was absolute
+            return read_photo(files.join(folder, path.rpartition("/")[2]))
+
+
+def drawn(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:
+    """The pixels of one of labelme's shapes, as its `shape_to_mask` has them, on a photo of `size`.
+
+    Raises ValueError where the shape has no area, is malformed, or out of range.
+    """
+    if not isinstance(shape, dict):
+        raise ValueError("it is no object")
+    kind = shape.get("shape_type") or "polygon"
+    if kind in _WITHOUT_AREA:
+        raise ValueError(f"a {kind} has no area")
+    try:
+        points = np.asarray(shape.get("points"), np.float64)
+    except (TypeError, ValueError):
+        points = np.empty(0)
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+        raise ValueError("its points are no list of [x, y]")
+    if kind != "circle":  # whose points are its centre and one on its rim
+        check_points(points, size, kind)
+    if kind == "mask":
+        return _placed(shape.get("mask"), points, size)
+    return _rasterised(kind, points, size)
+
+
+def _rasterised(kind: str, points: np.ndarray, size: Size) -> Bool[np.ndarray, "H W"]:
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("L", size[::-1])
+    draw = ImageDraw.Draw(picture)
+    xy: Sequence[tuple[float, float]] = [tuple(point) for point in points.tolist()]
+    wanted = {"circle": 2, "rectangle": 2}.get(kind)
+    if wanted is not None and len(xy) != wanted:
+        raise ValueError(f"a {kind} has {wanted} points, this one {len(xy)}")
+    if kind == "circle":
+        (cx, cy), (px, py) = xy
+        radius = math.hypot(cx - px, cy - py)
+        rim = np.array([[cx - radius, cy - radius], [cx + radius, cy + radius]])
+        check_points(rim, size, kind)
+        draw.ellipse([tuple(corner) for corner in rim.tolist()], outline=1, fill=1)
+    elif kind == "rectangle":
+        draw.rectangle([tuple(points.min(0).tolist()), tuple(points.max(0).tolist())], outline=1, fill=1)
+    elif kind in ("polygon", "oriented_rectangle"):
+        if len(xy) < 3:
+            raise ValueError(f"a {kind} needs three points, this one has {len(xy)}")
+        draw.polygon(xy, outline=1, fill=1)
+    else:
+        raise ValueError(f"its shape_type {kind!r} is unknown")
+    return np.asarray(picture).astype(bool)
+
+
+def _placed(encoded: Any, points: np.ndarray, size: Size) -> Bool[np.ndarray, "H W"]:
+    """A picture of a mask between two corners, both of which it includes."""
+    if len(points) != 2:
+        raise ValueError(f"a mask has 2 points, this one {len(points)}")
+    part = mask_of(_decoded(encoded), "its mask")
+    (x0, y0), (x1, y1) = points.astype(int).tolist()
+    if part.shape != (y1 - y0 + 1, x1 - x0 + 1):
+        raise ValueError(
+            f"its mask has {part.shape[1]} x {part.shape[0]} pixels, its corners span {x1 - x0 + 1} x {y1 - y0 + 1}"
+        )
+    whole = np.zeros(size, bool)
+    top, left = max(-y0, 0), max(-x0, 0)
+    window = whole[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)]
+    window[:] = part[top : top + window.shape[0], left : left + window.shape[1]]
+    return whole
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise ValueError(f"a picture within the JSON is not base64 ({error})") from error

@@ -1,0 +1,64 @@
+"""Photos with pictures of their masks: one file a photo, or a folder of files, each of one object."""
+
+from . import files
+from .indexed import IndexedSource
+from .masks import Findings, of_mask
+from .matching import matched
+from .pictures import mask_of, read_photo
+from .record import Record
+
+
+class Pairs(IndexedSource):
+    """Binary masks: whatever is not 0 is the object (palettes by index, else colours, else alpha).
+
+    For the photo IMAGES/a/7.jpg the masks are MASKS/a/7.png, or MASKS/a/7_mask.png, or all pictures in MASKS/a/7/.
+    With a single folder, it is the layout of Kaggle's Data Science Bowl 2018: FOLDER/7/images/*.png and
+    FOLDER/7/masks/*.png. Photos without masks are not records. Several objects in one picture, told apart by numbers,
+    are a label map.
+    """
+
+    def __init__(self, images: str, masks: str | None = None) -> None:
+        """Raises ValueError where no photo has a mask."""
+        self._images, self._masks = images, images if masks is None else masks
+        self._pairs, flawed = _kaggle(images) if masks is None else matched(images, masks, "_mask", folders=True)
+        where = f"{images}, no NAME/images with NAME/masks beside it"
+        if masks is not None:
+            where = f"{images} and {masks}, no photo with a mask or a folder of masks of its name"
+        super().__init__(where, len(self._pairs), flawed)
+
+    def _name(self, index: int) -> str:
+        return self._pairs[index][0]
+
+    def _read(self, index: int) -> Record:
+        photo, masks = self._pairs[index]
+        found = Findings(photo, read_photo(files.join(self._images, photo)))
+        for name in masks:
+            try:
+                path = files.join(self._masks, name)
+                mask = mask_of(files.read(path), path)
+                if mask.shape != found.size:
+                    height, width = mask.shape
+                    raise ValueError(f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}")
+                found.add(name, of_mask(mask))
+            except ValueError as error:
+                found.leave_out(name, error)
+        return found.record()
+
+
+def _kaggle(folder: str) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[str, str]]]:
+    """As `matched`."""
+    photos: dict[str, list[str]] = {}
+    masks: dict[str, list[str]] = {}
+    for name in files.names_in(folder, files.PICTURES):
+        parent, _, kind = name.rpartition("/")[0].rpartition("/")
+        if kind in ("images", "masks"):
+            (photos if kind == "images" else masks).setdefault(parent, []).append(name)
+    pairs = [(names[0], tuple(masks[key])) for key, names in photos.items() if len(names) == 1 and key in masks]
+    flawed = [
+        (name, f"there are {len(names)} photos for one folder of masks")
+        for key, names in photos.items()
+        if len(names) > 1 and key in masks
+        for name in names
+    ]
+    flawed += [(names[0], "there is no photo for these masks") for key, names in masks.items() if key not in photos]
+    return pairs, flawed

@@ -1,0 +1,100 @@
+"""Where photos and masks come from, by what a recipe says: FORMAT=PATH."""
+
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import files
+from .coco import Coco
+from .labelmap import LabelMaps
+from .labelme import Labelme
+from .pairs import Pairs
+from .record import Record, Source
+from .sa1b import Sa1b
+
+# By format: what opens it, and the paths it takes; those in brackets may be left out.
+FORMATS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
+    "sa1b": (Sa1b, ("FOLDER_OR_TAR",)),
+    "coco": (Coco, ("IMAGES", "ANNOTATIONS.json")),
+    "labelmap": (LabelMaps, ("IMAGES", "MAPS")),
+    "classmap": (lambda images, maps: LabelMaps(images, maps, each="region"), ("IMAGES", "MAPS")),
+    "labelme": (Labelme, ("FOLDER",)),
+    "pairs": (Pairs, ("IMAGES", "[MASKS]")),
+}
+
+
+def open_sources(specs: Sequence[str]) -> Source:
+    """All records of sources written FORMAT=PATH or FORMAT=PATH,PATH, behind one index, in the order given.
+
+    Names begin with the format, and with a number where that comes several times: sa1b/sa_1, coco-2/000000000009.jpg.
+    Paths are local, gs://, s3:// or https://; commas separate them and cannot be part of them.
+
+    Raises ValueError for unknown formats, missing paths, sources without records, and OSError where the network fails.
+    """
+    if isinstance(specs, str):
+        specs = (specs,)
+    if not specs:
+        raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + _forms())
+    parts = [_parsed(spec) for spec in specs]
+    times, numbers = Counter(form for form, _ in parts), Counter()
+    sources = []
+    for spec, (form, paths) in zip(specs, parts, strict=True):
+        numbers[form] += 1
+        prefix = f"{form}-{numbers[form]}" if times[form] > 1 else form
+        try:
+            sources.append((prefix, FORMATS[form][0](*paths)))
+        except ValueError as error:
+            raise ValueError(f"{spec}: {error}") from error
+    return Joined(sources)
+
+
+class Joined:
+    """Several sources as one; names get a prefix each."""
+
+    def __init__(self, sources: Sequence[tuple[str, Source]]) -> None:
+        self._sources = tuple(sources)
+        self._ends = list(itertools.accumulate(len(source) for _, source in self._sources))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def name(self, index: int) -> str:
+        prefix, source, inner = self._locate(index)
+        return f"{prefix}/{source.name(inner)}"
+
+    def __getitem__(self, index: int) -> Record:
+        prefix, source, inner = self._locate(index)
+        record = source[inner]
+        return Record(f"{prefix}/{record.name}", record.rgb, record.masks, record.problems)
+
+    def _locate(self, index: int) -> tuple[str, Source, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        number = bisect.bisect_right(self._ends, index)
+        return *self._sources[number], index - (self._ends[number - 1] if number else 0)
+
+
+def _parsed(spec: str) -> tuple[str, list[str]]:
+    form, equals, rest = spec.partition("=")
+    if not equals or form not in FORMATS:
+        raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {_forms()}")
+    wanted = FORMATS[form][1]
+    paths = [path.strip() for path in rest.split(",")]
+    least = sum(not name.startswith("[") for name in wanted)
+    if not all(paths) or not least <= len(paths) <= len(wanted):
+        raise ValueError(f"{spec!r} has {len(paths)} paths where {_form(form)} is wanted; paths must not hold commas")
+    return form, [path if files.is_remote(path) else str(Path(path).expanduser()) for path in map(_plain, paths)]
+
+
+def _plain(path: str) -> str:
+    return path.removeprefix("file://").rstrip("/") or "/"
+
+
+def _form(form: str) -> str:
+    return f"{form}={','.join(FORMATS[form][1]).replace(',[', '[,')}"
+
+
+def _forms() -> str:
+    return "one of " + ", ".join(map(_form, FORMATS))
