@@ -5,9 +5,10 @@ is then padded below and to the right. LOW-RES: mask logits, four times the embe
 """
 
 import functools
+import io
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
 Size = tuple[int, int]  # (height, width), pixels
 
 
-def read_image(path: str | os.PathLike | IO[bytes]) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: str | os.PathLike | io.IOBase) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file, named or open, as RGB, turned upright by its EXIF orientation; the first frame of several.
 
     Grey files of more than 8 bits follow the rules of `as_rgb`. Of colour files with 16 bits a channel Pillow reads the
@@ -39,7 +40,7 @@ def read_image(path: str | os.PathLike | IO[bytes]) -> UInt8[np.ndarray, "H W 3"
     return np.asarray(picture.convert("RGB"))
 
 
-def read_mask(path: str | os.PathLike | IO[bytes]) -> Bool[np.ndarray, "H W"]:
+def read_mask(path: str | os.PathLike | io.IOBase) -> Bool[np.ndarray, "H W"]:
     """A picture file, named or open, as a binary mask: whatever is not 0 is foreground.
 
     Palette pictures count by index, and pictures whose colours are all 0 by their alpha.
@@ -56,7 +57,7 @@ def read_mask(path: str | os.PathLike | IO[bytes]) -> Bool[np.ndarray, "H W"]:
     return array != 0
 
 
-def open_upright(path: str | os.PathLike | IO[bytes]) -> Any:
+def open_upright(path: str | os.PathLike | io.IOBase) -> Any:
     """A picture file, named or open, as Pillow has it, read whole and turned upright by its EXIF orientation.
 
     Raises FileNotFoundError, or ValueError where the file is no picture that Pillow can read.
@@ -75,7 +76,7 @@ def open_upright(path: str | os.PathLike | IO[bytes]) -> Any:
         raise ValueError(f"{name} cannot be read as an image ({error}); it is damaged or no picture") from error
 
 
-def _called(path: str | os.PathLike | IO[bytes], otherwise: str) -> str:
+def _called(path: str | os.PathLike | io.IOBase, otherwise: str) -> str:
     """What messages call a file."""
     return str(path) if isinstance(path, str | os.PathLike) else otherwise
 
