@@ -15,7 +15,9 @@ class ModelConfig:
     image_size: int | None = None  # side of the model's input in pixels; None: the variant's own
     init: str | None = None  # a checkpoint that `samjax.load` takes; None: random
     mae: str | None = None  # a file with an MAE-pretrained ViT (timm or MAE names) for the image encoder
-    aligned_attention: bool = False  # the decoder's cross-attentions start with q = k, which training from scratch needs
+    aligned_attention: bool = (
+        False  # the decoder's cross-attentions start with q = k, which training from scratch needs
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,8 @@ class DataConfig:
     """Where photos and masks come from and what happens to them before the model sees them.
 
     A source is written FORMAT=PATH: sa1b=FOLDER_OR_TAR, coco=IMAGES,ANNOTATIONS.json, labelmap=IMAGES,MAPS
-    (classmap: each region of a class is a mask), labelme=FOLDER, pairs=IMAGES,MASKS. Paths are local or gs://, s3://, https://.
+    (classmap: each region of a class is a mask), labelme=FOLDER, pairs=IMAGES,MASKS. Paths are local or gs://, s3://,
+    https://.
     """
 
     train: tuple[str, ...] = ()  # sources, mixed in proportion to their numbers of photos

@@ -1,0 +1,94 @@
+"""The simulated user on the device: first prompts, clicks where the mask is wrong (SAM paper, Appendix A).
+
+A prompt has fixed slots: two for the first point and its padding point, or for the corners of the box; then one for each
+click, absent until it is made. Everything here is for one mask; callers map over masks. Coordinates are (x, y) in pixels
+of the padded model input, as everywhere in training.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
+
+from samjax.nn.prompt_encoder import ABSENT, BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
+
+from . import cells
+from .config import InteractionConfig
+
+FIRST = 2  # slots of the first prompt
+
+
+class Target(NamedTuple):
+    """What a mask should be, and where the photo is."""
+
+    mask: UInt[Array, "h w"]  # cells
+    photo: UInt[Array, "h w"]  # cells that are not padding
+
+
+class Slots(NamedTuple):
+    """The prompt of one mask so far."""
+
+    points: Float32[Array, "T 2"]
+    labels: Int32[Array, " T"]
+
+
+def first_prompt(config: InteractionConfig, key: Key[Array, ""], target: Target, ratio: int) -> Slots:
+    """A point on the mask or its box, moved; everything absent where the mask is empty."""
+    which, where, noise = jax.random.split(key, 3)
+    point, found = cells.draw_pixel(where, target.mask, ratio)
+    corners = noisy_box(config, noise, cells.box(target.mask, ratio), cells.box(target.photo, ratio)[2:])
+    is_box = jax.random.bernoulli(which, config.box_probability)
+    points = jnp.where(is_box, corners.reshape(2, 2), jnp.stack([point, jnp.zeros(2)]))
+    labels = jnp.where(is_box, jnp.array([BOX_MIN, BOX_MAX]), jnp.array([FOREGROUND, NOT_A_POINT]))
+    labels = jnp.where(found, labels, ABSENT)
+    free = config.corrections
+    return Slots(jnp.pad(points, ((0, free), (0, 0))), jnp.pad(labels, (0, free), constant_values=ABSENT))
+
+
+def noisy_box(
+    config: InteractionConfig, key: Key[Array, ""], box: Float32[Array, "4"], limit: Float32[Array, "2"]
+) -> Float32[Array, "4"]:
+    """A box (x0, y0, x1, y1) whose coordinates are moved by Gaussian noise in proportion to its sides, x by the width and
+    y by the height; never by more than the configured pixels, nor out of 0..limit (x, y), the photo's last pixel."""
+    side = jnp.tile(box[2:] - box[:2] + 1, 2)
+    noise = config.box_noise * side * jax.random.normal(key, (4,))
+    noise = jnp.clip(noise, -config.box_noise_limit, config.box_noise_limit)
+    return jnp.clip(box + noise, 0, jnp.tile(limit, 2))
+
+
+def click_schedule(config: InteractionConfig, key: Key[Array, ""]) -> Bool[Array, " passes-1"]:
+    """Which passes after the first get a new click: all but the last and, at random places before a click, as many more
+    as there are refinements beside it."""
+    if not config.corrections or not config.refinements:
+        return jnp.full(config.passes - 1, config.corrections > 0)
+    elsewhere = config.refinements - 1
+    among = jax.random.permutation(key, config.corrections - 1 + elsewhere) >= elsewhere
+    return jnp.concatenate([among, jnp.array([True, False])])
+
+
+def click(
+    key: Key[Array, ""],
+    slots: Slots,
+    clicks_before: Int32[Array, ""],
+    mask: Bool[Array, "h w"],
+    target: Target,
+    ratio: int,
+) -> Slots:
+    """One more click: uniform over the pixels where the mask is wrong, foreground where it misses the object and
+    background where it goes beyond it; a background pixel where nothing is wrong, and none where there is no such pixel.
+    """
+    beside = target.photo & ~target.mask
+    wrong = jnp.where(mask, beside, target.mask)
+    is_perfect = ~(wrong != 0).any()
+    point, found = cells.draw_pixel(key, jnp.where(is_perfect, beside, wrong), ratio)
+    column, row = point.astype(jnp.int32) // ratio
+    label = jnp.where(is_perfect | mask[row, column], BACKGROUND, FOREGROUND)
+    slot = FIRST + clicks_before
+    return Slots(slots.points.at[slot].set(point), slots.labels.at[slot].set(jnp.where(found, label, ABSENT)))
+
+
+def most_confident(logits: Float32[Array, "M h w"], iou: Float32[Array, " M"]) -> Float32[Array, "h w"]:
+    """The mask that is carried on: the one with the highest predicted IoU."""
+    return lax.dynamic_index_in_dim(logits, jnp.argmax(iou), keepdims=False)

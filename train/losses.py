@@ -1,0 +1,120 @@
+"""Focal, dice and IoU losses of mask logits, and the choice of the mask that learns (SAM paper, Appendix A).
+
+A mask is compared with what it should be through two maps of the logits' size: how much FOREGROUND and how much
+BACKGROUND lies under each logit. At the model's input size they are 0 or 1; at low resolution they are shares of r x r
+pixels, and the losses are then exactly those of logits repeated r x r times. Padding is neither.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float32
+
+from .config import LossConfig
+
+
+class MaskLoss(NamedTuple):
+    """The loss of one prompt and what it is made of; all are 0 where the prompt is not valid."""
+
+    total: Float32[Array, ""]
+    focal: Float32[Array, ""]  # of the mask that learns, unweighted, as the next three
+    dice: Float32[Array, ""]
+    balanced: Float32[Array, ""]
+    iou_error: Float32[Array, ""]
+    iou: Float32[Array, ""]  # of the mask with the highest predicted IoU
+    best_iou: Float32[Array, ""]  # the highest of the masks
+
+
+def focal_loss(
+    logits: Float32[Array, "*B h w"],
+    foreground: Float32[Array, "h w"],
+    background: Float32[Array, "h w"],
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float32[Array, "*B"]:
+    """Sigmoid focal loss (arXiv 1708.02002), mean over pixels: alpha weighs foreground, 1 - alpha background."""
+    missed = jax.nn.softplus(-logits)  # -log p
+    false = missed + logits  # -log(1 - p)
+    per_pixel = alpha * foreground * jnp.exp(-gamma * false) * missed
+    per_pixel += (1 - alpha) * background * jnp.exp(-gamma * missed) * false
+    return per_pixel.sum((-1, -2)) / jnp.maximum((foreground + background).sum(), 1)
+
+
+def dice_loss(
+    logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
+) -> Float32[Array, "*B"]:
+    """1 - (2 Σpg + 1) / (Σp + Σg + 1) of probabilities p and foreground g."""
+    probability = jax.nn.sigmoid(logits)
+    overlap = (probability * foreground).sum((-1, -2))
+    claimed = (probability * (foreground + background)).sum((-1, -2))
+    return 1 - (2 * overlap + 1) / (claimed + foreground.sum() + 1)
+
+
+def balanced_cross_entropy(
+    logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
+) -> Float32[Array, "*B"]:
+    """Cross-entropy in which all foreground weighs as much as all background, however small it is."""
+    missed = jax.nn.softplus(-logits)
+    of_foreground = (missed * foreground).sum((-1, -2)) / jnp.maximum(foreground.sum(), 1)
+    of_background = ((missed + logits) * background).sum((-1, -2)) / jnp.maximum(background.sum(), 1)
+    return (of_foreground + of_background) / 2
+
+
+def mask_iou(
+    logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
+) -> Float32[Array, "*B"]:
+    """IoU of the mask thresholded at logit 0 with the foreground; 0 where there is neither."""
+    mask = logits > 0
+    overlap = jnp.where(mask, foreground, 0).sum((-1, -2))
+    union = foreground.sum() + jnp.where(mask, background, 0).sum((-1, -2))
+    return overlap / jnp.where(union > 0, union, 1)
+
+
+def mask_loss(
+    config: LossConfig,
+    logits: Float32[Array, "M h w"],
+    predicted_iou: Float32[Array, " M"],
+    foreground: Float32[Array, "h w"],
+    background: Float32[Array, "h w"],
+    valid: Bool[Array, ""],
+    balanced_weight: Float32[Array, ""] | float = 0.0,
+) -> MaskLoss:
+    """The loss of the M masks of one prompt: the one with the lowest mask loss learns, the others only look on.
+
+    Args:
+        config: weights of the terms.
+        logits: mask logits, low-resolution or upsampled, as the two maps.
+        predicted_iou: the model's own opinion.
+        foreground: how much of the object is under each logit, 0 to 1.
+        background: how much of the photo that is not the object.
+        valid: False for a slot that only pads; whatever stands in it, loss and gradients are then exactly 0.
+        balanced_weight: of the balanced cross-entropy at this step.
+    """
+    logits = jnp.where(valid, logits, 0)  # before and after: a NaN would reach the gradient through the other branch
+    predicted_iou = jnp.where(valid, predicted_iou, 0)
+    focal = focal_loss(logits, foreground, background, config.focal_alpha, config.focal_gamma)
+    dice = dice_loss(logits, foreground, background)
+    total = config.focal * focal + config.dice * dice
+    balanced = jnp.zeros_like(total)
+    if config.balanced:
+        balanced = balanced_cross_entropy(logits, foreground, background)
+        total += balanced_weight * balanced
+    learns = jnp.argmin(total)
+
+    iou = lax.stop_gradient(mask_iou(logits, foreground, background))
+    difference = predicted_iou - iou
+    errors = jnp.abs(difference) if config.iou_error == "absolute" else jnp.square(difference)
+    iou_error = errors.mean() if config.iou_of == "all" else errors[learns]
+
+    loss = MaskLoss(
+        total=total[learns] + config.iou * iou_error,
+        focal=focal[learns],
+        dice=dice[learns],
+        balanced=balanced[learns],
+        iou_error=iou_error,
+        iou=iou[jnp.argmax(predicted_iou)],
+        best_iou=iou.max(),
+    )
+    return jax.tree.map(lambda term: jnp.where(valid, term, 0), loss)

@@ -1,0 +1,102 @@
+"""The optimiser: AdamW by optax, with the schedules and parameter groups that a recipe names."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import optax
+from flax.traverse_util import flatten_dict
+
+from samjax.config import SamConfig
+from samjax.sam import abstract_params
+from samjax.sharding import path_name
+
+from .config import OptimConfig
+
+# A buffer in the reference: it has no gradient, and weight decay must not shrink it.
+BUFFERS = (r"positional_encoding_gaussian_matrix$",)
+
+
+def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+    """The learning rate of a step: linear warm-up, then constant, steps, half a cosine or poly down to the end."""
+    warmup, peak = config.warmup_steps, config.learning_rate
+    rest = max(steps - warmup, 1)
+    match config.schedule:
+        case "constant":
+            after = optax.constant_schedule(peak)
+        case "steps":
+            # Milestones are shares of the whole run, and `join_schedules` counts from the end of the warm-up.
+            at = {round(share * steps) - warmup: config.milestone_factor for share in config.milestones}
+            after = optax.piecewise_constant_schedule(peak, at)
+        case "cosine":
+            after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_rate)
+        case "poly":
+            after = optax.polynomial_schedule(peak, peak * config.final_rate, config.power, rest)
+    return (
+        optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), after], [warmup]) if warmup else after
+    )
+
+
+def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformation:
+    """Clipping, Adam, decoupled weight decay, rates by layer, schedule; frozen parameters get neither updates nor
+    moments, and do not count for clipping.
+
+    Raises ValueError for patterns that fit no parameter and where nothing is left to train.
+    """
+    names = list(flatten_dict(abstract_params(sam), sep="/"))
+    for option in ("frozen", "no_decay"):
+        for pattern in getattr(config, option):
+            if not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}")
+    if all(_fits(name, (*config.frozen, *BUFFERS)) for name in names):
+        raise ValueError(f"optim.frozen: nothing is left to train with {config.frozen}")
+
+    def by_name(function):
+        return lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: function(path_name(path)), tree)
+
+    trained = [
+        optax.scale_by_adam(*config.betas),
+        optax.add_decayed_weights(config.weight_decay, by_name(lambda name: not _fits(name, config.no_decay))),
+        _scale_by_name(lambda name: learning_rate_factor(config, sam, name)),
+        optax.scale_by_learning_rate(make_schedule(config, steps)),
+    ]
+    if config.clip_norm is not None:
+        trained.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    return optax.chain(
+        optax.masked(optax.chain(*trained), by_name(lambda name: not _fits(name, (*config.frozen, *BUFFERS)))),
+        optax.masked(optax.set_to_zero(), by_name(lambda name: _fits(name, (*config.frozen, *BUFFERS)))),
+    )
+
+
+def learning_rate_factor(config: OptimConfig, sam: SamConfig, name: str) -> float:
+    """What the learning rate of a parameter is multiplied by.
+
+    Layer-wise decay: d^(L + 1 - id), where patch and position embedding have id 0, block i has i + 1, and everything
+    after the blocks L + 1 (BEiT, arXiv 2106.08254; SAM paper, Appendix A).
+    """
+    if not name.startswith("image_encoder/"):
+        return 1.0
+    block = re.match(r"image_encoder/blocks/(\d+)/", name)
+    embeds = re.match(r"image_encoder/(patch_embed|pos_embed)", name)
+    last = sam.image_encoder.depth + 1
+    layer = int(block[1]) + 1 if block else 0 if embeds else last
+    return config.encoder_rate * math.pow(config.layer_decay, last - layer)
+
+
+def is_frozen(config: OptimConfig, sam: SamConfig, part: str) -> bool:
+    """Whether no parameter of a part ("image_encoder") is trained, so that its gradient need not be computed."""
+    names = [name for name in flatten_dict(abstract_params(sam), sep="/") if name.startswith(f"{part}/")]
+    return all(_fits(name, (*config.frozen, *BUFFERS)) for name in names)
+
+
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _scale_by_name(factor: Any) -> optax.GradientTransformation:
+    def update(updates, params=None):
+        del params
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * factor(path_name(path)), updates)
+
+    return optax.stateless(update)

@@ -1,0 +1,209 @@
+"""The decoder's passes over a block of masks: prompts, losses and gradients of all of them in constant memory.
+
+Nothing but points and carried logits goes from one pass to the next. Where the logits carry no gradient (the default),
+the gradient of the sum is the sum of each pass's own gradient, so it is taken inside the loop, pass by pass: no pass is
+remembered or computed twice. Otherwise passes are rematerialised.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
+
+from samjax.config import Execution, SamConfig
+from samjax.ops.resize import resize_matrix
+from samjax.sam import Params, decode
+from samjax.types import Embedding, Prompts
+
+from . import cells, interaction
+from .config import InteractionConfig, LossConfig
+from .interaction import FIRST, Slots, Target
+from .losses import MaskLoss, mask_loss
+
+
+class Recipe(NamedTuple):
+    """What decides the passes; static."""
+
+    sam: SamConfig
+    interaction: InteractionConfig
+    loss: LossConfig
+    execution: Execution
+    dropout: float
+
+
+class Block(NamedTuple):
+    """B images with M masks each, whose passes are computed together."""
+
+    target: Target  # B M h w, and the photo likewise
+    valid: Bool[Array, "B M"]
+    key: Key[Array, "B M"]
+
+
+class Gradient(NamedTuple):
+    """Of the sum of the losses of the valid masks."""
+
+    params: Params  # of prompt encoder and mask decoder
+    features: Float[Array, "B H W C"]
+
+
+def gradient(
+    recipe: Recipe,
+    params: Params,
+    features: Float[Array, "B H W C"],
+    block: Block,
+    size: Int32[Array, "B 2"],
+    balanced_weight: Float32[Array, ""],
+) -> tuple[Gradient, MaskLoss]:
+    """The gradient of the passes' losses, and their terms summed over masks: each term has one value a pass.
+
+    `params` are those of the prompt encoder and the mask decoder; `size` is (height, width) of the photos in the padded
+    model input.
+    """
+    one_pass = functools.partial(_pass, recipe, block, size, balanced_weight)
+    ratio = cell_ratio(recipe.sam)
+    keys = jax.vmap(jax.vmap(functools.partial(jax.random.split, num=4)))(block.key)
+    over_masks = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
+    slots = over_masks(lambda key, target: interaction.first_prompt(recipe.interaction, key, target, ratio))(
+        keys[..., 0], block.target
+    )
+    schedule = over_masks(functools.partial(interaction.click_schedule, recipe.interaction))(keys[..., 1])
+    schedule = jnp.moveaxis(schedule, -1, 0)
+    clicks_before = jnp.cumsum(schedule, 0, dtype=jnp.int32) - schedule.astype(jnp.int32)
+
+    def next_slots(slots: Slots, logits: Any, number: Any, is_click: Any, before: Any) -> Slots:
+        """With one more click where this pass has one."""
+
+        def one(key, slots, before, logits, target, is_click):
+            clicked = interaction.click(jax.random.fold_in(key, number), slots, before, logits > 0, target, ratio)
+            return jax.tree.map(lambda new, old: jnp.where(is_click, new, old), clicked, slots)
+
+        return over_masks(one)(keys[..., 2], slots, before, logits, block.target, is_click)
+
+    def dropout_keys(number: Any) -> Key[Array, "B M"]:
+        return over_masks(lambda key: jax.random.fold_in(key, number))(keys[..., 3])
+
+    later = jnp.arange(1, recipe.interaction.passes), schedule, clicks_before
+
+    if recipe.interaction.carry_gradient:
+
+        def total(trained):
+            loss, (logits, terms) = one_pass(trained, slots, None, dropout_keys(0))
+
+            @jax.checkpoint
+            def visit(carry, step):
+                slots, logits, loss = carry
+                number, is_click, before = step
+                slots = next_slots(slots, lax.stop_gradient(logits), number, is_click, before)
+                more, (logits, terms) = one_pass(trained, slots, logits, dropout_keys(number))
+                return (slots, logits, loss + more), terms
+
+            (_, _, loss), others = lax.scan(visit, (slots, logits, loss), later)
+            return loss, (terms, others)
+
+        (_, (terms, others)), (of_params, of_features) = jax.value_and_grad(total, has_aux=True)((params, features))
+        return Gradient(of_params, of_features), _stack(terms, others)
+
+    with_gradient = jax.value_and_grad(one_pass, has_aux=True)
+
+    (_, (logits, terms)), gradients = with_gradient((params, features), slots, None, dropout_keys(0))
+
+    def visit(carry, step):
+        slots, logits, gradients = carry
+        number, is_click, before = step
+        slots = next_slots(slots, logits, number, is_click, before)
+        (_, (logits, terms)), more = with_gradient((params, features), slots, logits, dropout_keys(number))
+        return (slots, logits, jax.tree.map(jnp.add, gradients, more)), terms
+
+    (_, _, gradients), others = lax.scan(visit, (slots, logits, gradients), later)
+    return Gradient(*gradients), _stack(terms, others)
+
+
+def _pass(
+    recipe: Recipe,
+    block: Block,
+    size: Int32[Array, "B 2"],
+    balanced_weight: Float32[Array, ""],
+    trained: tuple[Params, Float[Array, "B H W C"]],
+    slots: Slots,
+    logits: Float32[Array, "B M h w"] | None,
+    dropout_keys: Key[Array, "B M"],
+) -> tuple[Float32[Array, ""], tuple[Float32[Array, "B M h w"], MaskLoss]]:
+    """One pass over a block: the sum of its losses, the logits to carry on and the loss's terms, summed over masks.
+
+    Without `logits` it is the first pass, which asks for three masks.
+    """
+    params, features = trained
+    is_first = logits is None
+    has_mask = None if is_first else jnp.ones(block.valid.shape, bool)
+    prompts = Prompts(slots.points, slots.labels, block.valid, logits, has_mask)
+    # Training knows the INPUT frame only; photos of that size have it as their own.
+    ask = functools.partial(decode, recipe.sam, params, Embedding(features, size, size), prompts, recipe.execution)
+    weights = _dropout_weights(recipe, dropout_keys, slots.labels.shape[-1])
+    prediction = ask(multimask=is_first, branch_weights=weights)
+    masks, iou = prediction.logits, prediction.iou
+    terms = _losses(recipe, masks, iou, block, balanced_weight)
+    carried = jax.vmap(jax.vmap(interaction.most_confident))(masks, iou)
+    if is_first and not recipe.interaction.box_multimask:
+        single = ask(multimask=False, branch_weights=weights)
+        is_box = slots.labels[..., 0] == interaction.BOX_MIN
+        single_terms = _losses(recipe, single.logits, single.iou, block, balanced_weight)
+        terms = jax.tree.map(lambda one, three: jnp.where(is_box, one, three), single_terms, terms)
+        carried = jnp.where(is_box[..., None, None], single.logits[:, :, 0], carried)
+    terms = jax.tree.map(jnp.sum, terms)
+    return terms.total, (carried, terms)
+
+
+def _losses(
+    recipe: Recipe,
+    logits: Float32[Array, "B N M h w"],
+    iou: Float32[Array, "B N M"],
+    block: Block,
+    balanced_weight: Any,
+) -> MaskLoss:
+    ratio = cell_ratio(recipe.sam)
+
+    def one(logits, iou, target, valid):
+        beside = target.photo & ~target.mask
+        if recipe.loss.resolution == "input":
+            logits = _upsample(logits, recipe.sam)
+            foreground, background = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
+        else:
+            foreground, background = (
+                cells.counts(part).astype(jnp.float32) / ratio**2 for part in (target.mask, beside)
+            )
+        return mask_loss(recipe.loss, logits, iou, foreground, background, valid, balanced_weight)
+
+    return jax.vmap(jax.vmap(one))(logits, iou, block.target, block.valid)
+
+
+def _upsample(logits: Float32[Array, "M h w"], sam: SamConfig) -> Float32[Array, "M H W"]:
+    """Bilinearly to the model's input size, as inference does first."""
+    rows, columns = (
+        jnp.asarray(resize_matrix(low, full), jnp.float32)
+        for low, full in zip(sam.mask_size, sam.image_size, strict=True)
+    )
+    return jnp.einsum("Hh,mhw,Ww->mHW", rows, logits, columns, preferred_element_type=jnp.float32)
+
+
+def _dropout_weights(
+    recipe: Recipe, keys: Key[Array, "B M"], prompt_tokens: int
+) -> Float32[Array, "B M depth 3 T C"] | None:
+    if not recipe.dropout:
+        return None
+    keep = 1 - recipe.dropout
+    shape = recipe.sam.mask_decoder.depth, 3, 1 + recipe.sam.mask_tokens + prompt_tokens, recipe.sam.width
+    return jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape).astype(jnp.float32) / keep))(keys)
+
+
+def _stack(first: MaskLoss, others: MaskLoss) -> MaskLoss:
+    return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, others)
+
+
+def cell_ratio(sam: SamConfig) -> int:
+    """Pixels of the model's input along a side of a low-resolution pixel. Raises ValueError where it is no integer."""
+    if sam.image_encoder.patch_size % 4:
+        raise ValueError(f"training needs a patch size that is a multiple of 4, got {sam.image_encoder.patch_size}")
+    return sam.image_encoder.patch_size // 4
