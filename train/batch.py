@@ -5,9 +5,12 @@ output, whose bits are the r x r input pixels under it (r = patch size / 4). Tha
 the step can take from it the mask itself, its area in each cell, or single pixels.
 """
 
+import functools
+
 import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt, UInt8, UInt32
 
+from samjax.config import SamConfig
 from samjax.types import pytree
 
 
@@ -31,10 +34,22 @@ def cell_dtype(ratio: int) -> np.dtype:
     raise ValueError(f"training packs masks into cells of at most 5 x 5 pixels (patch size 20), got {ratio} x {ratio}")
 
 
+def cell_ratio(model: SamConfig) -> int:
+    """INPUT pixels along a side of a cell. Raises ValueError where cells cannot have that size."""
+    patch = model.image_encoder.patch_size
+    if patch % 4:
+        raise ValueError(
+            f"training needs a patch size that is a multiple of 4, because masks have 4 x 4 cells a patch; got {patch}"
+        )
+    cell_dtype(patch // 4)  # refuses what does not fit an integer
+    return patch // 4
+
+
 def pack_cells(masks: Bool[np.ndarray, "*M H W"], ratio: int) -> UInt[np.ndarray, "*M h w"]:
     """Masks as cells of `ratio` x `ratio` pixels: bit number ratio·y + x of a cell is its pixel (y, x)."""
-    *batch, height, width = masks.shape
     dtype = cell_dtype(ratio)
-    cells = masks.reshape(*batch, height // ratio, ratio, width // ratio, ratio).swapaxes(-2, -3)
-    cells = cells.reshape(*batch, height // ratio, width // ratio, ratio**2)
-    return np.packbits(cells, axis=-1, bitorder="little").view(dtype.newbyteorder("<"))[..., 0]
+    # One axis after the other, and whole slices at a time: several times faster than packing the bits of each cell.
+    rows = [masks[..., y::ratio, :].astype(dtype) << dtype.type(ratio * y) for y in range(ratio)]
+    rows = functools.reduce(np.bitwise_or, rows)  # *M h W
+    columns = [rows[..., x::ratio] << dtype.type(x) for x in range(ratio)]
+    return np.ascontiguousarray(functools.reduce(np.bitwise_or, columns))  # *M h w

@@ -1,7 +1,7 @@
 """One photo with its masks, as every source gives it."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,6 +23,7 @@ class Record:
     problems: tuple[str, ...] = ()  # annotations that were left out, and why
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to records, from any thread, and picklable for worker processes."""
 

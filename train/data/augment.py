@@ -1,0 +1,97 @@
+"""What is random about how a photo is shown: its scale, crop, mirror image and colours.
+
+Every draw comes from the generator that is passed in. Where the configuration asks for nothing, nothing is changed:
+the photo is then shown exactly as inference shows it.
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from samjax.transforms import Size
+
+from ..config import DataConfig
+from .placement import Placement
+
+
+def check(config: DataConfig) -> None:
+    """Raises ValueError for settings that cannot be drawn from."""
+    low, high = config.scale
+    if not 0 < low <= high:
+        raise ValueError(f"data.scale must be two positive numbers, the smaller first, got {config.scale}")
+    if not 0 <= config.flip <= 1:
+        raise ValueError(f"data.flip is a probability between 0 and 1, got {config.flip}")
+    for name in ("brightness", "contrast", "saturation"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"data.{name} must be between 0 and 1, got {getattr(config, name)}")
+    if not 0 <= config.hue <= 0.5:
+        raise ValueError(f"data.hue is in turns, between 0 and 0.5, got {config.hue}")
+
+
+def draw_placement(original: Size, image_size: Size, config: DataConfig, random: np.random.Generator) -> Placement:
+    """Large-scale jitter (Copy-Paste, arXiv 2012.07177, section 3) and a horizontal flip.
+
+    The scale, relative to fitting `image_size`, is uniform in `config.scale`. A side that is then longer than the
+    input is cropped at a uniformly drawn place; one that is shorter is padded at its end, as SAM pads.
+    """
+    low, high = config.scale
+    factor = float(random.uniform(low, high)) if low < high else low
+    flip = config.flip > 0 and bool(random.random() < config.flip)
+    # At factor 1 this is `input_size`, bit for bit.
+    scale = min(image_size[0] / original[0], image_size[1] / original[1]) * factor
+    scaled = max(int(original[0] * scale + 0.5), 1), max(int(original[1] * scale + 0.5), 1)
+    size = min(scaled[0], image_size[0]), min(scaled[1], image_size[1])
+    y, x = (int(random.integers(whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
+    return Placement(original, scaled, (y, x), size, flip)
+
+
+def jitter_colours(
+    rgb: UInt8[np.ndarray, "H W 3"], config: DataConfig, random: np.random.Generator
+) -> UInt8[np.ndarray, "H W 3"]:
+    """torchvision's ColorJitter: brightness, contrast, saturation and hue, one after the other in a random order.
+
+    Brightness scales the colours; contrast scales their distance from the photo's mean grey, saturation their distance
+    from their own grey; hue turns them. The first three factors are uniform in 1 ± the setting, hue in ± the setting.
+    """
+    steps = [
+        (step, float(random.uniform(centre - width, centre + width)))
+        for step, centre, width in (
+            (scale_brightness, 1, config.brightness),
+            (scale_contrast, 1, config.contrast),
+            (scale_saturation, 1, config.saturation),
+            (turn_hue, 0, config.hue),
+        )
+        if width > 0
+    ]
+    for index in random.permutation(len(steps)):
+        step, amount = steps[index]
+        rgb = step(rgb, amount)
+    return rgb
+
+
+def scale_brightness(rgb: UInt8[np.ndarray, "H W 3"], factor: float) -> UInt8[np.ndarray, "H W 3"]:
+    return _enhanced("Brightness", rgb, factor)
+
+
+def scale_contrast(rgb: UInt8[np.ndarray, "H W 3"], factor: float) -> UInt8[np.ndarray, "H W 3"]:
+    return _enhanced("Contrast", rgb, factor)
+
+
+def scale_saturation(rgb: UInt8[np.ndarray, "H W 3"], factor: float) -> UInt8[np.ndarray, "H W 3"]:
+    return _enhanced("Color", rgb, factor)
+
+
+def turn_hue(rgb: UInt8[np.ndarray, "H W 3"], turns: float) -> UInt8[np.ndarray, "H W 3"]:
+    """Through 8-bit HSV, as torchvision treats pictures of Pillow."""
+    from PIL import Image
+
+    hsv = Image.fromarray(rgb).convert("HSV")
+    hue, saturation, value = hsv.split()
+    hue = Image.fromarray(np.asarray(hue) + np.uint8(round(turns * 256) % 256))  # wraps, as hue does
+    return np.asarray(Image.merge("HSV", (hue, saturation, value)).convert("RGB"))
+
+
+def _enhanced(what: str, rgb: np.ndarray, factor: float) -> np.ndarray:
+    """Pillow's ImageEnhance, by which torchvision defines these operations."""
+    from PIL import Image, ImageEnhance
+
+    return np.asarray(getattr(ImageEnhance, what)(Image.fromarray(rgb)).enhance(factor))

@@ -1,0 +1,104 @@
+"""A record as a row of a batch."""
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt, UInt8
+
+from samjax.config import SamConfig
+from samjax.types import pytree
+
+from ..batch import cell_dtype, cell_ratio, pack_cells
+from ..config import DataConfig
+from .augment import draw_placement, jitter_colours
+from .placement import PlacedMask, Placement, place_photo
+from .record import BadRecord, Record, Source
+from .sampling import choose_masks, usable_masks
+
+ATTEMPTS = 4  # at a crop that shows a usable mask; then the whole photo is shown
+
+
+@pytree
+class Example:
+    """One photo with up to M masks, as in `Batch`."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    size: Int32[np.ndarray, "2"]
+    cells: UInt[np.ndarray, "M h w"]
+    valid: Bool[np.ndarray, " M"]
+
+
+class UsableSource:
+    """A source in which records whose masks are all too small, or cover too much, are bad records.
+
+    That is judged on the whole photo, so it does not depend on chance.
+    """
+
+    def __init__(self, source: Source, model: SamConfig, config: DataConfig) -> None:
+        self.source, self.model, self.config = source, model, config
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[index]
+        whole = Placement.fitting(record.rgb.shape[:2], self.model.image_size)
+        try:
+            if next(usable_masks(record.masks, whole, self.config), None) is not None:
+                return record
+        except ValueError as error:  # a mask of another photo's size
+            raise BadRecord(str(error)) from error
+        raise BadRecord(
+            f"none of its {len(record.masks)} masks has at least {self.config.min_area} pixels of the model's input "
+            f"(data.min_area) and covers at most {self.config.max_cover:.0%} of the photo (data.max_cover)"
+        )
+
+
+def augmented_example(record: Record, model: SamConfig, config: DataConfig, random: np.random.Generator) -> Example:
+    """The record as training sees it, with all that is random about it drawn from `random`."""
+    original = record.rgb.shape[:2]
+    for _ in range(ATTEMPTS):
+        placement = draw_placement(original, model.image_size, config, random)
+        if masks := choose_masks(record.masks, placement, config, random):
+            break
+    else:
+        placement = Placement.fitting(original, model.image_size)
+        masks = choose_masks(record.masks, placement, config, random)
+    photo = jitter_colours(place_photo(record.rgb, placement), config, random)
+    return _example(photo, masks, model, config)
+
+
+def plain_example(record: Record, model: SamConfig, config: DataConfig, random: np.random.Generator) -> Example:
+    """The record as inference sees it; only the choice of masks is drawn from `random`."""
+    placement = Placement.fitting(record.rgb.shape[:2], model.image_size)
+    masks = choose_masks(record.masks, placement, config, random)
+    return _example(place_photo(record.rgb, placement), masks, model, config)
+
+
+def empty_example(model: SamConfig, config: DataConfig) -> Example:
+    """A black photo without masks, which only pads."""
+    return _example(np.zeros((*model.image_size, 3), np.uint8), [], model, config)
+
+
+def _example(photo: np.ndarray, masks: list[PlacedMask], model: SamConfig, config: DataConfig) -> Example:
+    ratio, slots = cell_ratio(model), config.masks_per_image
+    height, width = model.image_size
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: photo.shape[0], : photo.shape[1]] = photo
+    cells = np.zeros((slots, height // ratio, width // ratio), cell_dtype(ratio))
+    for mask, target in zip(masks, cells, strict=False):
+        _fill_cells(mask, target, ratio)
+    return Example(image, np.array(photo.shape[:2], np.int32), cells, np.arange(slots) < len(masks))
+
+
+def _fill_cells(mask: PlacedMask, target: np.ndarray, ratio: int) -> None:
+    """Draws and packs no more than the cells that the mask touches: most masks are small."""
+    x0, y0, x1, y1 = mask.box
+    if x0 >= x1 or y0 >= y1:
+        return
+    left, top, right, bottom = x0 // ratio, y0 // ratio, -(-x1 // ratio), -(-y1 // ratio)
+    aligned = np.zeros(((bottom - top) * ratio, (right - left) * ratio), bool)
+    y, x = y0 - top * ratio, x0 - left * ratio
+    aligned[y : y + y1 - y0, x : x + x1 - x0] = mask.draw((x0, y0, x1, y1))
+    target[top:bottom, left:right] = pack_cells(aligned, ratio)

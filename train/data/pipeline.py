@@ -1,0 +1,172 @@
+"""From a source to batches, by grain: the seed and the step name a batch, on any number of processes and threads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from samjax.config import SamConfig
+
+from ..batch import Batch, cell_ratio
+from ..config import DataConfig
+from . import augment
+from .record import Source
+from .report import BadRecords
+from .rows import LocalRows, Row, TrainingRows, ValidationRows
+
+
+class Pipeline:
+    """Random access to the batches of a run: `batch_at` makes one, `batches` iterates from any step.
+
+    Of each batch this process gets the rows that are its part; together the parts of all processes are the batch that a
+    single process would get.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        source: Source,
+        model: SamConfig,
+        *,
+        batch: int,
+        seed: int,
+        report: BadRecords,
+        process_index: int = 0,
+        process_count: int = 1,
+        validation_images: int | None = None,
+    ) -> None:
+        """
+        Args:
+            batch: photos of a step, in all processes together.
+            seed: of the order and the augmentation; no negative number.
+            report: where bad records are noted.
+            process_index: which part of each batch is ours, of `process_count`; see `samjax.train.prefetch.data_part`.
+            validation_images: instead of training's endless shuffled epochs, one pass over the first so many records in
+                the source's order, unaugmented; the last batch is padded with rows that have no valid mask.
+
+        Raises:
+            ValueError: a setting that cannot be met, an empty source, or a patch size that cells cannot have.
+        """
+        cell_ratio(model)
+        augment.check(config)
+        if config.masks_per_image < 1:
+            raise ValueError(f"data.masks_per_image must be at least 1, got {config.masks_per_image}")
+        if batch < 1 or batch % process_count:
+            raise ValueError(f"run.batch must be a positive multiple of the {process_count} processes, got {batch}")
+        if not 0 <= process_index < process_count:
+            raise ValueError(f"process_index must lie in 0..{process_count - 1}, got {process_index}")
+        if seed < 0:
+            raise ValueError(f"run.seed must not be negative, got {seed}")
+        if len(source) == 0:
+            raise ValueError("the data hold no records; check the sources' paths in data.train and data.val")
+        if validation_images is None:
+            rows = TrainingRows(source, model, config, report, seed)
+        else:
+            rows = ValidationRows(source, model, config, report, validation_images)
+        self.config, self.source = config, source
+        self.batch, self.seed = batch, seed
+        self.validation_images = validation_images
+        self._rows = LocalRows(rows, batch, process_index, process_count)
+
+    @property
+    def steps(self) -> int:
+        """Batches of a validation pass; of training as many as positions can be told apart."""
+        return self._rows.steps
+
+    def epoch_at(self, step: int) -> float:
+        """How often the source has been gone through before a step."""
+        return step * self.batch / len(self.source)
+
+    def batch_at(self, step: int) -> Batch:
+        """Our part of the batch of a step, made here and now."""
+        if not 0 <= step < self.steps:
+            raise ValueError(f"steps run from 0 to {self.steps - 1}, got {step}")
+        start = step * self._rows.share
+        return _stack([self._rows[index] for index in range(start, start + self._rows.share)])
+
+    def batches(self, step: int = 0) -> "Batches":
+        """Our parts of the batches from a step on, read ahead by threads and processes."""
+        return Batches(self, step)
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """What must be the same for a step to name the same batch, beside the data's configuration."""
+        return {"seed": self.seed, "batch": self.batch, "records": len(self.source)}
+
+    def _dataset(self, step: int) -> grain.IterDataset:
+        share, config = self._rows.share, self.config
+        rows = grain.MapDataset.source(self._rows)[step * share :]
+        # Rows are megabytes, so no more wait than keep everyone busy. Batches are put together after the workers:
+        # within them, their composition would depend on how many there are.
+        buffer = max(-(-share // max(config.workers, 1)), 2 * config.threads)
+        dataset = rows.to_iter_dataset(
+            grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=buffer if config.threads else 0)
+        )
+        if config.workers:
+            # grain asks for command-line flags of absl, which nobody has parsed here.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=2)
+            )
+        return dataset.batch(share, batch_fn=_stack)
+
+
+class Batches:
+    """An iterator over batches whose whole state is the step that comes next.
+
+    The state is plain JSON. It does not depend on threads, workers and processes, so a run may go on with others.
+    Close it, or use it as a context, to stop what reads ahead.
+    """
+
+    def __init__(self, pipeline: Pipeline, step: int = 0) -> None:
+        self.pipeline, self.step = pipeline, step
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        if self.step >= self.pipeline.steps:
+            raise StopIteration
+        if self._iterator is None:
+            self._iterator = iter(self.pipeline._dataset(self.step))
+        batch = next(self._iterator)
+        self.step += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"step": self.step, **self.pipeline.identity}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was taken. Raises ValueError for a state of other data or another batch size."""
+        was = {name: value for name, value in state.items() if name != "step"}
+        if was != self.pipeline.identity:
+            raise ValueError(
+                f"the saved position in the data belongs to {was}, but this run has {self.pipeline.identity}; "
+                "continue with the same data, batch size and seed, or start a new run from the weights"
+            )
+        self.close()
+        self.step = int(state["step"])
+
+    def close(self) -> None:
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _stack(rows: Sequence[Row]) -> Batch:
+    fields = {}
+    for name, first in rows[0].items():
+        # Into plain memory: what comes from worker processes lies in memory that is shared with them.
+        fields[name] = np.empty((len(rows), *first.shape), first.dtype)
+        np.stack([row[name] for row in rows], out=fields[name])
+    return Batch(**fields)

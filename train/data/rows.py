@@ -1,0 +1,91 @@
+"""The rows of all batches as one long sequence with random access.
+
+A row is a record and what chance makes of it. It depends on the seed and on its POSITION, its place in the run's order
+of photos, and on nothing else: not on which process, thread or worker makes it, nor on the rows before it.
+"""
+
+from typing import Any
+
+import grain
+import numpy as np
+
+from samjax.config import SamConfig
+
+from ..config import DataConfig
+from .example import Example, UsableSource, augmented_example, empty_example, plain_example
+from .record import BadRecord, Source
+from .report import BadRecords
+
+POSITIONS = 2**32  # `Batch.position` has 32 bits
+
+# Kinds of random draws, which must not repeat each other's.
+_ORDER, _AUGMENTATION, _VALIDATION = range(3)
+
+Row = dict[str, Any]  # the fields of `Batch`, without its leading axis
+
+
+class TrainingRows:
+    """Endless: epoch after epoch, each in another order, every record once an epoch.
+
+    A bad record is replaced by the next good one of the source (`BadRecords.load_good`).
+    """
+
+    def __init__(self, source: Source, model: SamConfig, config: DataConfig, report: BadRecords, seed: int) -> None:
+        self.source, self.model, self.config = UsableSource(source, model, config), model, config
+        self.report, self.seed = report, seed
+        shuffle = int(np.random.SeedSequence((seed, _ORDER)).generate_state(1)[0])
+        self.order = grain.MapDataset.range(len(source)).shuffle(seed=shuffle).repeat()
+
+    def __len__(self) -> int:
+        return POSITIONS
+
+    def __getitem__(self, position: int) -> Row:
+        random = np.random.default_rng((self.seed, _AUGMENTATION, position))
+        index, record = self.report.load_good(self.source, int(self.order[position]))
+        return _row(augmented_example(record, self.model, self.config, random), position, index)
+
+
+class ValidationRows:
+    """The first `count` records in the order of the source, unaugmented; a bad one is a row without valid masks.
+
+    Which masks are used depends on the record alone, so runs with different seeds are measured by the same ones.
+    """
+
+    def __init__(self, source: Source, model: SamConfig, config: DataConfig, report: BadRecords, count: int) -> None:
+        self.source, self.model, self.config = UsableSource(source, model, config), model, config
+        self.report, self.count = report, min(count, len(source))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, position: int) -> Row:
+        """Beyond the last record rows only pad: their record is -1."""
+        if position >= self.count:
+            return _row(empty_example(self.model, self.config), position, -1)
+        random = np.random.default_rng((_VALIDATION, position))
+        try:
+            record = self.report.load(self.source, position)
+        except BadRecord:
+            return _row(empty_example(self.model, self.config), position, position)
+        return _row(plain_example(record, self.model, self.config, random), position, position)
+
+
+class LocalRows:
+    """The rows that one of several processes loads: of each batch a block, in the order of processes."""
+
+    def __init__(self, rows: TrainingRows | ValidationRows, batch: int, process_index: int, process_count: int) -> None:
+        self.rows, self.batch = rows, batch
+        self.share = batch // process_count
+        self.first = process_index * self.share
+        self.steps = -(-len(rows) // batch)
+
+    def __len__(self) -> int:
+        return self.steps * self.share
+
+    def __getitem__(self, index: int) -> Row:
+        step, row = divmod(int(index), self.share)
+        return self.rows[step * self.batch + self.first + row]
+
+
+def _row(example: Example, position: int, record: int) -> Row:
+    return {**vars(example), "position": np.array(position, np.uint32), "record": np.array(record, np.int32)}

@@ -1,0 +1,37 @@
+"""Which of a photo's masks are used."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..config import DataConfig
+from .placement import PlacedMask, Placement
+from .record import RLE
+
+
+def choose_masks(
+    masks: Sequence[RLE], placement: Placement, config: DataConfig, random: np.random.Generator
+) -> list[PlacedMask]:
+    """At most `config.masks_per_image` of the usable masks, drawn uniformly and without replacement.
+
+    All masks that the placement leaves usable are as likely; as they are looked at in a random order until there are
+    enough, not more are read than needed, and none is drawn.
+    """
+    chosen = []
+    for mask in usable_masks([masks[index] for index in random.permutation(len(masks))], placement, config):
+        chosen.append(mask)
+        if len(chosen) == config.masks_per_image:
+            break
+    return chosen
+
+
+def usable_masks(masks: Sequence[RLE], placement: Placement, config: DataConfig) -> Iterator[PlacedMask]:
+    """Those that are large enough in the INPUT frame, and that cover neither too much of the photo nor of its window.
+
+    A mask that fills a crop would have no background to put a click on.
+    """
+    limit = config.max_cover * placement.size[0] * placement.size[1]
+    for mask in masks:
+        placed = PlacedMask.of(mask, placement)
+        if placed.cover <= config.max_cover and config.min_area <= placed.area <= limit:
+            yield placed
