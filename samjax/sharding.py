@@ -51,7 +51,8 @@ def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     for pattern, axes in RULES:
         if re.search(rf"(^|/){pattern}$", name) and len(shape) >= len(axes):
             axes = (None,) * (len(shape) - len(axes)) + axes
-            return P(*(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape)))
+            sides = zip(axes, shape, strict=True)
+            return P(*(axis if axis and side % mesh.shape[axis] == 0 else None for axis, side in sides))
     return P()
 
 

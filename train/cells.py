@@ -64,9 +64,7 @@ def box(cells: UInt[Array, "h w"], ratio: int) -> Float32[Array, "4"]:
     def extent(axis: int) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
         # One integer for each row (column) of cells has the bits that any of its cells has.
         union = lax.reduce(cells, np.zeros((), cells.dtype), lax.bitwise_or, (1 - axis,))
-        lines = jnp.asarray(
-            [sum(1 << int(bit) for bit in line) for line in (bits if axis == 0 else bits.T)], cells.dtype
-        )
+        lines = jnp.asarray((1 << (bits if axis == 0 else bits.T)).sum(1), cells.dtype)
         used = ((union[:, None] & lines) != 0).reshape(-1)
         return jnp.argmax(used), jnp.where(used.any(), len(used) - 1 - jnp.argmax(used[::-1]), 0)
 

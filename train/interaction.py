@@ -1,8 +1,8 @@
 """The simulated user on the device: first prompts, clicks where the mask is wrong (SAM paper, Appendix A).
 
-A prompt has fixed slots: two for the first point and its padding point, or for the corners of the box; then one for each
-click, absent until it is made. Everything here is for one mask; callers map over masks. Coordinates are (x, y) in pixels
-of the padded model input, as everywhere in training.
+A prompt has fixed slots: two for the first point and its padding point, or for the corners of the box; then one for
+each click, absent until it is made. Everything here is for one mask; callers map over masks. Coordinates are (x, y) in
+pixels of the padded model input, as everywhere in training.
 """
 
 from typing import NamedTuple
@@ -50,8 +50,9 @@ def first_prompt(config: InteractionConfig, key: Key[Array, ""], target: Target,
 def noisy_box(
     config: InteractionConfig, key: Key[Array, ""], box: Float32[Array, "4"], limit: Float32[Array, "2"]
 ) -> Float32[Array, "4"]:
-    """A box (x0, y0, x1, y1) whose coordinates are moved by Gaussian noise in proportion to its sides, x by the width and
-    y by the height; never by more than the configured pixels, nor out of 0..limit (x, y), the photo's last pixel."""
+    """A box (x0, y0, x1, y1) whose coordinates are moved by Gaussian noise in proportion to its sides, x by the width
+    and y by the height; never by more than the configured pixels, nor out of 0..limit (x, y), the photo's last pixel.
+    """
     side = jnp.tile(box[2:] - box[:2] + 1, 2)
     noise = config.box_noise * side * jax.random.normal(key, (4,))
     noise = jnp.clip(noise, -config.box_noise_limit, config.box_noise_limit)
@@ -77,7 +78,7 @@ def click(
     ratio: int,
 ) -> Slots:
     """One more click: uniform over the pixels where the mask is wrong, foreground where it misses the object and
-    background where it goes beyond it; a background pixel where nothing is wrong, and none where there is no such pixel.
+    background where it goes beyond it; a background pixel where nothing is wrong, and none where all is foreground.
     """
     beside = target.photo & ~target.mask
     wrong = jnp.where(mask, beside, target.mask)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from samjax.config import Execution, SamConfig
 from samjax.ops.resize import resize_matrix
@@ -19,8 +19,9 @@ from samjax.sam import Params, decode
 from samjax.types import Embedding, Prompts
 
 from . import cells, interaction
+from .batch import cell_ratio
 from .config import InteractionConfig, LossConfig
-from .interaction import FIRST, Slots, Target
+from .interaction import Slots, Target
 from .losses import MaskLoss, mask_loss
 
 
@@ -200,10 +201,3 @@ def _dropout_weights(
 
 def _stack(first: MaskLoss, others: MaskLoss) -> MaskLoss:
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, others)
-
-
-def cell_ratio(sam: SamConfig) -> int:
-    """Pixels of the model's input along a side of a low-resolution pixel. Raises ValueError where it is no integer."""
-    if sam.image_encoder.patch_size % 4:
-        raise ValueError(f"training needs a patch size that is a multiple of 4, got {sam.image_encoder.patch_size}")
-    return sam.image_encoder.patch_size // 4

@@ -19,7 +19,7 @@ from samjax.sharding import batch_sharding, shardings
 from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 
 from . import cells, passes
-from .batch import Batch
+from .batch import Batch, cell_ratio
 from .config import TrainConfig
 from .interaction import Target
 from .losses import MaskLoss
@@ -225,7 +225,7 @@ def _over_blocks(
     images, slots = batch.valid.shape
     group = _divisor(images, together[0] or images)
     column = _divisor(slots, together[1])
-    ratio = passes.cell_ratio(recipe.sam)
+    ratio = cell_ratio(recipe.sam)
     zero_terms = MaskLoss(*[jnp.zeros(recipe.interaction.passes)] * len(MaskLoss._fields))
 
     def grouped(x):
