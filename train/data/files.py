@@ -1,13 +1,14 @@
 """Files, local or on gs://, s3://, https://: whole, in ranges, and what folders hold. fsspec does the work."""
 
 import functools
+import io
 import logging
 import os
 import posixpath
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -58,23 +59,27 @@ def read_range(path: str, start: int, size: int) -> bytes:
     else:
         found = _persistently(path, lambda: _file_system(path).cat_file(path, start=start, end=start + size))
     if len(found) > size:
-        raise ValueError(
-            f"the server of {path} ignores requests for parts of a file (it sent {len(found)} bytes for {size}): "
-            "copy the file to a local folder, or choose a server that supports range requests"
-        )
+        raise _sends_no_parts(path)
     if len(found) < size:
         raise EOFError(f"{path} ends at byte {start + len(found)}; it should have {size} bytes from byte {start} on")
     return found
 
 
-def open_seekable(path: str) -> IO[bytes]:
-    """A file to hop around in: of remote ones only what is read travels, in pieces of 32 KiB."""
+def open_seekable(path: str) -> io.IOBase:
+    """A file to hop around in: of remote ones only what is read travels, in pieces of 32 KiB.
+
+    Raises ValueError where a server sends whole files only, and OSError.
+    """
     if not is_remote(path):
         return Path(path).open("rb")
     file = _persistently(path, lambda: _file_system(path).open(path, "rb", block_size=1 << 15, cache_type="readahead"))
-    if not file.seekable():
+    try:
+        file.seek(1)  # a request for the beginning could be answered with the whole file unnoticed
+        file.read(1)
+        file.seek(0)
+    except ValueError as error:
         file.close()
-        raise ValueError(f"the server of {path} does not send parts of a file: copy the file to a local folder")
+        raise _sends_no_parts(path) from error
     return file
 
 
@@ -133,7 +138,11 @@ def _remote_names(folder: str) -> Iterator[str]:
             yield stripped.removeprefix(root)
 
 
-def _read_fully(file: IO[bytes], size: int) -> bytes:
+def _sends_no_parts(path: str) -> ValueError:
+    return ValueError(f"the server of {path} does not send parts of a file: copy the file to a local folder")
+
+
+def _read_fully(file: io.RawIOBase, size: int) -> bytes:
     pieces = []
     while size > 0 and (piece := file.read(size)):
         pieces.append(piece)
@@ -171,6 +180,9 @@ def _persistently(path: str, action: Callable[[], T]) -> T:
         except (*_FINAL, ValueError):
             raise
         except Exception as error:  # every file system has its own kinds
+            status = getattr(error, "status", None)
+            if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
+                raise PermissionError(f"the server of {path} refuses it ({error})") from error
             if attempt == _ATTEMPTS - 1:
                 raise Unreachable(
                     f"{path} cannot be read ({error or type(error).__name__}), tried {_ATTEMPTS} times"

@@ -1,0 +1,115 @@
+"""Segmentations as checked run-length encodings; pycocotools is the oracle."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools import mask as coco
+from samjax.train.data import masks
+from samjax.train.data.record import BadRecord
+
+SIZE = (40, 60)
+RGB = np.zeros((*SIZE, 3), np.uint8)
+
+
+def random_masks(count: int, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.random(SIZE) < random.random() ** 3 for _ in range(count)]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_sound_encodings_have_no_flaw_whatever_their_company(seed, count):
+    arrays = [array | (np.arange(60) == seed % 60) for array in random_masks(count, seed)]
+    rles = [coco.encode(np.asfortranarray(array, np.uint8)) for array in arrays]
+    assert masks.flaws_of(rles, SIZE) == [None] * count
+    broken = {"size": list(SIZE), "counts": rles[0]["counts"][:-1] + b"~"}
+    assert [flaw is None for flaw in masks.flaws_of([broken, *rles, broken], SIZE)] == [False, *[True] * count, False]
+
+
+@given(st.binary(min_size=1, max_size=40).map(lambda data: bytes(48 + byte % 64 for byte in data)))
+def test_what_passes_is_what_pycocotools_can_decode(counts):
+    sound = coco.encode(np.asfortranarray(random_masks(1, 3)[0], np.uint8))
+    rle = {"size": list(SIZE), "counts": counts}
+    first, flaw, last = masks.flaws_of([sound, rle, sound], SIZE)
+    assert first is last is None
+    if flaw is None:
+        assert coco.encode(coco.decode(rle))["counts"] != b""
+        assert int(coco.area(rle)) == coco.decode(rle).sum() > 0
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=9))
+def test_runs_that_do_not_add_up_are_found(runs):
+    rle = coco.frPyObjects({"size": list(SIZE), "counts": runs}, *SIZE)
+    (flaw,) = masks.flaws_of([rle], SIZE)
+    if sum(runs) != 2400:
+        assert f"cover {sum(runs)} pixels" in flaw
+    else:
+        assert (flaw is None) == (sum(runs[1::2]) > 0)
+
+
+def test_empty_and_full_masks():
+    empty, full = (coco.encode(np.full(SIZE, value, np.uint8, "F")) for value in (0, 1))
+    assert masks.flaws_of([empty, full, {"size": SIZE, "counts": b""}], SIZE) == [
+        "its mask is empty",
+        None,
+        "its mask has no runs",
+    ]
+    assert masks.flaws_of([], SIZE) == []
+
+
+def test_labels_become_their_pixels():
+    random = np.random.default_rng(0)
+    for values in ([1, 2, 3], [7, 400, 65_000], [-1, 5, 2**31 - 1], [-3, -2]):
+        labels = random.choice(np.array([0, *values]), SIZE)
+        found = dict(masks.of_labels(labels))
+        assert found.keys() == {value for value in values if value > 0}
+        for value, rle in found.items():
+            np.testing.assert_array_equal(coco.decode(rle), labels == value)
+    assert not dict(masks.of_labels(np.zeros(SIZE, np.uint16)))
+
+
+POLYGON = [3.5, 4.0, 30.25, 6.0, 20.0, 33.0]
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [[POLYGON], [POLYGON, [40, 1, 55, 1, 55, 20, 40, 20]], [POLYGON, [1, 1, 2, 2]], [[-2, 5, 63, 5, 50, 43]]],
+)
+def test_polygons_are_drawn_as_pycocotools_does(polygons):
+    expected = coco.decode(coco.merge(coco.frPyObjects([p for p in polygons if len(p) > 4], *SIZE)))
+    np.testing.assert_array_equal(coco.decode(masks.of_coco(polygons, SIZE)), expected)
+
+
+MALFORMED = {
+    "no polygon": [],
+    "two points": [[1, 2, 3, 4]],
+    "odd": [[1, 2, 3, 4, 5, 6, 7]],
+    "text": [["a", "b", "c", "d", "e", "f"]],
+    "flat": [1, 2, 3, 4, 5, 6],
+    "NaN": [[1, 2, 3, 4, float("nan"), 6]],
+    "far outside": [[1, 2, 3, 4, 500, 6]],
+    "swapped": [[5, 58, 20, 58, 20, 90]],
+    "negative runs": {"size": [40, 60], "counts": [2500, -100]},
+    "fractions": {"size": [40, 60], "counts": [[1, 2], 3]},
+    "runs of another size": {"size": [40, 60], "counts": [2000, 100]},
+    "another size": {"size": [60, 40], "counts": [2400]},
+    "no size": {"counts": [2400]},
+    "number": 7,
+    "none": None,
+    "counts": {"size": [40, 60], "counts": 5},
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_segmentations_are_refused(case):
+    with pytest.raises(ValueError, match=r"its |no polygon"):
+        masks.of_coco(MALFORMED[case], SIZE)
+
+
+def test_a_record_without_a_sound_mask_is_bad():
+    found = masks.Findings("photo", RGB)
+    with pytest.raises(BadRecord, match="no annotations"):
+        found.record()
+    found.add("annotation 5", coco.encode(np.zeros(SIZE, np.uint8, "F")))
+    with pytest.raises(BadRecord, match="annotation 5: its mask is empty"):
+        found.record()

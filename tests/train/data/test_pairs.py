@@ -1,0 +1,88 @@
+"""Photos with mask files."""
+
+import numpy as np
+import pytest
+from example_annotations import decoded, jpeg, png
+from samjax.train.data.pairs import Pairs
+from samjax.train.data.record import BadRecord
+
+
+def as_png(mask: np.ndarray) -> bytes:
+    return png(mask.astype(np.uint8) * 255)
+
+
+def test_a_file_for_each_photo(tmp_path, write, photo, masks):
+    write(tmp_path / "images", {"x/a.jpg": jpeg(photo), "b.png": png(photo), "c.jpg": jpeg(photo)})
+    write(tmp_path / "masks", {"x/a.png": as_png(masks[0]), "b_mask.png": as_png(masks[1])})
+    source = Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    assert [source.name(index) for index in range(len(source))] == ["b.png", "x/a.jpg"]
+    np.testing.assert_array_equal(source[0].rgb, photo)
+    np.testing.assert_array_equal(decoded(source[0]), [masks[1]])
+    np.testing.assert_array_equal(decoded(source[1]), [masks[0]])
+
+
+def test_a_folder_for_each_photo(tmp_path, write, photo, masks):
+    write(tmp_path / "images", {"x/a.jpg": jpeg(photo), "b.png": png(photo)})
+    write(tmp_path / "masks", {f"x/a/{number}.png": as_png(mask) for number, mask in enumerate(masks)})
+    write(tmp_path / "masks", {"b/only.png": as_png(masks[2])})
+    source = Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    np.testing.assert_array_equal(decoded(source[0]), [masks[2]])
+    np.testing.assert_array_equal(decoded(source[1]), masks)
+
+
+def test_the_layout_of_the_data_science_bowl(tmp_path, write, photo, masks):
+    for name in ("one", "two"):
+        members = {f"{name}/masks/{number}.png": as_png(mask) for number, mask in enumerate(masks)}
+        write(tmp_path, {f"{name}/images/{name}.png": png(np.dstack([photo, photo[:, :, 0]])), **members})
+    write(tmp_path, {"test/images/test.png": png(photo), "lost/masks/1.png": as_png(masks[0])})
+    source = Pairs(str(tmp_path))
+    names = [source.name(index) for index in range(len(source))]
+    assert names == ["one/images/one.png", "two/images/two.png", "lost/masks/1.png"]
+    for index in range(2):
+        np.testing.assert_array_equal(source[index].rgb, photo)
+        np.testing.assert_array_equal(decoded(source[index]), masks)
+    with pytest.raises(BadRecord, match="no photo"):
+        source[2]
+
+
+def test_bad_masks_are_left_out_and_named(tmp_path, write, photo, masks):
+    write(tmp_path / "images", {"a.jpg": jpeg(photo), "b.jpg": jpeg(photo)})
+    write(
+        tmp_path / "masks",
+        {
+            "a/1.png": as_png(masks[0]),
+            "a/2.png": as_png(np.zeros_like(masks[0])),
+            "a/3.png": as_png(masks[0].T),
+            "a/4.png": as_png(masks[0])[:70],
+            "b/1.png": as_png(masks[0][:20]),
+        },
+    )
+    source = Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    record = source[0]
+    np.testing.assert_array_equal(decoded(record), [masks[0]])
+    assert [problem.partition(":")[0] for problem in record.problems] == ["a/2.png", "a/3.png", "a/4.png"]
+    assert "empty" in record.problems[0]
+    assert "40 x 60 pixels, the photo 60 x 40" in record.problems[1]
+    with pytest.raises(BadRecord, match="60 x 20 pixels, the photo 60 x 40"):
+        source[1]
+
+
+def test_several_files_of_one_name_are_counted(tmp_path, write, photo, masks):
+    write(tmp_path / "images", {"a.jpg": jpeg(photo), "b.jpg": jpeg(photo)})
+    write(tmp_path / "masks", {name: as_png(masks[0]) for name in ("a.png", "a_mask.png", "b.png", "c/1.png")})
+    source = Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    assert [source.name(index) for index in range(len(source))] == ["b.jpg", "a.jpg", "c/1.png (masks)"]
+    with pytest.raises(BadRecord, match=r"several mask files of its name: a\.png, a_mask\.png"):
+        source[1]
+
+
+def test_folders_without_pairs_are_errors(tmp_path, write, photo):
+    write(tmp_path / "images", {"a.jpg": jpeg(photo)})
+    write(tmp_path / "masks", {})
+    with pytest.raises(ValueError, match="no folder"):
+        Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(ValueError, match="no photo with a mask"):
+        Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    with pytest.raises(ValueError, match="no NAME/images"):
+        Pairs(str(tmp_path / "images"))

@@ -1,0 +1,208 @@
+"""The report of bad records and when a run stops."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from samjax.train.data.record import BadRecord, Record
+from samjax.train.data.report import BadRecords, TooManyBadRecords
+
+RGB = np.zeros((4, 4, 3), np.uint8)
+
+
+class Some:
+    """Records of which some are bad."""
+
+    def __init__(self, count: int, bad=(), problems=()):
+        self.count, self.bad, self.problems = count, frozenset(bad), tuple(problems)
+
+    def __len__(self):
+        return self.count
+
+    def name(self, index: int) -> str:
+        return f"photo {index}"
+
+    def __getitem__(self, index: int) -> Record:
+        if index in self.bad:
+            raise BadRecord(f"reason {index}")
+        return Record(self.name(index), RGB, ({"size": [4, 4], "counts": b"0@"},), self.problems)
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_bad_records_are_named_once_with_their_reason(tmp_path):
+    report = BadRecords(tmp_path / "runs" / "bad.jsonl", max_share=0.5)
+    source = Some(10, bad=[3])
+    for _ in range(3):
+        with pytest.raises(BadRecord, match="reason 3"):
+            report.load(source, 3)
+        assert report.load(source, 4).name == "photo 4"
+    assert lines(report.path) == [{"record": "photo 3", "bad": "reason 3"}]
+    assert report.counts() == {"bad": 1, "left_out": 0}
+
+
+def test_annotations_that_were_left_out_are_named_once(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl")
+    for _ in range(3):
+        report.load(Some(10, problems=["annotation 1: why", "annotation 2: why"]), 5)
+    assert lines(report.path) == [{"record": "photo 5", "left_out": ["annotation 1: why", "annotation 2: why"]}]
+    assert report.counts() == {"bad": 0, "left_out": 1}
+
+
+def test_the_substitute_is_the_next_good_record(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=1.0)
+    source = Some(6, bad=[0, 2, 3, 5])
+    found = [report.load_good(source, index) for index in range(6)]
+    assert [index for index, _ in found] == [1, 1, 4, 4, 4, 1]
+    assert [record.name for _, record in found] == [f"photo {index}" for index, _ in found]
+    assert sorted(entry["record"] for entry in lines(report.path)) == [f"photo {index}" for index in (0, 2, 3, 5)]
+
+
+def test_a_source_without_a_good_record_stops_the_run(tmp_path):
+    with pytest.raises(TooManyBadRecords, match=r"all 7 .*bad\.jsonl"):
+        BadRecords(tmp_path / "bad.jsonl", max_share=1.0).load_good(Some(7, bad=range(7)), 2)
+
+
+def test_a_wrong_folder_is_found_after_a_few_records(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=0.01)
+    with pytest.raises(TooManyBadRecords, match=r"bad\.jsonl"):
+        report.load_good(Some(100_000, bad=range(100_000)), 0)
+    assert 3 < report.counts()["bad"] < 10
+
+
+@pytest.mark.parametrize(("share", "stops"), [(0.004, False), (0.008, False), (0.02, True), (0.1, True)])
+def test_a_share_near_the_limit_does_not_stop_a_run_early(tmp_path, share, stops):
+    """The limit is 1 %; which of the records are bad is chance."""
+    for seed in range(2):
+        report = BadRecords(tmp_path / f"{seed}.jsonl", max_share=0.01)
+        bad = np.flatnonzero(np.random.default_rng(seed).random(3000) < share)
+        source = Some(3000, bad=bad.tolist())
+        stopped = False
+        try:
+            for index in range(3000):
+                try:
+                    report.load(source, index)
+                except BadRecord:
+                    continue
+        except TooManyBadRecords:
+            stopped = True
+        assert stopped == stops
+
+
+def test_more_than_the_share_of_the_whole_stops_for_certain(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=0.1)
+    source = Some(20, bad=[1, 5, 9])
+    for index in range(9):
+        report.load_good(source, index)
+    with pytest.raises(TooManyBadRecords, match=r"all 20 records 3 are bad.*10\.00%.*photo 9: reason 9"):
+        report.load(source, 9)
+
+
+def test_a_limit_of_zero_stops_at_the_first(tmp_path):
+    with pytest.raises(TooManyBadRecords):
+        BadRecords(tmp_path / "bad.jsonl", max_share=0.0).load(Some(1000, bad=[7]), 7)
+
+
+def test_later_runs_go_on_in_the_report(tmp_path):
+    source = Some(20, bad=[1, 5, 9])
+    for index in (1, 5):
+        BadRecords(tmp_path / "bad.jsonl", max_share=0.1).load_good(source, index)
+    again = BadRecords(tmp_path / "bad.jsonl", max_share=0.1)
+    again.load_good(source, 1)
+    assert len(lines(again.path)) == 2
+    with pytest.raises(TooManyBadRecords):
+        again.load(source, 9)
+
+
+def test_a_mended_record_is_taken_back(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    BadRecords(path, max_share=0.5).load_good(Some(20, bad=[1]), 1)
+    later = BadRecords(path, max_share=0.5)
+    later.load(Some(20), 1)
+    assert later.counts()["bad"] == BadRecords(path).counts()["bad"] == 0
+    assert lines(path)[-1] == {"record": "photo 1", "good": True}
+
+
+def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"record": "photo 2", "bad": "reason 2"}\n{"record": "pho')
+    report = BadRecords(path, max_share=0.5)
+    report.load_good(Some(20, bad=[1, 2]), 1)
+    assert json.loads(path.read_text().splitlines()[-1]) == {"record": "photo 1", "bad": "reason 1"}
+    assert report.counts()["bad"] == BadRecords(path).counts()["bad"] == 2
+
+
+def load_part(report: BadRecords, source: Some, start: int) -> int:
+    for index in range(start, len(source), 4):
+        report.load_good(source, index)
+    return report.counts()["bad"]
+
+
+def test_processes_share_a_report(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=0.9)
+    source = Some(400, bad=range(0, 400, 2))
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with context.Pool(4) as pool:
+        pool.starmap(load_part, [(report, source, start) for start in range(4)])
+    entries = lines(report.path)
+    assert {entry["record"] for entry in entries} == {f"photo {index}" for index in range(0, 400, 2)}
+    assert report.counts()["bad"] == 200
+
+
+def test_the_report_travels_to_workers(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=0.5)
+    report.load_good(Some(10, bad=[1]), 1)
+    copy = pickle.loads(pickle.dumps(report))
+    copy.load_good(Some(10, bad=[3]), 3)
+    assert report.counts() == copy.counts() == {"bad": 2, "left_out": 0}
+    error = pickle.loads(pickle.dumps(TooManyBadRecords("why")))
+    assert str(error) == "why"
+
+
+KILLED = """
+import os, signal, sys, types
+sys.path.insert(0, {tests!r})
+from samjax.train.data.report import BadRecords
+report = BadRecords({path!r}, max_share=0.9)
+class Two:
+    def __len__(self): return 100
+    def name(self, index): return f"photo {{index}}"
+for index in range(3):
+    report.add(Two(), index, "why")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_reported_stays(tmp_path, root):
+    path = tmp_path / "bad.jsonl"
+    code = KILLED.format(tests=str(root / "tests"), path=str(path))
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [entry["record"] for entry in lines(path)] == ["photo 0", "photo 1", "photo 2"]
+
+
+def test_a_report_that_cannot_be_written_is_an_error_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        BadRecords(tmp_path / "file" / "bad.jsonl")
+    with pytest.raises(ValueError, match="max_bad_share"):
+        BadRecords(tmp_path / "bad.jsonl", max_share=1.5)
+
+
+def test_a_network_that_is_down_is_no_bad_record(tmp_path):
+    class Down(Some):
+        def __getitem__(self, index):
+            raise ConnectionError("down")
+
+    report = BadRecords(tmp_path / "bad.jsonl")
+    with pytest.raises(ConnectionError):
+        report.load_good(Down(10), 1)
+    assert not lines(report.path)
