@@ -1,0 +1,133 @@
+"""FLOPs: those that are written in the traced program, and close to what XLA counts."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from example_models import SMALL
+
+from samjax import VARIANTS, Embedding, Prompts
+from samjax.config import Execution
+from samjax.sam import abstract_params, decode, encode
+
+PLAIN = Execution(attention="plain")
+TOKENS = 10
+
+
+def encoding(config):
+    """A function of its arguments that encodes an image, and the shapes of those arguments."""
+    pixels = jax.ShapeDtypeStruct((*config.image_size, 3), jnp.float32)
+    return lambda params, pixels: encode(config, params, pixels, PLAIN), (abstract_params(config), pixels)
+
+
+def decoding(config, *, multimask, mask_prompt):
+    def run(params, features, points, mask):
+        size = jnp.zeros(2, jnp.int32)
+        labels, yes = jnp.ones((1, TOKENS), jnp.int32), jnp.ones(1, bool)
+        prompts = Prompts(points, labels, yes, mask if mask_prompt else None, yes if mask_prompt else None)
+        answer = decode(config, params, Embedding(features, size, size), prompts, PLAIN, multimask=multimask)
+        return answer.logits, answer.iou
+
+    shapes = (*config.grid, config.width), (1, TOKENS, 2), (1, *config.mask_size)
+    return run, (abstract_params(config), *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+
+
+def traced(function, arguments):
+    """FLOPs of the matrix products and convolutions of a traced function, loops included."""
+
+    def of(jaxpr, times):
+        total = 0
+        for equation in jaxpr.eqns:
+            result = equation.outvars[0].aval
+            if equation.primitive.name == "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                shape = equation.invars[0].aval.shape
+                total += 2 * times * result.size * math.prod(shape[axis] for axis in contracted)
+            elif equation.primitive.name == "conv_general_dilated":
+                total += 2 * times * result.size * math.prod(equation.invars[1].aval.shape[:-1])
+            loops = equation.params["length"] if equation.primitive.name == "scan" else 1
+            for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += of(inner, times * loops)
+        return total
+
+    return of(jax.make_jaxpr(function)(*arguments).jaxpr, 1)
+
+
+def analysed(function, arguments):
+    """What XLA counts, with all that is no matrix product."""
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(("variant", "giga"), [("vit_b", 942), ("vit_l", 2851), ("vit_h", 5666)])
+def test_encoders_of_the_paper(variant, giga):
+    from samjax.train.flops import encoder_flops
+
+    assert round(encoder_flops(VARIANTS[variant]) / 1e9) == giga
+
+
+@pytest.mark.parametrize("config", [SMALL, VARIANTS["vit_tiny"]], ids=["small", "vit_tiny"])
+def test_encoder(config):
+    from samjax.train.flops import encoder_flops
+
+    assert encoder_flops(config) == traced(*encoding(config))
+    assert encoder_flops(config) == pytest.approx(analysed(*encoding(config)), rel=0.1)
+
+
+@pytest.mark.parametrize(("multimask", "mask_prompt"), [(True, False), (False, True)])
+@pytest.mark.parametrize("config", [SMALL, VARIANTS["vit_tiny"]], ids=["small", "vit_tiny"])
+def test_decoder(config, multimask, mask_prompt):
+    from samjax.train.flops import decoder_flops, image_side_flops
+
+    ours = decoder_flops(config, prompt_tokens=TOKENS, multimask=multimask, mask_prompt=mask_prompt)
+    ours += 0 if mask_prompt else image_side_flops(config)
+    program = decoding(config, multimask=multimask, mask_prompt=mask_prompt)
+    assert ours == pytest.approx(traced(*program), rel=1e-3)  # Fourier features are not counted
+    assert ours == pytest.approx(analysed(*program), rel=0.12)
+
+
+def test_a_step_is_three_times_its_forward_passes():
+    from samjax.train.flops import decoder_flops, encoder_flops, image_side_flops, step_flops
+
+    first = decoder_flops(SMALL, prompt_tokens=10, multimask=True, mask_prompt=False)
+    later = decoder_flops(SMALL, prompt_tokens=10, multimask=False, mask_prompt=True)
+    image = encoder_flops(SMALL) + image_side_flops(SMALL) + 5 * (first + 2 * later)
+    assert step_flops(SMALL, images=4, masks=5, passes=3, prompt_tokens=10) == 3 * 4 * image
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "peak"),
+    [
+        ("TPU v4", "bfloat16", 275e12),
+        ("TPU v5 lite", "bfloat16", 197e12),
+        ("TPU v5", "bfloat16", 459e12),
+        ("TPU v5p", "bfloat16", 459e12),
+        ("TPU v6 lite", "bfloat16", 918e12),
+        ("NVIDIA A100-SXM4-80GB", "bfloat16", 312e12),
+        ("NVIDIA A100-SXM4-80GB", "float32", 156e12),
+        ("NVIDIA A10", "bfloat16", 125e12),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989e12),
+        ("NVIDIA H100 PCIe", "bfloat16", 756e12),
+        ("NVIDIA H200", "bfloat16", 989e12),
+        ("NVIDIA L40S", "bfloat16", 362e12),
+    ],
+)
+def test_known_devices(kind, dtype, peak):
+    from samjax.train.flops import known_peak
+
+    assert known_peak(kind, dtype) == peak
+
+
+def test_other_devices_are_measured():
+    from samjax.train.flops import known_peak, peak_flops
+
+    assert known_peak("cpu", "float32") is None
+    assert 1e8 < peak_flops(jax.devices("cpu")[0], "float32") < 1e15
+
+
+def test_utilisation_is_the_share_of_what_all_devices_can_do():
+    from samjax.train.flops import utilisation
+
+    assert utilisation(400, 2.0, 4, 100.0) == 0.5
