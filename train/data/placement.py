@@ -134,16 +134,23 @@ class PlacedMask:
         if x0 >= x1 or y0 >= y1:
             return np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), bool)
         height = self.placement.original[0]
-        columns, place = np.unique(self.placement.columns[x0:x1], return_inverse=True)
+        columns, place = self._columns_of(x0, x1)
         # Edges in the frame that has a column for each of `columns` and a row for each of the box's.
         x, y = np.divmod(self.edges, height)
         column = np.searchsorted(columns, x)
-        here = (column < len(columns)) & (columns[np.minimum(column, len(columns) - 1)] == x)
+        here = columns[np.minimum(column, len(columns) - 1)] == x
         row = np.clip(self.placement._rows_above[y] - y0, 0, y1 - y0)
-        edges = column * (y1 - y0) + np.where(here, row, 0)
-        runs = np.diff(edges, prepend=0, append=len(columns) * (y1 - y0))
-        inside = (np.arange(len(runs)) % 2).astype(bool)
-        mask = np.repeat(inside, runs).reshape(len(columns), y1 - y0)
-        in_order = len(place) == len(columns)
-        mask = mask[:: -1 if self.placement.flip else 1] if in_order else mask[place]
-        return mask.T
+        edges = np.empty(len(x) + 2, np.int64)
+        edges[0], edges[-1] = 0, len(columns) * (y1 - y0)
+        edges[1:-1] = column * (y1 - y0) + row * here
+        inside = np.zeros(len(edges) - 1, bool)
+        inside[1::2] = True
+        mask = np.repeat(inside, edges[1:] - edges[:-1]).reshape(len(columns), y1 - y0)
+        return (mask if place is None else mask[place]).T
+
+    def _columns_of(self, x0: int, x1: int) -> tuple[np.ndarray, np.ndarray | slice | None]:
+        """The ORIGINAL columns under a range of INPUT columns, each once and in order, and which is where."""
+        columns = self.placement.columns[x0:x1]
+        if self.placement.scaled[1] > self.placement.original[1]:
+            return np.unique(columns, return_inverse=True)
+        return (columns[::-1], slice(None, None, -1)) if self.placement.flip else (columns, None)

@@ -72,3 +72,9 @@ def test_slots_are_filled_by_masks_that_the_crop_leaves():
     for seed in range(20):
         chosen = choose_masks(bands, crop, DataConfig(masks_per_image=4), np.random.default_rng(seed))
         assert sorted(starts(chosen)) == [50, 51, 52, 53]
+
+
+def test_masks_of_nearly_the_whole_photo_are_dropped_from_crops_as_well():
+    crop = Placement(PHOTO, PHOTO, (0, 0), (40, 10), False)
+    assert starts(choose_masks([band(3, 60), band(3, 50)], crop, DataConfig(), np.random.default_rng(0))) == [3]
+    assert not choose_masks([band(3, 60)], crop, DataConfig(), np.random.default_rng(0))
