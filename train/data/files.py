@@ -172,21 +172,18 @@ def _file_system_of(protocol: str, process: int) -> Any:
         ) from error
 
 
-def _persistently(path: str, action: Callable[[], T]) -> T:
+def _persistently(path: str, action: Callable[[], T], attempts: int = _ATTEMPTS) -> T:
     """Tries again what a network may have broken."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except (*_FINAL, ValueError):
-            raise
-        except Exception as error:  # every file system has its own kinds
-            status = getattr(error, "status", None)
-            if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
-                raise PermissionError(f"the server of {path} refuses it ({error})") from error
-            if attempt == _ATTEMPTS - 1:
-                raise Unreachable(
-                    f"{path} cannot be read ({error or type(error).__name__}), tried {_ATTEMPTS} times"
-                ) from error
-            _log.warning("%s cannot be read (%s); trying again", path, error or type(error).__name__)
-            time.sleep(_FIRST_PAUSE * 2**attempt)
-    raise AssertionError("unreachable")
+    try:
+        return action()
+    except (*_FINAL, ValueError):
+        raise
+    except Exception as error:  # every file system has its own kinds
+        status = getattr(error, "status", None)
+        if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
+            raise PermissionError(f"the server of {path} refuses it ({error})") from error
+        if attempts == 1:
+            raise Unreachable(f"{path} cannot be read, tried {_ATTEMPTS} times: {error!r}") from error
+        _log.warning("%s cannot be read (%r); trying again", path, error)
+    time.sleep(_FIRST_PAUSE * 2 ** (_ATTEMPTS - attempts))
+    return _persistently(path, action, attempts - 1)

@@ -53,7 +53,8 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve():
-    """Serves a folder; gives the server, with `url`, `requests`, bytes `sent` in ranges, `ranges`, `failures` to come and their `status`."""
+    """Serves a folder; gives the server, with `url`, `requests`, bytes `sent` in ranges, and what a test may set:
+    `ranges`, whether parts are sent, `failures` to come and their `status`."""
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path, *, ranges: bool = True):

@@ -57,6 +57,16 @@ def test_empty_and_full_masks():
     assert masks.flaws_of([], SIZE) == []
 
 
+def test_texts_that_would_lead_pycocotools_astray_are_refused():
+    half = coco.frPyObjects({"size": list(SIZE), "counts": [1200, 1200]}, *SIZE)["counts"]
+    full = coco.frPyObjects({"size": list(SIZE), "counts": [0, 2400]}, *SIZE)["counts"]
+    breaks_off = half + b"P"  # a digit that says that more follow
+    endless = b"P" * 13 + full  # the first number has more digits than a number can have
+    assert masks.flaws_of([{"size": SIZE, "counts": text} for text in (half, full)], SIZE) == [None, None]
+    for text in (breaks_off, endless):
+        assert masks.flaws_of([{"size": SIZE, "counts": text}], SIZE) == ["its counts are no run-length encoding"]
+
+
 def test_labels_become_their_pixels():
     random = np.random.default_rng(0)
     for values in ([1, 2, 3], [7, 400, 65_000], [-1, 5, 2**31 - 1], [-3, -2]):

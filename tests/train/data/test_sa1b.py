@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, sa1b_json, tar_of
 from pycocotools import mask as coco
-from samjax.train.data import tar_index
+from samjax.train.data import files, tar_index
 from samjax.train.data.record import BadRecord
 from samjax.train.data.sa1b import Sa1b
 
@@ -172,6 +172,15 @@ def test_duplicates_are_left_out_and_equal_names_are_told_apart(tmp_path, sa1b_f
     assert source[2].rgb.shape == (20, 60, 3)
 
 
+def test_members_of_one_name_are_counted(tmp_path, sa1b_files):
+    path = tar_of(tmp_path / "sa_000000.tar", sa1b_files([1, 2]))
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(tarfile.TarInfo("sa_2.json"))
+    source = Sa1b(str(path))
+    assert len(source[1].masks) == 4
+    assert reasons(source) == {"sa_000000.tar/sa_2 (again)": "there are two JSON files of this name"}
+
+
 def test_photos_and_annotations_without_each_other_are_counted(tmp_path, sa1b_files, write):
     members = sa1b_files([1, 2, 3])
     del members["sa_2.json"], members["sa_3.jpg"]
@@ -276,6 +285,18 @@ def test_remote_tars_are_read_in_pieces(tmp_path, serve, sa1b_files, photo):
     server.requests.clear()
     assert names(Sa1b(f"{server.url}/sa_000000.tar")) == names(local)
     assert not server.requests  # but HEAD: the index is kept by size and date
+
+
+def test_a_server_that_is_down_is_no_bad_record(tmp_path, serve, sa1b_files, monkeypatch):
+    monkeypatch.setattr(files, "_FIRST_PAUSE", 0.001)
+    tar_of(tmp_path / "sa_000000.tar", sa1b_files([1]))
+    server = serve(tmp_path)
+    source = Sa1b(f"{server.url}/sa_000000.tar")
+    server.failures = 4
+    assert source[0].masks
+    server.failures = 100
+    with pytest.raises(files.Unreachable):
+        source[0]
 
 
 def test_remote_folders_of_tars_are_listed(tmp_path, serve, sa1b_files):
