@@ -51,6 +51,11 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A client that hangs up is nothing to report."""
+
+
 @pytest.fixture
 def serve():
     """Serves a folder; gives the server, with `url`, `requests`, bytes `sent` in ranges, and what a test may set:
@@ -59,7 +64,7 @@ def serve():
 
         def start(folder: Path, *, ranges: bool = True):
             handler = functools.partial(Ranges, directory=str(folder))
-            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            server = stack.enter_context(Server(("127.0.0.1", 0), handler))
             server.requests, server.sent, server.ranges, server.failures, server.status = [], 0, ranges, 0, 503
             server.url = f"http://127.0.0.1:{server.server_port}"
             thread = threading.Thread(target=server.serve_forever, args=(0.02,))
