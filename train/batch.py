@@ -53,3 +53,14 @@ def pack_cells(masks: Bool[np.ndarray, "*M H W"], ratio: int) -> UInt[np.ndarray
     rows = functools.reduce(np.bitwise_or, rows)  # *M h W
     columns = [rows[..., x::ratio] << dtype.type(x) for x in range(ratio)]
     return np.ascontiguousarray(functools.reduce(np.bitwise_or, columns))  # *M h w
+
+
+def unpack_cells(cells: UInt[np.ndarray, "*M h w"], ratio: int) -> Bool[np.ndarray, "*M H W"]:
+    """The inverse of `pack_cells`."""
+    *batch, height, width = cells.shape
+    bits = ((cells[..., None] >> np.arange(ratio**2, dtype=cells.dtype)) & 1).astype(bool)
+    return (
+        bits.reshape(*batch, height, width, ratio, ratio)
+        .swapaxes(-2, -3)
+        .reshape(*batch, height * ratio, width * ratio)
+    )

@@ -1,58 +1,51 @@
-"""The bar on the terminal: loss terms, images a second, step time, wait for data, MFU. And the same as metrics."""
+"""The bar on the terminal: loss terms, images a second, step time, wait for data, MFU."""
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from types import TracebackType
 
 import jax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from .flops import utilisation
+from samjax.config import SamConfig
 
+from .config import TrainConfig
+from .flops import peak_flops, step_flops, utilisation
 
-@dataclasses.dataclass(frozen=True)
-class Pace:
-    """Means over the steps since the last report."""
-
-    seconds: float  # of a step, with everything that the loop does beside it
-    wait: float  # seconds of it in which the loop waited for data
-    images_per_second: float  # on all devices together
-    mfu: float  # model FLOP utilisation, 0 to 1
-
-    def metrics(self) -> dict[str, float]:
-        """As `MetricWriters.write` takes it."""
-        return {
-            "pace/step_seconds": self.seconds,
-            "pace/data_wait_seconds": self.wait,
-            "pace/images_per_second": self.images_per_second,
-            "pace/mfu": self.mfu,
-        }
+_SHOWN = ("loss", "focal", "dice", "iou_error", "iou_last")  # of what is logged
 
 
 class Progress:
     """A bar of steps, shown by the first process only; every process may call it. A context manager.
 
-    Steps are dispatched asynchronously, so only the time between two reports for whose values the loop has waited tells
-    how long steps take.
+    Steps are dispatched asynchronously, so the time between two calls of `step`, each made when the numbers of one
+    more step are there, is what a step takes. The first one compiles and is not counted.
 
     Args:
-        steps: of the whole run.
-        done: steps at which the run goes on.
-        images: of one step, on all devices together.
-        flops: of one step, on all devices together (`samjax.train.flops.step_flops`).
-        peak: FLOP/s of one device (`samjax.train.flops.peak_flops`).
-        devices: how many share a step.
-        show: False: no bar, only the numbers.
+        config: of the run.
+        sam: the network that it trains.
+        mesh: what it trains on.
+        done: steps after which the run goes on.
     """
 
-    def __init__(
-        self, steps: int, done: int, *, images: int, flops: int, peak: float, devices: int, show: bool = True
-    ) -> None:
-        self._images, self._flops, self._peak, self._devices = images, flops, peak, devices
-        hidden = not show or jax.process_index() != 0
-        self._bar = tqdm(total=steps, initial=done, unit="step", disable=hidden, dynamic_ncols=True)
-        self._reset()
+    def __init__(self, config: TrainConfig, sam: SamConfig, mesh: Mesh, done: int) -> None:
+        self._images = config.run.batch
+        self._flops = step_flops(
+            sam,
+            images=config.run.batch,
+            masks=config.data.masks_per_image,
+            passes=config.interaction.passes,
+            prompt_tokens=2 + config.interaction.corrections,
+        )
+        device = mesh.devices.flat[0]
+        self._devices = 1 if device.platform == "cpu" else mesh.size  # simulated devices share one processor
+        first = jax.process_index() == 0
+        self._peak = peak_flops(jax.local_devices()[0], config.run.compute_dtype) if first else 1.0
+        self._bar = tqdm(total=config.run.steps, initial=done, unit="step", disable=not first, dynamic_ncols=True)
+        self._compiled = False
+        self._count, self._seconds, self._waited = 0, 0.0, 0.0
+        self._last = time.perf_counter()
 
     def __enter__(self) -> "Progress":
         return self
@@ -62,47 +55,48 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def step(self, wait: float) -> None:
-        """One more step was dispatched, for whose batch the loop waited `wait` seconds."""
-        self._steps += 1
-        self._wait += wait
+    def step(self, waited: float) -> None:
+        """The numbers of one more step are there; the loop waited `waited` seconds for its batch."""
+        now = time.perf_counter()
+        if self._compiled:
+            self._count += 1
+            self._seconds += now - self._last
+            self._waited += waited
+        self._compiled, self._last = True, now
         self._bar.update()
 
-    def pause(self) -> "Pause":
-        """A `with` block whose time is not the steps': validation, pictures, compilation."""
-        return Pause(self)
+    def restart_clock(self) -> None:
+        """What was done since the last `step` (validation, pictures, checkpoints) is not part of the next one."""
+        self._last = time.perf_counter()
 
-    def report(self, losses: Mapping[str, float]) -> Pace:
-        """Shows loss terms, and gives the pace since the last report; call it with values that were waited for."""
-        elapsed = time.perf_counter() - self._start - self._paused
-        steps = max(self._steps, 1)
-        seconds = max(elapsed, 1e-9) / steps
-        mfu = utilisation(self._flops, seconds, self._devices, self._peak)
-        pace = Pace(seconds, self._wait / steps, self._images / seconds, mfu)
-        shown = {name: f"{value:.4g}" for name, value in losses.items()}
-        shown |= {"img/s": f"{pace.images_per_second:.3g}", "step": f"{pace.seconds:.3g}s", "wait": f"{pace.wait:.2g}s"}
-        self._bar.set_postfix({**shown, "MFU": f"{100 * pace.mfu:.1f}%"})
-        self._reset()
-        return pace
+    def speed(self) -> dict[str, float]:
+        """Means over the steps since the last call; {} where there was none.
+
+        "step_seconds", and "data_wait_seconds" of it; "images_per_second" of all devices together; "mfu", model FLOP
+        utilisation, 0 to 1.
+        """
+        if not self._count:
+            return {}
+        seconds, waited = max(self._seconds, 1e-9) / self._count, self._waited / self._count
+        self._count, self._seconds, self._waited = 0, 0.0, 0.0
+        return {
+            "step_seconds": seconds,
+            "data_wait_seconds": waited,
+            "images_per_second": self._images / seconds,
+            "mfu": utilisation(self._flops, seconds, self._devices, self._peak),
+        }
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Writes loss terms and speed, of those that are there, beside the bar."""
+        shown = {name: f"{values[name]:.4g}" for name in _SHOWN if name in values}
+        if "step_seconds" in values:
+            shown["img/s"] = f"{values['images_per_second']:.3g}"
+            shown["step"] = f"{values['step_seconds']:.3g}s"
+            shown["wait"] = f"{values['data_wait_seconds']:.2g}s"
+            shown["MFU"] = f"{100 * values['mfu']:.1f}%"
+        self._bar.set_postfix(shown)
 
     def message(self, text: str) -> None:
         """A line above the bar."""
         if not self._bar.disable:
             self._bar.write(text)
-
-    def _reset(self) -> None:
-        self._start = time.perf_counter()
-        self._steps, self._wait, self._paused = 0, 0.0, 0.0
-
-
-class Pause:
-    """See `Progress.pause`."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._progress._paused += time.perf_counter() - self._start

@@ -1,7 +1,8 @@
-"""The bar and the pace that it shows."""
+"""The bar, and the speed that it shows."""
 
 import jax
 import pytest
+from example_models import SMALL
 
 
 @pytest.fixture
@@ -16,39 +17,47 @@ def clock(monkeypatch):
     return Clock
 
 
-def start(**options):
-    from samjax.train.progress import Progress
+@pytest.fixture
+def start(monkeypatch):
+    """Begins a bar at step 20 of 100, on a device that can do 500 FLOP/s."""
+    from samjax.train import progress
+    from samjax.train.config import DataConfig, RunConfig, TrainConfig
 
-    return Progress(100, 20, images=8, flops=1000, peak=500.0, devices=2, **options)
+    from samjax.sharding import make_mesh
+
+    monkeypatch.setattr(progress, "peak_flops", lambda device, dtype: 500.0)
+    config = TrainConfig(data=DataConfig(masks_per_image=5), run=RunConfig(steps=100, batch=8))
+    return lambda: progress.Progress(config, SMALL, make_mesh(), 20)
 
 
-def test_the_pace_is_a_mean_over_the_steps_since_the_last_report(clock):
-    with start(show=False) as progress:
-        clock.now += 50
-        progress.report({})
-        for wait in (0.5, 0.1, 0.0, 0.0):
-            progress.step(wait)
+def test_speed_is_a_mean_over_steps_without_compilation_and_pauses(start, clock):
+    from samjax.train.flops import step_flops
+
+    with start() as progress:
+        clock.now += 50  # the first step compiles
+        progress.step(9.0)
+        assert progress.speed() == {}
+        for waited in (0.5, 0.1, 0.0, 0.0):
             clock.now += 2.0
-        with progress.pause():
+            progress.step(waited)
             clock.now += 100.0  # a validation
-        pace = progress.report({"loss": 1.0})
-    assert pace.seconds == pytest.approx(2.0)
-    assert pace.wait == pytest.approx(0.15)
-    assert pace.images_per_second == pytest.approx(4.0)
-    assert pace.mfu == pytest.approx(1000 / 2.0 / (2 * 500.0))
-    assert set(pace.metrics()) == {
-        "pace/step_seconds",
-        "pace/data_wait_seconds",
-        "pace/images_per_second",
-        "pace/mfu",
+            progress.restart_clock()
+        speed = progress.speed()
+        assert progress.speed() == {}
+    flops = step_flops(SMALL, images=8, masks=5, passes=11, prompt_tokens=10)
+    assert speed == {
+        "step_seconds": pytest.approx(2.0),
+        "data_wait_seconds": pytest.approx(0.15),
+        "images_per_second": pytest.approx(4.0),
+        "mfu": pytest.approx(flops / 2.0 / 500.0),
     }
 
 
-def test_the_bar_shows_steps_losses_and_pace(clock, capsys):
+def test_the_bar_shows_steps_losses_and_speed(start, capsys):
     with start() as progress:
         progress.step(0.0)
-        clock.now += 2.0
-        progress.report({"loss": 1.23456, "focal": 0.01})
+        speed = {"step_seconds": 2.0, "data_wait_seconds": 0.0, "images_per_second": 4.0, "mfu": 0.5}
+        progress.show({"loss": 1.23456, "focal": 0.01, "learning_rate": 1.0, **speed})
         progress.message("a line above")
     shown = capsys.readouterr()
     assert "a line above" in shown.out + shown.err
@@ -56,10 +65,10 @@ def test_the_bar_shows_steps_losses_and_pace(clock, capsys):
         assert part in shown.err
 
 
-def test_other_processes_show_nothing(clock, capsys, monkeypatch):
+def test_other_processes_show_nothing(start, capsys, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     with start() as progress:
         progress.step(0.0)
+        progress.show({"loss": 1.0})
         progress.message("not here")
-        assert progress.report({}).images_per_second > 0
     assert capsys.readouterr() == ("", "")

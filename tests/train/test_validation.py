@@ -7,29 +7,10 @@ import os
 import jax
 import numpy as np
 import pytest
-from example_models import shapes_photo, shapes_sam
+from example_batches import photos
+from example_models import shapes_sam
 
-SIDE, RATIO, SLOTS = 128, 2, 4
-
-
-def shapes_batch(seeds, sizes=None):
-    """Photos of the size of the model's input or smaller, each with up to four masks."""
-    from samjax.train.batch import Batch, pack_cells
-
-    count = len(seeds)
-    image = np.full((count, SIDE, SIDE, 3), 77, np.uint8)  # what stands in the padding does not matter
-    masks, valid = np.zeros((count, SLOTS, SIDE, SIDE), bool), np.zeros((count, SLOTS), bool)
-    sizes = sizes or [(SIDE, SIDE)] * count
-    for i, (seed, (height, width)) in enumerate(zip(seeds, sizes, strict=True)):
-        photo, shapes = shapes_photo(height, width, seed)
-        image[i, :height, :width] = photo
-        for j, mask in enumerate(shapes[:SLOTS]):
-            masks[i, j, :height, :width], valid[i, j] = mask, True
-    positions = np.arange(count)
-    cells = pack_cells(masks, RATIO)
-    return Batch(
-        image, np.array(sizes, np.int32), cells, valid, positions.astype(np.uint32), positions.astype(np.int32)
-    )
+RATIO = 2  # of the model of shapes
 
 
 def unpack(cells):
@@ -44,11 +25,6 @@ def model():
     return shapes_sam()
 
 
-def photos():
-    """One that fills the model's input and one that is padded."""
-    return shapes_batch([3, 8], [(128, 128), (128, 96)])
-
-
 @pytest.fixture(scope="module")
 def batch():
     return photos()
@@ -58,20 +34,21 @@ def batch():
 def answers(model, batch):
     from samjax.train.validation import answers
 
-    return list(answers(model.config, model.params, batch, model.execution, 3))
+    return list(answers(model.config, model.params, batch, model.execution, 5))
 
 
 def test_the_answers_are_those_of_the_public_model_to_the_same_prompts(model, batch, answers):
     """The model is given the prompts as a user would give them, in the photo's own frame."""
     from samjax import Prompts
 
-    assert [answer.clicks for answer in answers] == [1, 2, 3, 0]
-    for image, (height, width) in enumerate(batch.size.tolist()):
+    assert [answer.clicks for answer in answers] == [1, 2, 3, 4, 5, 0]
+    for image in np.flatnonzero(batch.valid.any(1)):
+        height, width = batch.size[image].tolist()
         embedding = model.encode(batch.image[image, :height, :width])
         slots = np.flatnonzero(batch.valid[image])
         targets = unpack(batch.cells[image, slots])[:, :height, :width]
         carried = None
-        for answer in answers:
+        for answer in (*answers[:2], answers[-1]):
             points, labels = answer.points[image, slots], answer.labels[image, slots]
             if answer.clicks:
                 used = labels[0] >= 0  # all of them or none, unless a mask were perfect
@@ -100,7 +77,7 @@ def test_clicks_go_where_the_mask_before_is_wrong(batch, answers):
         target = unpack(batch.cells[image, slot])
         x, y = answers[0].points[image, slot, 1].astype(int)
         assert target[y, x]
-        for before, after in itertools.pairwise(answers[:3]):
+        for before, after in itertools.pairwise(answers[:-1]):
             label = after.labels[image, slot, -1]
             wrong = unpack(before.mask[image, slot]) ^ target
             assert (label >= 0) == wrong.any()
@@ -114,18 +91,18 @@ def test_clicks_go_where_the_mask_before_is_wrong(batch, answers):
 def scores(model, batch):
     from samjax.train.validation import validate
 
-    return validate(model.config, model.params, [batch], model.execution, clicks=(1, 3))
+    return validate(model.config, model.params, [batch], model.execution, clicks=(1, 5))
 
 
 def test_the_means_are_over_valid_masks(batch, answers, scores):
     by_clicks = {answer.clicks: answer for answer in answers}
     mean = {clicks: float(answer.iou[batch.valid].mean()) for clicks, answer in by_clicks.items()}
-    apart = [np.abs(by_clicks[n].predicted_iou - by_clicks[n].iou)[batch.valid].mean() for n in (1, 3, 0)]
+    apart = [np.abs(by_clicks[n].predicted_iou - by_clicks[n].iou)[batch.valid].mean() for n in (1, 5, 0)]
     expected = {
-        "iou": np.mean([mean[1], mean[3], mean[0]]),
+        "iou": np.mean([mean[1], mean[5], mean[0]]),
         "iou_1": mean[1],
         "iou_1_oracle": by_clicks[1].best_iou[batch.valid].mean(),
-        "iou_3": mean[3],
+        "iou_5": mean[5],
         "iou_box": mean[0],
         "iou_error": np.mean(apart),
         "masks": batch.valid.sum(),
@@ -144,10 +121,10 @@ def test_rows_that_only_pad_contribute_nothing(model, batch, scores):
     empty = jax.tree.map(np.copy, batch)
     empty.valid[:] = False
     half = jax.tree.map(np.copy, batch)
-    half.valid[1] = False
+    half.valid[1:] = False
     other = jax.tree.map(np.copy, batch)
     other.valid[0] = False
-    again = validate(model.config, model.params, [half, empty, other], model.execution, clicks=(1, 3))
+    again = validate(model.config, model.params, [half, empty, other], model.execution, clicks=(1, 5))
     assert again == pytest.approx(scores, abs=1e-5)
     with pytest.raises(ValueError, match="no valid mask to validate on"):
         validate(model.config, model.params, [empty], model.execution)
@@ -162,11 +139,11 @@ def test_clicks_start_at_one(model, batch):
 
 MESH = """
 import sys, dataclasses, json
-sys.path[:0] = ["tests", "tests/train"]
+sys.path.insert(0, "tests")
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from example_models import shapes_sam
-from test_validation import photos
+from example_batches import photos
 from samjax.train.validation import validate
 model, batch = shapes_sam(), photos()
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "tensor"))
