@@ -221,15 +221,18 @@ def check_names(config: SamConfig, shapes: dict[str, tuple[int, ...]]) -> None:
         raise CheckpointError(f"The parameters do not fit a {config.variant} at {config.image_size}:\n{difference}")
 
 
-def _from_json(cls: type, fields: dict[str, Any]) -> Any:
-    """The inverse of `dataclasses.asdict` after a trip through JSON, which has no tuples."""
+def from_json(cls: type, fields: dict[str, Any]) -> Any:
+    """The inverse of `dataclasses.asdict` after a trip through JSON, which has no tuples.
+
+    Raises `CheckpointError` for a field that the class has not.
+    """
     kinds = typing.get_type_hints(cls)
     values = {}
     for name, value in fields.items():
         if name not in kinds:
             raise CheckpointError(f"{cls.__name__} has no field {name!r}; was this written by a newer samjax?")
         nested = isinstance(value, dict)
-        values[name] = _from_json(kinds[name], value) if nested else tuple(value) if isinstance(value, list) else value
+        values[name] = from_json(kinds[name], value) if nested else tuple(value) if isinstance(value, list) else value
     return cls(**values)
 
 
@@ -240,7 +243,7 @@ def _read_manifest(folder: Path) -> tuple[SamConfig, dict[str, Any]]:
         if manifest["format_version"] != FORMAT_VERSION:
             version = manifest["format_version"]
             raise CheckpointError(f"{file} has format version {version!r}; this samjax reads {FORMAT_VERSION}")
-        config = _from_json(SamConfig, manifest["config"])
+        config = from_json(SamConfig, manifest["config"])
         checksum = Checksum()
         checksum.entries = manifest["parameters"]
         if checksum.hexdigest() != manifest["checksum"]:

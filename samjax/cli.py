@@ -1,5 +1,6 @@
 """The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
 
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
@@ -180,6 +181,22 @@ def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")
     return 0
 
 
+@app.command
+def train(recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="See `samjax train --help`.")]) -> int:
+    """Train or fine-tune a model: samjax train RECIPE --out DIR [--FIELD.SUB VALUE ...]."""
+    return _train([recipe])
+
+
+def _train(args: Sequence[str]) -> int:
+    try:
+        from samjax.train.command import main
+    except ImportError as error:
+        raise ValueError(
+            f"training needs packages that inference does not ({error}): pip install 'samjax[train]'"
+        ) from None
+    return main(args)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line; errors of use are one line on standard error and exit code 2."""
     args = sys.argv[1:] if args is None else args
@@ -187,11 +204,14 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"samjax {version('samjax')}")
         return 0
     _keep_compiled_programs(hub.cache_dir() / "compiled")
+    run = functools.partial(app.cli, prog="samjax", description=samjax.__doc__, args=args)
+    if list(args[:1]) == ["train"]:  # its options are those of the recipe that is named first
+        run = functools.partial(_train, args[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
         try:
-            return app.cli(prog="samjax", description=samjax.__doc__, args=args)
+            return run()
         except (ValueError, OSError) as error:
             print(f"samjax: error: {error}", file=sys.stderr)
             return 2

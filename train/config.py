@@ -116,6 +116,7 @@ class RunConfig:
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
     drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first [P: 0.4, ViT-B 0.6]
     dropout: float = 0.0  # of the residual branches of the decoder's tokens
+    cpu_devices: int = 1  # on CPU: devices to simulate; a core each is faster than all cores for one
     data_axis: int = -1  # devices along the mesh's axes; one of the three may be -1: what is left
     fsdp_axis: int = 1
     tensor_axis: int = 1

@@ -198,6 +198,12 @@ def encoder_execution_for(config: TrainConfig, mesh: Mesh) -> Execution:
     return dataclasses.replace(how, images_per_step=together, remat=config.run.remat)
 
 
+def validation_execution(config: TrainConfig, mesh: Mesh) -> Execution:
+    """How trained parameters are looked at, on the same devices."""
+    how = Execution.for_backend(mesh.devices.flat[0].platform, config.run.compute_dtype)
+    return dataclasses.replace(how, images_per_step=None) if mesh.size > 1 else how
+
+
 def decoder_execution(config: TrainConfig) -> Execution:
     """How a block of masks runs: all at once, `blocks_for` having cut it to size."""
     return Execution(config.run.compute_dtype)

@@ -1,0 +1,94 @@
+"""`samjax train RECIPE`: a recipe, changed by the command line, becomes a run."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+
+from . import configs, run_folder
+from .config import TrainConfig
+from .data.report import TooManyBadRecords
+from .loop import NotFinite, train
+
+USAGE = "usage: samjax train RECIPE [--out DIR] [--print-config] [--distributed] [--FIELD.SUB VALUE ...]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What is given beside the recipe."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help="The run's folder; continues a run it holds.")] = None
+    print_config: Annotated[bool, tyro.conf.arg(help="Print the configuration as JSON and do nothing.")] = False
+    distributed: Annotated[
+        bool, tyro.conf.arg(help="One of several processes of a cluster that JAX recognises (TPU pods, Slurm, MPI).")
+    ] = False
+
+
+def main(args: Sequence[str]) -> int:
+    """The command. Raises ValueError and OSError for what the user can mend."""
+    if not args or args[0].startswith("-"):
+        print(f"{USAGE}\n\nRECIPE is the name of one of these, or the config.json of a run:\n")
+        for name in recipe_names():
+            print(f"  {name:<16}{summary(name)}")
+        print("\nsamjax train RECIPE --help lists every field with its value in that recipe.")
+        return 0 if args and args[0] in ("-h", "--help") else 2
+    recipe, *rest = args
+    command = tyro.cli(
+        Command,
+        prog=f"samjax train {recipe}",
+        description=_description(recipe),
+        default=Command(load_recipe(recipe)),
+        args=rest,
+    )
+    if command.print_config:
+        print(run_folder.to_json(command.config), end="")
+        return 0
+    if command.out is None:
+        raise ValueError("--out DIR is missing: the folder for the run's checkpoints, curves and pictures")
+    if command.config.run.cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", command.config.run.cpu_devices)
+    if command.distributed:
+        jax.distributed.initialize()
+    try:
+        outcome = train(command.config, command.out)
+    except (NotFinite, TooManyBadRecords) as error:
+        print(f"samjax: error: {error}", file=sys.stderr)
+        return 3
+    if jax.process_index() == 0:
+        state = "finished" if outcome.finished else "stopped; the same command continues"
+        print(f"{outcome.folder}: step {outcome.step} of {command.config.run.steps}, {state}")
+        for name, value in outcome.metrics.items():
+            print(f"  val/{name:<16}{value:.4f}")
+    return 0
+
+
+def recipe_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """A recipe by its name, or a run's saved configuration. Raises ValueError with the names that there are."""
+    if name in recipe_names():
+        return importlib.import_module(f"{configs.__name__}.{name}").CONFIG
+    if Path(name).exists():
+        return run_folder.read_config(name)[0]
+    raise ValueError(f"there is no recipe {name!r} and no file of that name; recipes are {', '.join(recipe_names())}")
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's docstring."""
+    return _description(name).partition("\n")[0]
+
+
+def _description(name: str) -> str:
+    if name not in recipe_names():
+        return f"The configuration saved in {name}."
+    return inspect.getdoc(importlib.import_module(f"{configs.__name__}.{name}")) or ""

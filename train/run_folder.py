@@ -1,0 +1,76 @@
+"""A run's folder, and the configuration that stands in it.
+
+RUN/config.json       the recipe as it was run, and under "sam" the network it trains
+RUN/checkpoints/      see `samjax.train.checkpoints`
+RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
+RUN/bad_records.jsonl what of the data could not be used
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from samjax.atomic import replacing
+from samjax.checkpoint import CheckpointError, from_json
+from samjax.config import SamConfig
+
+from .config import TrainConfig
+
+CONFIG, CHECKPOINTS, BAD_RECORDS = "config.json", "checkpoints", "bad_records.jsonl"
+# What may be changed when a run is resumed: it does not change the curve.
+_FREE = {
+    "data": {"threads", "workers", "prefetch", "max_bad_share"},
+    "run": {
+        *("remat", "images_together", "masks_together", "cpu_devices", "data_axis", "fsdp_axis", "tensor_axis"),
+        *("log_every", "validate_every", "picture_every", "checkpoint_every", "keep_last", "keep_best"),
+        *("tensorboard", "wandb"),
+    },
+}
+
+
+def to_json(config: TrainConfig, sam: SamConfig | None = None) -> str:
+    fields = dataclasses.asdict(config)
+    if sam is not None:
+        fields["sam"] = dataclasses.asdict(sam)
+    return json.dumps(fields, indent=1) + "\n"
+
+
+def write_config(folder: Path, config: TrainConfig, sam: SamConfig) -> None:
+    with replacing(folder / CONFIG, overwrite=True) as temporary:
+        temporary.write_text(to_json(config, sam), encoding="utf-8")
+
+
+def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None]:
+    """A run's `config.json`, given itself or the run's folder. Raises ValueError where it is none."""
+    path = Path(path)
+    path = path / CONFIG if path.is_dir() else path
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        sam = fields.pop("sam", None)
+        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam)
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} is no folder of a training run: it holds no {path.name}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no configuration of a training run: {error}") from None
+
+
+def check_same_run(folder: Path, config: TrainConfig) -> None:
+    """Raises ValueError, naming the fields, where a run in `folder` was started with another configuration."""
+    started, _ = read_config(folder)
+    differing = [
+        f"{part}.{name}: {was!r}, now {now!r}"
+        for part, fields in dataclasses.asdict(started).items()
+        for name, was in fields.items()
+        if (now := dataclasses.asdict(config)[part][name]) != was and name not in _FREE.get(part, ())
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run that was started with another configuration:\n  "
+            + "\n  ".join(differing)
+            + "\nResume it as it was (`samjax train "
+            + f"{folder / CONFIG} --out {folder}`), or give the new run another folder (model.init may name this one's "
+            "export)."
+        )
