@@ -59,7 +59,7 @@ def noisy_box(
     return jnp.clip(box + noise, 0, jnp.tile(limit, 2))
 
 
-def click_schedule(config: InteractionConfig, key: Key[Array, ""]) -> Bool[Array, " passes-1"]:
+def click_schedule(config: InteractionConfig, key: Key[Array, ""]) -> Bool[Array, " later"]:
     """Which passes after the first get a new click: all but the last and, at random places before a click, as many more
     as there are refinements beside it."""
     if not config.corrections or not config.refinements:

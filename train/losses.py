@@ -2,7 +2,8 @@
 
 A mask is compared with what it should be through two maps of the logits' size: how much FOREGROUND and how much
 BACKGROUND lies under each logit. At the model's input size they are 0 or 1; at low resolution they are shares of r x r
-pixels, and the losses are then exactly those of logits repeated r x r times. Padding is neither.
+pixels, and the losses are then those of logits repeated r x r times (but dice's + 1 is one logit, not one pixel).
+Padding is neither.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,7 @@ def focal_loss(
     false = missed + logits  # -log(1 - p)
     per_pixel = alpha * foreground * jnp.exp(-gamma * false) * missed
     per_pixel += (1 - alpha) * background * jnp.exp(-gamma * missed) * false
-    return per_pixel.sum((-1, -2)) / jnp.maximum((foreground + background).sum(), 1)
+    return per_pixel.sum((-1, -2)) / _or_one((foreground + background).sum())
 
 
 def dice_loss(
@@ -57,8 +58,8 @@ def balanced_cross_entropy(
 ) -> Float32[Array, "*B"]:
     """Cross-entropy in which all foreground weighs as much as all background, however small it is."""
     missed = jax.nn.softplus(-logits)
-    of_foreground = (missed * foreground).sum((-1, -2)) / jnp.maximum(foreground.sum(), 1)
-    of_background = ((missed + logits) * background).sum((-1, -2)) / jnp.maximum(background.sum(), 1)
+    of_foreground = (missed * foreground).sum((-1, -2)) / _or_one(foreground.sum())
+    of_background = ((missed + logits) * background).sum((-1, -2)) / _or_one(background.sum())
     return (of_foreground + of_background) / 2
 
 
@@ -69,7 +70,7 @@ def mask_iou(
     mask = logits > 0
     overlap = jnp.where(mask, foreground, 0).sum((-1, -2))
     union = foreground.sum() + jnp.where(mask, background, 0).sum((-1, -2))
-    return overlap / jnp.where(union > 0, union, 1)
+    return overlap / _or_one(union)
 
 
 def mask_loss(
@@ -118,3 +119,8 @@ def mask_loss(
         best_iou=iou.max(),
     )
     return jax.tree.map(lambda term: jnp.where(valid, term, 0), loss)
+
+
+def _or_one(area: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
+    """An area to divide by: areas below 1 are parts of a cell, and nothing divides by 1."""
+    return jnp.where(area > 0, area, 1)

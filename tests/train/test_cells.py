@@ -1,0 +1,120 @@
+"""Packed masks on the device: the same sets as in numpy, and drawing from them is fair."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+RATIOS = [1, 2, 3, 4, 5]
+GRID = 3, 4
+
+
+def random_masks(ratio, count=6, share=0.3):
+    height, width = GRID
+    masks = np.random.RandomState(ratio).rand(count, height * ratio, width * ratio) < share
+    masks[0], masks[1] = False, True
+    masks[2] = False
+    masks[2, -1, 0] = True  # a single pixel
+    return masks
+
+
+def packed(masks, ratio):
+    from samjax.train.batch import pack_cells
+
+    return jnp.asarray(pack_cells(masks, ratio))
+
+
+@functools.cache
+def many_pixels(ratio, count):
+    """Draws, each with its own key."""
+    from samjax.train.cells import draw_pixel
+
+    def draw(key, cells):
+        return jax.vmap(lambda key: draw_pixel(key, cells, ratio))(jax.random.split(key, count))
+
+    return jax.jit(draw)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_cells_unpack_to_the_masks_that_were_packed(ratio):
+    from samjax.train import batch, cells
+
+    masks = random_masks(ratio)
+    unpacked = cells.unpack(packed(masks, ratio), ratio)
+    np.testing.assert_array_equal(unpacked, masks)
+    np.testing.assert_array_equal(unpacked, batch.unpack_cells(np.asarray(packed(masks, ratio)), ratio))
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_counts_are_the_pixels_under_each_logit(ratio):
+    from samjax.train import cells
+
+    masks = random_masks(ratio)
+    expected = masks.reshape(len(masks), GRID[0], ratio, GRID[1], ratio).sum((2, 4))
+    np.testing.assert_array_equal(cells.counts(packed(masks, ratio)), expected)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_photo_is_what_its_size_says(ratio):
+    from samjax.train import batch, cells
+
+    height, width = GRID[0] * ratio, GRID[1] * ratio
+    for size in ((height, width), (height, 1), (1, width), (height - 1, max(width - ratio - 1, 1))):
+        size = max(size[0], 1), size[1]
+        inside = np.zeros((height, width), bool)
+        inside[: size[0], : size[1]] = True
+        photo = cells.photo(jnp.array(size), GRID, ratio, batch.cell_dtype(ratio))
+        np.testing.assert_array_equal(cells.unpack(photo, ratio), inside)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_a_box_goes_from_the_first_to_the_last_pixel(ratio):
+    from samjax.train import cells
+
+    masks = random_masks(ratio, count=30, share=0.03)
+    for mask, ours in zip(masks, jax.vmap(lambda x: cells.box(x, ratio))(packed(masks, ratio)), strict=True):
+        y, x = np.nonzero(mask)
+        expected = (x.min(), y.min(), x.max(), y.max()) if len(x) else (0, 0, 0, 0)
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_every_pixel_of_a_set_is_drawn_with_the_same_probability(ratio):
+    mask = random_masks(ratio)[4]
+    mask[: 2 * ratio, : 2 * ratio] |= True  # whole cells beside part-filled ones
+    each = 60
+    points, found = many_pixels(ratio, each * int(mask.sum()))(jax.random.key(1), packed(mask, ratio))
+    assert found.all()
+    x, y = np.asarray(points).astype(int).T
+    np.testing.assert_array_equal(points, np.stack([x, y], 1))  # pixels have whole coordinates
+    drawn = np.zeros(mask.shape, int)
+    np.add.at(drawn, (y, x), 1)
+    assert (drawn[~mask] == 0).all()
+    assert chisquare(drawn[mask]).pvalue > 1e-3
+    assert abs(drawn[mask] - each).max() < 6 * each**0.5
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_only_pixel_is_found_and_in_an_empty_set_there_is_none(ratio):
+    empty, _, single, *_ = random_masks(ratio)
+    points, found = many_pixels(ratio, 20)(jax.random.key(0), packed(single, ratio))
+    assert found.all()
+    np.testing.assert_array_equal(points, np.tile([0, GRID[0] * ratio - 1], (20, 1)))
+    _, found = many_pixels(ratio, 20)(jax.random.key(0), packed(empty, ratio))
+    assert not found.any()
+
+
+def test_sets_are_drawn_from_side_by_side_as_one_by_one():
+    from samjax.train.cells import draw_pixel
+
+    cells = packed(random_masks(4), 4)
+    keys = jax.random.split(jax.random.key(3), len(cells))
+    draw = functools.partial(draw_pixel, ratio=4)
+    together, found = jax.vmap(draw)(keys, cells)
+    for i, (key, one) in enumerate(zip(keys, cells, strict=True)):
+        alone, alone_found = draw(key, one)
+        np.testing.assert_array_equal(together[i], alone)
+        assert found[i] == alone_found
