@@ -1,1 +1,1 @@
-"""Training of Segment Anything, installed as `samjax.train`."""
+"""Training and fine-tuning: `samjax train RECIPE`, or `train(CONFIG, folder)`; see ARCHITECTURE.md for the parts."""

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class Command:
 def main(args: Sequence[str]) -> int:
     """The command. Raises ValueError and OSError for what the user can mend."""
     if not args or args[0].startswith("-"):
-        print(f"{USAGE}\n\nRECIPE is the name of one of these, or the config.json of a run:\n")
+        print(f"{USAGE}\n\nRECIPE is one of these, a Python file with a CONFIG like theirs, or a run's config.json:\n")
         for name in recipe_names():
             print(f"  {name:<16}{summary(name)}")
         print("\nsamjax train RECIPE --help lists every field with its value in that recipe.")
@@ -75,9 +76,17 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> TrainConfig:
-    """A recipe by its name, or a run's saved configuration. Raises ValueError with the names that there are."""
+    """A recipe by its name, one of the user's own in a Python file, or a run's saved configuration.
+
+    Raises ValueError with the names that there are.
+    """
     if name in recipe_names():
         return importlib.import_module(f"{configs.__name__}.{name}").CONFIG
+    if name.endswith(".py") and Path(name).is_file():
+        config = runpy.run_path(name).get("CONFIG")
+        if not isinstance(config, TrainConfig):
+            raise ValueError(f"{name} is no recipe: it defines no CONFIG that is a samjax.train.config.TrainConfig")
+        return config
     if Path(name).exists():
         return run_folder.read_config(name)[0]
     raise ValueError(f"there is no recipe {name!r} and no file of that name; recipes are {', '.join(recipe_names())}")
@@ -85,10 +94,10 @@ def load_recipe(name: str) -> TrainConfig:
 
 def summary(name: str) -> str:
     """The first line of a recipe's docstring."""
-    return _description(name).partition("\n")[0]
+    return _description(name).partition(".\n")[0].partition("\n\n")[0].replace("\n", " ")
 
 
 def _description(name: str) -> str:
     if name not in recipe_names():
-        return f"The configuration saved in {name}."
+        return f"The configuration in {name}."
     return inspect.getdoc(importlib.import_module(f"{configs.__name__}.{name}")) or ""

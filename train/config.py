@@ -99,7 +99,7 @@ class OptimConfig:
     encoder_rate: float = 1.0  # factor on the image encoder's rate [S2: 0.6]
     frozen: tuple[str, ...] = ()  # patterns of parameters that are not trained
     clip_norm: float | None = None  # of the global gradient [S2: 0.1]
-    ema: float | None = None  # decay of the averaged parameters; None: no average
+    ema: float | None = None  # decay of the averaged parameters, reached as (1 + t) / (10 + t); None: no average
 
 
 @dataclasses.dataclass(frozen=True)

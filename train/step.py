@@ -152,7 +152,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         average = None
         if config.optim.ema is not None:
-            average = optax.incremental_update(params, state.ema, 1 - config.optim.ema)
+            average = optax.incremental_update(params, state.ema, 1 - ema_decay(config.optim.ema, state.step))
         updated = TrainState(state.step + 1, params, opt_state, average, state.key)
         updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         updated = lax.with_sharding_constraint(updated, shardings(updated, mesh))
@@ -182,6 +182,12 @@ def drop_path_weights(sam: SamConfig, rate: float, keys: Key[Array, " B"]) -> Fl
         return jnp.where(jax.random.uniform(key, (depth, 2)) < keep, 1 / keep, 0)
 
     return jax.vmap(draw)(keys)
+
+
+def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:
+    """Of the averaged parameters: smaller at first, so that they do not remember the random start for long."""
+    done = step.astype(jnp.float32)
+    return jnp.minimum(decay, (1 + done) / (10 + done))
 
 
 def balanced_weight(config: TrainConfig, step: Int32[Array, ""]) -> Float32[Array, ""]:

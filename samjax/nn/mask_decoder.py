@@ -2,8 +2,8 @@
 
 It computes what the reference computes in an order that touches the image less: the first layer's image-side
 projections are the same for all prompts of an image and are made once (`image_side`); from the second layer on the
-projections are folded into the few tokens; transposed convolutions are matrix products whose 2x2 outputs stay
-separate axes until the masks are put together.
+projections are folded into the tokens where these are few; transposed convolutions are matrix products whose 2x2
+outputs stay separate axes until the masks are put together.
 """
 
 from typing import NamedTuple
@@ -60,10 +60,18 @@ class Attention(nn.Module):
     ) -> Float[Array, "T C"]:
         return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
 
+    def _folds(self, tokens: Float[Array, "T C"]) -> bool:
+        """Whether so few tokens attend that projecting them to the image's channels, for each head, is less work than
+        projecting the image to the heads' channels."""
+        return len(tokens) * self.heads <= self.width // self.downsample
+
     def tokens_to_image(
         self, tokens: Float[Array, "T C"], image_with_position: Float[Array, "S C"], image: Float[Array, "S C"]
     ) -> Float[Array, "T C"]:
-        """The same with an image as keys and values, which is never projected."""
+        """The same with an image as keys and values."""
+        if not self._folds(tokens):
+            keys, values = self.k(image_with_position), self.v(image)
+            return self.out(attention.masked_attention(self.q(tokens), keys, values))
         attended = attention.tokens_attend_image(
             self.q(tokens),
             image_with_position,
@@ -81,6 +89,8 @@ class Attention(nn.Module):
         token_valid: Bool[Array, " T"],
     ) -> Float[Array, "S C"]:
         """Values from `tokens` for every image token, given its logits (`projected_logits` or `image_logits`)."""
+        if not self._folds(tokens):
+            return self.out(attention.image_attends_values(logits, self.v(tokens), token_valid))
         out_kernel = self.out_proj.kernel.reshape(self.heads, -1, self.width)
         return attention.image_attends_tokens(logits, self.v(tokens), out_kernel, self.out_proj.bias, token_valid)
 
@@ -91,7 +101,9 @@ class Attention(nn.Module):
         return jnp.einsum("snd,tnd->nts", q, scaled, preferred_element_type=jnp.float32)
 
     def image_logits(self, image: Float[Array, "S C"], tokens: Float[Array, "T C"]) -> Float32[Array, "N T S"]:
-        """Logits of image tokens by folding the query projection into the tokens' keys."""
+        """Logits of image tokens, for few tokens by folding the query projection into the tokens' keys."""
+        if not self._folds(tokens):
+            return self.projected_logits(self.q(image), tokens)
         k = self.k(tokens)
         scaled = k * k.shape[-1] ** -0.5
         folded = jnp.einsum("cnd,tnd->ntc", self._split(self.q_proj.kernel), scaled)

@@ -151,6 +151,19 @@ def image_attends_tokens(
 
     Logits are laid out with the image tokens last so that the reduction over few tokens runs along full vectors.
     """
-    weights, sums = _softmax(jnp.where(key_valid[:, None], logits, -jnp.inf), 1, jnp.dtype(jnp.float32))
     folded = _einsum("tnd,ndc->ntc", v, out_kernel).astype(v.dtype)
-    return _einsum("nts,ntc->sc", (weights / sums).astype(v.dtype), folded).astype(v.dtype) + out_bias
+    return _einsum("nts,ntc->sc", _over_tokens(logits, key_valid, v.dtype), folded).astype(v.dtype) + out_bias
+
+
+def image_attends_values(
+    logits: Float[Array, "N T S"], v: Float[Array, "T N D"], key_valid: Bool[Array, " T"]
+) -> Float[Array, "S N D"]:
+    """The same without the output projection."""
+    return _einsum("nts,tnd->snd", _over_tokens(logits, key_valid, v.dtype), v).astype(v.dtype)
+
+
+def _over_tokens(
+    logits: Float[Array, "N T S"], key_valid: Bool[Array, " T"], dtype: jnp.dtype
+) -> Float[Array, "N T S"]:
+    weights, sums = _softmax(jnp.where(key_valid[:, None], logits, -jnp.inf), 1, jnp.dtype(jnp.float32))
+    return (weights / sums).astype(dtype)

@@ -116,6 +116,8 @@ def test_folding_the_output_projection_into_the_tokens_changes_nothing():
     folded = attention.image_attends_tokens(logits, v, out_kernel, out_bias, valid)
     plain = jnp.einsum("snd,ndc->sc", attention.masked_attention(q, k, v, valid), out_kernel) + out_bias
     np.testing.assert_allclose(folded, plain, **TOLERANCE)
+    values = attention.image_attends_values(logits, v, valid)
+    np.testing.assert_allclose(values, attention.masked_attention(q, k, v, valid), **TOLERANCE)
 
 
 def test_half_precision_inputs_are_summed_in_float32():

@@ -1,10 +1,11 @@
-"""ViT-B, all of it, fine-tuned on COCO's or LVIS's instances: the rates and the clipping of SAM 2's fine-tuning.
+"""ViT-B, all of it, fine-tuned on the instances of COCO or LVIS.
 
     samjax train coco --data.train coco=COCO/train2017,COCO/annotations/instances_train2017.json \
         --data.val coco=COCO/val2017,COCO/annotations/instances_val2017.json --model.init vit_b --out runs/coco
 
-Hardware: 8 accelerators with 40 GB; two epochs at 32 photos a step are 7,400 steps. On one, --run.accumulate 8 has the
-same result. Not run by this project: no such data or machines were at hand, so there is no score to expect.
+Rates and clipping are those of SAM 2's fine-tuning. Hardware: 8 accelerators with 40 GB; two epochs at 32 photos a step
+are 7,400 steps. On one, --run.accumulate 8 has the same result. Not run by this project: no such data or machines were
+at hand, so there is no score to expect.
 """
 
 from samjax.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig

@@ -1,4 +1,4 @@
-"""ViT-tiny from scratch on a laptop's CPU, at 128 pixels: to see a run, and that masks can be learnt from little data.
+"""ViT-tiny from scratch on a laptop's CPU, at 128 pixels.
 
     samjax train tiny --data.train sa1b=DATA/train --data.val sa1b=DATA/val --out runs/tiny
 
