@@ -216,12 +216,16 @@ def decoder_execution(config: TrainConfig) -> Execution:
 
 
 def blocks_for(config: TrainConfig, mesh: Mesh) -> tuple[int | None, int]:
-    """Images and masks of a block; None: all images."""
-    if mesh.size > 1:
-        return None, config.run.masks_together or 16
+    """Images and masks of a block; None: all images, as on a mesh, where a loop over a sharded axis would gather it.
+
+    By default a few masks a device on CPU, so that they stay in cache, and 32 on accelerators: a ViT-B's mask takes
+    about 100 MB while its gradient is computed.
+    """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    images = config.run.images_together or (1 if on_cpu else None)
-    return images, config.run.masks_together or (2 if on_cpu else 16)
+    images = None if mesh.size > 1 else config.run.images_together or (1 if on_cpu else None)
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    on_device = images or max(config.run.batch // config.run.accumulate // devices, 1)
+    return images, config.run.masks_together or max((2 if on_cpu else 32) // on_device, 1)
 
 
 def _over_blocks(
