@@ -113,7 +113,8 @@ def make_step(
         branch_weights = drop_path_weights(sam, config.run.drop_path, path_keys)
 
         def features_of(encoder: Params) -> Float[Array, "B H W C"]:
-            return encode(sam, {"image_encoder": encoder}, pixels, encoder_execution, branch_weights=branch_weights)
+            features = encode(sam, {"image_encoder": encoder}, pixels, encoder_execution, branch_weights=branch_weights)
+            return features.astype(jnp.float32)  # the gradients of hundreds of passes are summed in it
 
         # The heads are small and used in every pass: gathered once, and not in each.
         heads = {name: params[name] for name in ("prompt_encoder", "mask_decoder")}
