@@ -1,0 +1,305 @@
+"""Schedules, groups and AdamW against closed forms and against PyTorch."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from example_models import SMALL, random_params
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from samjax.config import VARIANTS
+from samjax.sam import abstract_params
+
+MATRIX = "prompt_encoder/pe_layer/positional_encoding_gaussian_matrix"
+
+
+def config(**options):
+    from samjax.train.config import OptimConfig
+
+    return OptimConfig(**{"schedule": "constant", "warmup_steps": 0, "learning_rate": 1e-2, **options})
+
+
+def optimizer(steps=100, **options):
+    from samjax.train.optim import make_optimizer
+
+    return make_optimizer(config(**options), SMALL, steps)
+
+
+def schedule(steps, **options):
+    from samjax.train.optim import make_schedule
+
+    return at_steps(make_schedule(config(learning_rate=0.5, **options), steps))
+
+
+def at_steps(rate):
+    """As a step calls it: on a device's integer, with the promotion that optax needs."""
+
+    def at(step):
+        with jax.numpy_dtype_promotion("standard"):
+            return rate(jnp.int32(step))
+
+    return at
+
+
+def flat(tree):
+    return {name: np.asarray(leaf, np.float64) for name, leaf in flatten_dict(tree, sep="/").items()}
+
+
+# Schedules
+
+
+def constant(t):
+    return 1.0
+
+
+def cosine(t):
+    return 0.1 + 0.9 * (1 + math.cos(math.pi * min(t, 1))) / 2
+
+
+def poly(t):
+    return 0.1 + 0.9 * (1 - min(t, 1)) ** 0.7
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+@pytest.mark.parametrize("kind", [constant, cosine, poly])
+def test_schedules_are_their_closed_forms_after_a_linear_warm_up(kind, warmup):
+    rate = schedule(120, schedule=kind.__name__, warmup_steps=warmup, final_rate=0.1, power=0.7)
+    for step in (0, 1, 10, 19, 20, 21, 70, 119, 120, 500):
+        expected = step / warmup if step < warmup else kind((step - warmup) / (120 - warmup))
+        np.testing.assert_allclose(rate(step), 0.5 * expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_steps_fall_by_the_factor_at_shares_of_the_whole_run(warmup):
+    rate = schedule(120, schedule="steps", warmup_steps=warmup, milestones=(0.5, 0.75), milestone_factor=0.2)
+    expected = {20: 1, 59: 1, 61: 0.2, 89: 0.2, 91: 0.04, 500: 0.04}
+    if warmup:
+        expected |= {0: 0, 5: 0.25}
+    for step, factor in expected.items():
+        np.testing.assert_allclose(rate(step), 0.5 * factor, rtol=1e-5)
+
+
+def test_the_papers_schedule_falls_at_60000_and_86666():
+    from samjax.train.config import OptimConfig
+    from samjax.train.optim import make_schedule
+
+    rate = at_steps(make_schedule(OptimConfig(), 90_000))
+    expected = {0: 0, 125: 4e-4, 250: 8e-4, 59_999: 8e-4, 60_001: 8e-5, 86_665: 8e-5, 86_667: 8e-6, 89_999: 8e-6}
+    for step, value in expected.items():
+        np.testing.assert_allclose(rate(step), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["steps", "cosine", "poly"])
+def test_a_run_may_end_within_its_warm_up(kind):
+    rate = schedule(10, schedule=kind, warmup_steps=20)
+    np.testing.assert_allclose(rate(9), 0.5 * 9 / 20, rtol=1e-5)
+
+
+# Rates by layer
+
+
+def paper_factor(name, decay, depth):
+    """training.md: lr·d^(L+1−id), embeddings id 0, block i id i+1, everything outside the encoder ×1."""
+    part, *rest = name.split("/")
+    if part != "image_encoder":
+        return 1.0
+    if rest[0] in ("patch_embed", "pos_embed"):
+        return decay ** (depth + 1)
+    if rest[0] == "blocks":
+        return decay ** (depth + 1 - (int(rest[1]) + 1))
+    assert rest[0] == "neck"
+    return 1.0
+
+
+def test_every_parameter_of_vit_b_has_the_rate_of_its_layer():
+    from samjax.train.optim import learning_rate_factor
+
+    names = list(flatten_dict(abstract_params(VARIANTS["vit_b"]), sep="/"))
+    factors = {name: learning_rate_factor(config(layer_decay=0.6), VARIANTS["vit_b"], name) for name in names}
+    assert factors == pytest.approx({name: paper_factor(name, 0.6, 12) for name in names})
+    assert factors["image_encoder/pos_embed"] == pytest.approx(0.6**13)
+    assert factors["image_encoder/blocks/0/norm1/scale"] == pytest.approx(0.6**12)
+    assert factors["image_encoder/blocks/11/mlp/lin1/kernel"] == pytest.approx(0.6)
+
+
+def test_the_encoders_own_rate_comes_on_top():
+    from samjax.train.optim import learning_rate_factor
+
+    options = config(layer_decay=0.5, encoder_rate=0.6)
+    for name, factor in {
+        "image_encoder/neck/0/kernel": 0.6,
+        "image_encoder/blocks/11/attn/qkv/bias": 0.3,
+        "mask_decoder/iou_token/embedding": 1.0,
+    }.items():
+        assert learning_rate_factor(options, VARIANTS["vit_b"], name) == pytest.approx(factor)
+
+
+# Steps
+
+
+def gradients(seed=3):
+    return jax.tree.map(jnp.asarray, random_params(SMALL, seed))
+
+
+def params():
+    return jax.tree.map(jnp.asarray, random_params(SMALL, 1))
+
+
+def trained(steps=3, **options):
+    """Parameters after a few updates by arbitrary gradients."""
+    ours = optimizer(**options)
+    with jax.numpy_dtype_promotion("standard"):
+        update = jax.jit(ours.update)
+        now, state = params(), ours.init(params())
+        for step in range(steps):
+            updates, state = update(gradients(step), state, now)
+            now = optax.apply_updates(now, updates)
+    return flat(now), state
+
+
+def adamw(start, all_gradients, rate, decay, betas=(0.9, 0.999)):
+    """Loshchilov & Hutter (2019), in float64."""
+    first, second, now = 0.0, 0.0, start
+    for step, gradient in enumerate(all_gradients, 1):
+        first = betas[0] * first + (1 - betas[0]) * gradient
+        second = betas[1] * second + (1 - betas[1]) * gradient**2
+        adam = first / (1 - betas[0] ** step) / (np.sqrt(second / (1 - betas[1] ** step)) + 1e-8)
+        now = now - rate * (adam + decay * now)
+    return now
+
+
+NO_DECAY = (r"bias$", r"scale$", r"pos_embed$")
+
+
+def grouped(name):
+    """Rate and weight decay of a parameter for layer decay 0.8, weight decay 0.1, rate 1e-2."""
+    without = name.endswith(("bias", "scale", "pos_embed"))
+    return 1e-2 * paper_factor(name, 0.8, SMALL.image_encoder.depth), 0.0 if without else 0.1
+
+
+def test_three_steps_are_those_of_adamw_in_float64_with_rates_and_decay_by_group():
+    ours, _ = trained(layer_decay=0.8, weight_decay=0.1, no_decay=NO_DECAY)
+    start, steps = flat(params()), [flat(gradients(step)) for step in range(3)]
+    for name, value in ours.items():
+        expected = adamw(start[name], [step[name] for step in steps], *grouped(name))
+        if name == MATRIX:
+            expected = start[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parity
+def test_three_steps_are_those_of_pytorch():
+    import torch
+
+    ours, _ = trained(layer_decay=0.8, weight_decay=0.1, no_decay=NO_DECAY)
+    theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in flat(params()).items() if name != MATRIX}
+    groups = []
+    for name, parameter in theirs.items():
+        rate, decay = grouped(name)
+        groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+    reference = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+    for step in range(3):
+        gradient = flat(gradients(step))
+        for name, parameter in theirs.items():
+            parameter.grad = torch.tensor(gradient[name])
+        reference.step()
+    for name, parameter in theirs.items():
+        np.testing.assert_allclose(ours[name], parameter.detach().numpy(), rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"weight_decay": 0.5, "no_decay": (r"bias$",)},
+        {"frozen": (r"^image_encoder/",), "clip_norm": 0.1},
+        {"layer_decay": 0.5, "encoder_rate": 3.0},
+    ],
+    ids=["defaults", "decay", "frozen and clipped", "rates"],
+)
+def test_the_fourier_matrix_never_changes(options):
+    now, _ = trained(**options)
+    start = flat(params())
+    np.testing.assert_array_equal(now[MATRIX], start[MATRIX])
+    assert not np.array_equal(now["mask_decoder/iou_token/embedding"], start["mask_decoder/iou_token/embedding"])
+
+
+FROZEN = (r"^image_encoder/", r"mask_decoder/transformer/layers/0/mlp/lin1")
+
+
+def is_frozen_here(name):
+    return name.startswith("image_encoder/") or "layers/0/mlp/lin1" in name or name == MATRIX
+
+
+def test_frozen_parameters_stay_and_all_others_move():
+    now, _ = trained(frozen=FROZEN, weight_decay=0.1)
+    for name, start in flat(params()).items():
+        assert np.array_equal(now[name], start) == is_frozen_here(name), name
+
+
+def test_frozen_parameters_have_no_moments():
+    _, state = trained(steps=1, frozen=FROZEN)
+    names = flatten_dict(abstract_params(SMALL), sep="/")
+    sizes = sorted(math.prod(leaf.shape) for name, leaf in names.items() if not is_frozen_here(name))
+    moments = sorted(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
+    assert moments == sorted(sizes * 2)
+
+
+def test_the_gradient_is_clipped_by_the_norm_of_what_is_trained():
+    ours = optimizer(frozen=(r"^image_encoder/",), clip_norm=0.5, betas=(0.0, 0.0))
+    huge = gradients()
+    huge["image_encoder"] = jax.tree.map(lambda x: 1e6 * x, huge["image_encoder"])
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = jax.jit(ours.update)(huge, ours.init(params()), params())
+    # Without memory the first moment is the gradient itself, as it came out of the clipping.
+    (adam,) = [x for x in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(x, "mu")]
+    clipped = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(adam.mu)])
+    np.testing.assert_allclose(jnp.linalg.norm(clipped), 0.5, rtol=1e-4)
+    token = adam.mu["mask_decoder"]["iou_token"]["embedding"]
+    trained_here = {name: x for name, x in flat(gradients()).items() if "image_encoder" not in name and name != MATRIX}
+    norm = np.sqrt(sum((x**2).sum() for x in trained_here.values()))
+    np.testing.assert_allclose(token, trained_here["mask_decoder/iou_token/embedding"] * 0.5 / norm, rtol=1e-4)
+
+
+def test_small_gradients_are_not_clipped():
+    calm, clipped = (trained(steps=2, clip_norm=norm)[0] for norm in (None, 1e9))
+    for name, value in calm.items():
+        np.testing.assert_allclose(clipped[name], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("option", ["frozen", "no_decay"])
+def test_patterns_that_fit_nothing_are_refused(option):
+    with pytest.raises(ValueError, match=rf"optim\.{option}: .*image_encodr/"):
+        optimizer(**{option: (r"bias$", r"^image_encodr/")})
+
+
+def test_freezing_everything_is_refused():
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        optimizer(frozen=(r"^image_encoder/", r"^mask_decoder/", r"^prompt_encoder/(?!pe_layer)"))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "part", "expected"),
+    [
+        ((), "image_encoder", False),
+        ((r"^image_encoder/",), "image_encoder", True),
+        ((r"^image_encoder/(?!neck)",), "image_encoder", False),
+        ((r"^image_encoder/",), "mask_decoder", False),
+        ((r"^prompt_encoder/(?!pe_layer)",), "prompt_encoder", True),  # but for the matrix, which nothing trains
+    ],
+)
+def test_a_part_is_frozen_if_nothing_in_it_is_trained(frozen, part, expected):
+    from samjax.train.optim import is_frozen
+
+    assert is_frozen(config(frozen=frozen), SMALL, part) == expected
+
+
+def test_names_of_this_test_are_those_of_the_model():
+    names = flatten_dict(abstract_params(SMALL), sep="/")
+    assert MATRIX in names
+    assert any(re.search(FROZEN[1], name) for name in names)
+    assert jax.tree.structure(unflatten_dict(names, sep="/")) == jax.tree.structure(abstract_params(SMALL))
