@@ -33,11 +33,7 @@ Metrics = dict[str, Any]
 def init_state(config: TrainConfig, params: Params, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state before the first step, computed where it will lie; `params` may be on the host or anywhere."""
 
-    def start(params):
-        average = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
-        key = jax.random.key_data(jax.random.key(config.run.seed))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
-
+    start = functools.partial(_start, config, optimizer)
     placed = jax.device_put(params, shardings(params, mesh))
     return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, placed), mesh))(placed)
 
@@ -46,11 +42,7 @@ def abstract_state(
     config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes and shardings of the state, for restoring onto this mesh and for ahead-of-time compilation."""
-    params = abstract_params(sam)
-    average = None if config.optim.ema is None else params
-    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    state = TrainState(step, params, jax.eval_shape(optimizer.init, params), average, key)
+    state = jax.eval_shape(functools.partial(_start, config, optimizer), abstract_params(sam))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,
@@ -145,7 +137,7 @@ def make_step(
         share = 1 / jnp.maximum(masks, 1).astype(jnp.float32)
         gradient = jax.tree.map(lambda g: g * (share * over_passes), gradient)
         gradient = lax.with_sharding_constraint(gradient, shardings(gradient, mesh))
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm) & jnp.isfinite(terms.total.sum())
 
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
@@ -227,6 +219,12 @@ def blocks_for(config: TrainConfig, mesh: Mesh) -> tuple[int | None, int]:
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     on_device = images or max(config.run.batch // config.run.accumulate // devices, 1)
     return images, config.run.masks_together or max((2 if on_cpu else 32) // on_device, 1)
+
+
+def _start(config: TrainConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
+    average = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
+    key = jax.random.key_data(jax.random.key(config.run.seed))
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
 
 
 def _over_blocks(

@@ -1,0 +1,64 @@
+"""Runs for tests of training: the smallest network that has every kind of part, batches and data for it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from example_annotations import jpeg, sa1b_json
+from example_models import shapes_photo
+
+from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
+
+SIDE, RATIO = 32, 2
+
+# Its sizes divide by eight, so that eight devices have a part of every array that the rules name.
+NANO = SamConfig(
+    ImageEncoderConfig(
+        width=32, depth=2, heads=2, global_blocks=(1,), image_size=(SIDE, SIDE), patch_size=8, window_size=3
+    ),
+    DecoderConfig(depth=2, heads=2, mlp_dim=32, iou_head_dim=16),
+    width=32,
+    mask_channels=8,
+)
+# And one with less of each, for programs whose compilation a test has to wait for.
+PICO = dataclasses.replace(
+    NANO,
+    image_encoder=dataclasses.replace(NANO.image_encoder, depth=1, global_blocks=(0,)),
+    mask_decoder=dataclasses.replace(NANO.mask_decoder, depth=1),
+)
+
+
+def nano_batch(count: int, slots: int = 2, seed: int = 0, ragged: bool = False):
+    """Photos of all sizes up to the model's input with discs and boxes; `ragged`: between none and all slots valid."""
+    from samjax.train.batch import Batch, pack_cells
+
+    random = np.random.RandomState(seed)
+    image = np.full((count, SIDE, SIDE, 3), 77, np.uint8)
+    masks, valid = np.zeros((count, slots, SIDE, SIDE), bool), np.ones((count, slots), bool)
+    sizes = np.full((count, 2), SIDE, np.int32)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    for i in range(count):
+        sizes[i, i % 2] = random.randint(20, SIDE + 1)
+        height, width = sizes[i]
+        image[i, :height, :width] = random.randint(0, 256, 3)
+        for j in range(slots):
+            (cx, cy), radius = random.uniform(4, (width - 4, height - 4)), random.uniform(3, 9)
+            disc = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+            masks[i, j] = disc & (y < height) & (x < width)
+            image[i][masks[i, j]] = random.randint(0, 256, 3)
+    if ragged:
+        valid = np.arange(slots) < (np.arange(count) % (slots + 1))[:, None]
+    number = np.arange(count)
+    cells = pack_cells(masks, RATIO)
+    return Batch(image, sizes, cells, valid, number.astype(np.uint32), number.astype(np.int32))
+
+
+def write_shapes(folder: Path, count: int, start: int = 0) -> Path:
+    """A folder as SA-1B has them, of photos with discs and boxes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(start, start + count):
+        photo, masks = shapes_photo(48 + number % 3 * 8, 64, seed=number)
+        (folder / f"sa_{number}.jpg").write_bytes(jpeg(photo))
+        (folder / f"sa_{number}.json").write_text(json.dumps(sa1b_json(number, masks)))
+    return folder
