@@ -1,0 +1,141 @@
+"""`samjax train`: recipes, overrides, and what it says when something is missing."""
+
+import dataclasses
+import json
+
+import pytest
+
+RECIPES = ("coco", "few_images", "nuclei", "sa1b_vit_b", "sa1b_vit_h", "sa1b_vit_l", "tiny")
+
+
+@pytest.fixture
+def samjax(capsys, monkeypatch, tmp_path):
+    """Runs the command: exit code, output and errors."""
+    from samjax.cli import main
+
+    monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("samjax.cli._keep_compiled_programs", lambda _: None)  # a setting of the whole process
+
+    def run(*args):
+        try:
+            code = main(["train", *args])
+        except SystemExit as exit:  # tyro's
+            code = exit.code or 0
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run
+
+
+def test_without_a_recipe_it_lists_them(samjax):
+    code, output, _ = samjax()
+    assert code == 2
+    names = [line.split()[0] for line in output.splitlines() if line.startswith("  ")]
+    assert set(RECIPES) <= set(names)
+    assert samjax("--help") == (0, output, "")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_complete(samjax, name):
+    """It has a description with its command, prints, comes back from what it prints, and its patterns fit."""
+    from samjax.train.command import _description, load_recipe, summary
+    from samjax.train.config import TrainConfig
+    from samjax.train.loop import network
+    from samjax.train.optim import make_optimizer
+
+    from samjax.checkpoint import from_json
+    from samjax.config import VARIANTS
+
+    config = load_recipe(name)
+    assert f"samjax train {name}" in _description(name)
+    assert 10 < len(summary(name)) < 130
+    code, printed, _ = samjax(name, "--print-config")
+    assert code == 0
+    assert from_json(TrainConfig, json.loads(printed)) == config
+    sam = VARIANTS["vit_b"] if config.model.init else network(config)
+    make_optimizer(config.optim, sam, config.run.steps)
+    assert config.run.batch % config.run.accumulate == 0
+
+
+def test_the_list_of_recipes_here_is_whole():
+    from samjax.train.command import recipe_names
+
+    assert tuple(recipe_names()) == RECIPES
+
+
+def test_nested_fields_are_changed_by_the_command_line(samjax):
+    from samjax.train.command import load_recipe
+
+    args = ["--run.steps", "7", "--data.train", "sa1b=a", "coco=b,c", "--optim.learning-rate", "1e-4"]
+    args += ["--loss.resolution", "input", "--data.scale", "0.1", "2", "--optim.ema", "None", "--run.no-remat"]
+    code, printed, errors = samjax("sa1b_vit_b", *args, "--print-config")
+    assert code == 0, errors
+    before, after = dataclasses.asdict(load_recipe("sa1b_vit_b")), json.loads(printed)
+    changed = {
+        f"{part}.{name}": value
+        for part, fields in after.items()
+        for name, value in fields.items()
+        if value != json.loads(json.dumps(before[part][name]))
+    }
+    expected = {
+        "run.steps": 7,
+        "data.train": ["sa1b=a", "coco=b,c"],
+        "optim.learning_rate": 1e-4,
+        "loss.resolution": "input",
+        "data.scale": [0.1, 2.0],
+        "run.remat": False,
+    }
+    assert changed.pop("optim.ema", None) is None
+    assert changed == expected
+
+
+def test_a_printed_configuration_is_a_recipe(samjax, tmp_path):
+    _, printed, _ = samjax("tiny", "--run.seed", "11", "--print-config")
+    (tmp_path / "mine.json").write_text(printed)
+    assert samjax(str(tmp_path / "mine.json"), "--print-config") == (0, printed, "")
+
+
+def test_a_python_file_is_a_recipe(samjax, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("from samjax.train.config import *\nCONFIG = TrainConfig(run=RunConfig(seed=5))\n")
+    code, printed, _ = samjax(str(mine), "--print-config")
+    assert code == 0
+    assert json.loads(printed)["run"]["seed"] == 5
+    mine.write_text("CONFIG = 3\n")
+    assert samjax(str(mine), "--print-config")[::2] == (
+        2,
+        f"samjax: error: {mine} is no recipe: it defines no CONFIG that is a samjax.train.config.TrainConfig\n",
+    )
+
+
+def test_help_lists_the_fields_with_the_values_of_the_recipe(samjax):
+    code, output, _ = samjax("tiny", "--help")
+    assert code == 0
+    for option in ("--out", "--print-config", "--run.steps", "--optim.learning-rate", "--data.train", "1200", "0.001"):
+        assert option in output
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["huge"], "there is no recipe 'huge' and no file of that name; recipes are coco, few_images"),
+        (["tiny", "--data.train", "sa1b=x"], "--out DIR is missing"),
+        (["tiny", "--out", "{run}"], "data.train names no data: give it as --data.train FORMAT=PATH"),
+        (["tiny", "--out", "{run}", "--data.train", "sa1b=/no/where"], "sa1b=/no/where"),
+        (["tiny", "--out", "{run}", "--data.train", "zip=x"], "zip"),
+        (["tiny", "--out", "{run}", "--model.variant", "vit_x"], "model.variant: unknown 'vit_x'; known are vit_b"),
+        (["tiny", "--out", "{run}", "--run.fsdp-axis", "3"], "does not fit"),
+        (["tiny", "--out", "{run}", "--run.accumulate", "3", "--data.train", "sa1b=x"], "3 equal pieces"),
+        (["tiny", "--out", "{run}", "--optim.frozen", "nothing$"], "no parameter's name fits 'nothing$'"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said_in_one_line(samjax, tmp_path, args, said):
+    args = [arg.format(run=tmp_path / "run") for arg in args]
+    if "--out" in args:
+        args += ["--run.cpu-devices", "1"]  # how many there are can be set only before JAX starts
+    code, output, errors = samjax(*args)
+    assert code == 2
+    assert not output
+    assert errors.startswith("samjax: error: ")
+    assert said in errors
+    assert len(errors.splitlines()) == 1, errors
