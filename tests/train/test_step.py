@@ -227,7 +227,7 @@ assert len(jax.devices()) == 8
 
 def train(shape, accumulate):
     config = TrainConfig(
-        interaction=InteractionConfig(corrections=1, refinements=1),
+        interaction=InteractionConfig(corrections=1, refinements=REFINEMENTS),
         optim=OptimConfig(learning_rate=1e-3, schedule="constant", warmup_steps=5, clip_norm=1.0, ema=0.9),
         run=RunConfig(batch=16, accumulate=accumulate, steps=20, drop_path=0.2, dropout=0.1),
     )
@@ -287,10 +287,10 @@ for shape, accumulate in RUNS:
 # these seeds it does not; it would show as an error of 1e-4 or more.
 
 
-def test_a_mesh_of_three_axes_and_accumulation_train_what_one_device_trains(run_python, root, monkeypatch):
+def test_a_mesh_of_three_axes_trains_what_one_device_trains(run_python, root, monkeypatch):
     monkeypatch.chdir(root)
-    runs = [((1, 1, 1), 1), ((2, 2, 2), 2)]
-    run_python(f"MODEL, STEPS, RUNS = 'PICO', 5, {runs}\n{MESHES}", **EIGHT_DEVICES)
+    runs = [((1, 1, 1), 1), ((2, 2, 2), 1)]
+    run_python(f"MODEL, REFINEMENTS, STEPS, RUNS = 'PICO', 0, 5, {runs}\n{MESHES}", **EIGHT_DEVICES)
 
 
 @pytest.mark.heavy
@@ -298,7 +298,50 @@ def test_a_mesh_of_three_axes_and_accumulation_train_what_one_device_trains(run_
 def test_twenty_steps_on_every_mesh_agree(run_python, root, monkeypatch, accumulate):
     monkeypatch.chdir(root)
     runs = [((1, 1, 1), 1), *((shape, accumulate) for shape in [(8, 1, 1), (2, 2, 2), (1, 8, 1)])]
-    run_python(f"MODEL, STEPS, RUNS = 'NANO', 20, {runs}\n{MESHES}", **EIGHT_DEVICES)
+    run_python(f"MODEL, REFINEMENTS, STEPS, RUNS = 'NANO', 1, 20, {runs}\n{MESHES}", **EIGHT_DEVICES)
+
+
+MEMORY = """
+import dataclasses
+import jax, jax.numpy as jnp, optax
+from samjax import VARIANTS
+from samjax.sharding import make_mesh
+from samjax.train.batch import Batch
+from samjax.train.config import InteractionConfig, RunConfig, TrainConfig
+from samjax.train.step import abstract_state, make_step
+
+sam, mesh, (B, M) = VARIANTS["vit_tiny"], make_mesh(), (2, 8)
+one_block = dataclasses.replace(sam.image_encoder, depth=1, global_blocks=(0,))  # the passes are what is measured
+sam = dataclasses.replace(sam, image_encoder=one_block)
+shape = jax.ShapeDtypeStruct
+batch = Batch(
+    shape((B, 256, 256, 3), jnp.uint8), shape((B, 2), jnp.int32), shape((B, M, *sam.mask_size), jnp.uint8),
+    shape((B, M), bool), shape((B,), jnp.uint32), shape((B,), jnp.int32),
+)
+
+def temporaries(**interaction):
+    config = TrainConfig(
+        interaction=InteractionConfig(**interaction), run=RunConfig(batch=B, images_together=B, masks_together=M)
+    )
+    sgd = optax.sgd(1.0)
+    program = make_step(config, sam, sgd, mesh).lower(abstract_state(config, sam, sgd, mesh), batch).compile()
+    found = program.memory_analysis().temp_size_in_bytes
+    print(config.interaction.passes, found, flush=True)
+    return found
+
+logits = B * M * 128 * 128 * 4
+"""
+
+
+@pytest.mark.heavy
+def test_memory_does_not_grow_with_the_passes(run_python):
+    """414 MB for one pass, which has no mask prompt; 503 MB for eleven, and 1 kB more for 21."""
+    code = f"""{MEMORY}
+one, eleven, more = temporaries(corrections=0, refinements=0), temporaries(), temporaries(refinements=12)
+assert more - eleven <= 10 * 1024, (eleven, more)  # a pass's metrics, not even its logits
+assert eleven - one <= 100 * logits, (one, eleven)  # what a pass with mask prompts and ten more tokens takes
+"""
+    run_python(code, JAX_PLATFORMS="cpu", JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 TPU = """
