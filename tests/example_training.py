@@ -62,3 +62,32 @@ def write_shapes(folder: Path, count: int, start: int = 0) -> Path:
         (folder / f"sa_{number}.jpg").write_bytes(jpeg(photo))
         (folder / f"sa_{number}.json").write_text(json.dumps(sa1b_json(number, masks)))
     return folder
+
+
+def nano_recipe(folder: Path, **changes):
+    """A run of a few steps on six photos; `changes` are fields of its `RunConfig`."""
+    from samjax.train.config import DataConfig, InteractionConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+
+    data = folder / "data"
+    if not data.exists():
+        write_shapes(data, 6)
+    often = {"log_every": 1, "checkpoint_every": 3, "validate_every": 100, "picture_every": 100}
+    run = {"steps": 8, "batch": 4, "images_together": 4, "tensorboard": False, **often, **changes}
+    return TrainConfig(
+        model=ModelConfig(variant="pico"),
+        data=DataConfig(train=(f"sa1b={data}",), masks_per_image=2, flip=0.5, min_area=4, threads=1),
+        interaction=InteractionConfig(corrections=1, refinements=0),
+        optim=OptimConfig(schedule="cosine", warmup_steps=2, clip_norm=1.0, ema=0.9),
+        run=RunConfig(**run),
+    )
+
+
+# `samjax` with the small network among its variants. Compiled programs are kept between the processes of a test.
+COMMAND = """
+import sys
+sys.path.insert(0, "tests")
+from example_training import PICO
+from samjax.config import VARIANTS
+VARIANTS["pico"] = PICO
+"""
+MAIN = "from samjax.cli import main\nsys.exit(main(sys.argv[1:]))\n"

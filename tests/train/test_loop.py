@@ -1,0 +1,303 @@
+"""A run from its first step to its last, whatever comes between: real processes, killed, stopped and resumed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from example_training import COMMAND, MAIN, nano_recipe
+
+SLOWLY = """
+import time
+from samjax.train.progress import Progress
+noted = Progress.step
+def step(self, waited):
+    noted(self, waited)
+    time.sleep(0.3)
+Progress.step = step
+"""
+
+# The second checkpoint has its arrays on the disk, under a temporary name, and never gets its own.
+DIES_IN_A_SAVE = """
+import os, pathlib, signal
+def dying(function):
+    def rename(source, target, *args, **kwargs):
+        if pathlib.Path(target).name == "6":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(source, target, *args, **kwargs)
+    return rename
+os.rename, os.replace = dying(os.rename), dying(os.replace)
+"""
+
+
+class Runs:
+    """Starts `samjax train` on one recipe in processes of their own, with one cache of compiled programs."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.folder, self.root = folder, root
+        self.environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "SAMJAX_CACHE": str(folder / "cache"),
+        }
+
+    def recipe(self, **changes) -> Path:
+        from samjax.train.run_folder import to_json
+
+        file = self.folder / "recipe.json"
+        file.write_text(to_json(nano_recipe(self.folder, **changes)))
+        return file
+
+    def start(self, out: str, *options: str, before: str = "", **environment: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", COMMAND + before + MAIN, "train", str(self.folder / "recipe.json")]
+        return subprocess.Popen(
+            [*command, "--out", str(self.folder / out), *options],
+            cwd=self.root,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, *args: str, code: int = 0, **kwargs: str) -> tuple[str, str]:
+        process = self.start(*args, **kwargs)
+        output, errors = process.communicate(timeout=600)
+        assert process.returncode == code, errors
+        return output, errors
+
+    def curve(self, out: str) -> list[tuple[int, float, float]]:
+        """Step, loss and gradient norm of all complete lines."""
+        file = self.folder / out / "metrics.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [(entry["step"], entry["loss"], entry["gradient_norm"]) for entry in entries]
+
+    def wait_for(self, out: str, step: int, process: subprocess.Popen) -> None:
+        deadline = time.monotonic() + 500
+        while not any(logged >= step for logged, *_ in self.curve(out)):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, root) -> Runs:
+    runs = Runs(tmp_path_factory.mktemp("runs"), root)
+    runs.recipe()
+    return runs
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs) -> list:
+    """The curve of a run that nobody disturbs, all of whose eight steps are logged."""
+    output, _ = runs.finish("undisturbed")
+    assert "step 8 of 8, finished" in output
+    curve = runs.curve("undisturbed")
+    assert [step for step, *_ in curve] == list(range(1, 9))
+    assert len({loss for _, loss, _ in curve}) == 8
+    return curve
+
+
+@pytest.mark.parametrize("step", [2, 5, 7])
+def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(runs, undisturbed, step):
+    """Bit for bit, before the first checkpoint and after."""
+    out = f"killed at {step}"
+    process = runs.start(out, before=SLOWLY)
+    runs.wait_for(out, step, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(runs.curve(out)) < 8
+    runs.finish(out)
+    assert runs.curve(out) == undisturbed
+
+
+def test_a_run_that_is_killed_in_a_save_goes_on_from_the_save_before(runs, undisturbed):
+    runs.finish("killed in a save", before=DIES_IN_A_SAVE, code=-signal.SIGKILL)
+    left = sorted(path.name for path in (runs.folder / "killed in a save" / "checkpoints").iterdir())
+    assert "3" in left
+    assert "6" not in left
+    assert any(name.startswith("6.") for name in left), left  # the unfinished one
+    runs.finish("killed in a save")
+    assert runs.curve("killed in a save") == undisturbed
+
+
+def test_sigterm_saves_says_so_and_the_same_command_continues(runs, undisturbed):
+    process = runs.start("stopped", before=SLOWLY)
+    runs.wait_for("stopped", 4, process)
+    process.terminate()
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert "stopped; the same command continues" in output
+    reached = runs.curve("stopped")[-1][0]
+    assert 4 <= reached < 8
+    assert f"step {reached} of 8" in output
+    assert (runs.folder / "stopped" / "checkpoints" / str(reached)).is_dir()
+    runs.finish("stopped")
+    assert runs.curve("stopped") == undisturbed
+
+
+def test_a_finished_run_has_nothing_left_to_do(runs, undisturbed):
+    output, _ = runs.finish("undisturbed")
+    assert "step 8 of 8, finished" in output
+    assert runs.curve("undisturbed") == undisturbed
+
+
+def test_a_run_is_reproduced_from_its_saved_configuration(runs, undisturbed):
+    config = runs.folder / "undisturbed" / "config.json"
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND + MAIN, "train", config, "--out", runs.folder / "again"],
+        cwd=runs.root,
+        env=runs.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert runs.curve("again") == undisturbed
+
+
+def test_nan_stops_with_the_names_of_the_photos_and_keeps_the_checkpoint(runs, undisturbed):
+    """From the fourth step on the loss is NaN."""
+    planted = """
+import samjax.train.loop as loop
+make = loop.make_step
+def make_step(*args):
+    step = make(*args)
+    def poisoned(state, batch):
+        number = int(state.step)
+        state, metrics = step(state, batch)
+        return state, {**metrics, "finite": metrics["finite"] & (number < 4)}
+    return poisoned
+loop.make_step = make_step
+"""
+    _, errors = runs.finish("nan", before=planted, code=3)
+    assert "step 5: the loss is" in errors
+    assert errors.count("sa1b/sa_") == 4
+    assert "The last checkpoint is that of step 3" in errors
+    assert runs.curve("nan") == undisturbed[:4]
+    runs.finish("nan")
+    assert runs.curve("nan") == undisturbed
+
+
+@pytest.mark.heavy
+def test_a_run_goes_on_on_other_meshes(runs, undisturbed):
+    """From eight devices to four to one; its loss is that of one device but for rounding."""
+    for devices, steps in ((8, 3), (4, 6), (1, 8)):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        options = ["--run.fsdp-axis", str(min(devices, 2))]
+        process = runs.start("meshes", *options, before=SLOWLY, XLA_FLAGS=flags) if steps < 8 else None
+        if process is None:
+            runs.finish("meshes", *options, XLA_FLAGS=flags)
+            continue
+        runs.wait_for("meshes", steps, process)
+        process.terminate()
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    curve = runs.curve("meshes")
+    assert [step for step, *_ in curve] == list(range(1, 9))
+    for (_, loss, _), (_, expected, _) in zip(curve, undisturbed, strict=True):
+        assert abs(loss - expected) <= 1e-4 * expected
+
+
+TWO_PROCESSES = """
+import jax
+jax.distributed.initialize("127.0.0.1:" + sys.argv.pop(1), 2, int(sys.argv.pop(1)))
+"""
+
+
+@pytest.mark.heavy
+def test_two_processes_train_what_one_trains(runs, undisturbed):
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    processes = []
+    for index in ("0", "1"):
+        before = f"sys.argv[1:1] = {[port, index]}\n{TWO_PROCESSES}"
+        processes.append(runs.start("two", before=before))
+    for process in processes:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+    for (_, loss, _), (_, expected, _) in zip(runs.curve("two"), undisturbed, strict=True):
+        assert abs(loss - expected) <= 1e-4 * expected
+
+
+# What stops a run before it computes anything is told in this process.
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe of which nothing may be computed."""
+    from example_training import PICO
+    from samjax.train import loop
+
+    from samjax.config import VARIANTS
+
+    def computes(*_):
+        raise AssertionError("something was computed")
+
+    monkeypatch.setitem(VARIANTS, "pico", PICO)
+    for name in ("fresh_params", "init_state", "make_step"):
+        monkeypatch.setattr(loop, name, computes)
+    return nano_recipe(tmp_path)
+
+
+def test_another_recipe_in_the_same_folder_is_refused_by_the_fields_that_differ(recipe, tmp_path):
+    from samjax.train.loop import network, train
+    from samjax.train.run_folder import write_config
+
+    (tmp_path / "run").mkdir()
+    write_config(tmp_path / "run", recipe, network(recipe))
+    other = dataclasses.replace(
+        recipe,
+        optim=dataclasses.replace(recipe.optim, learning_rate=0.5),
+        run=dataclasses.replace(recipe.run, seed=7, log_every=5),
+    )
+    with pytest.raises(ValueError, match="another configuration") as error:
+        train(other, tmp_path / "run")
+    assert "optim.learning_rate: 0.0008, now 0.5" in str(error.value)
+    assert "run.seed: 0, now 7" in str(error.value)
+    assert "log_every" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_stops_before_anything_is_computed(recipe, tmp_path):
+    from samjax.train.loop import train
+
+    (tmp_path / "run").write_text("a file in the way")
+    with pytest.raises(OSError, match="run"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeypatch):
+    import shutil
+
+    from samjax.train.loop import train
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"0\.00 GB free, and two checkpoints take 0\.00 GB; make room"):
+        train(recipe, tmp_path / "run")
+
+
+def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch):
+    from example_training import PICO
+    from samjax.train import loop
+    from samjax.train.data.report import TooManyBadRecords
+
+    monkeypatch.setitem(loop.VARIANTS, "pico", PICO)
+    monkeypatch.setattr(loop, "make_step", lambda *_: lambda state, batch: None)  # no batch will reach it
+    recipe = nano_recipe(tmp_path)
+    for file in (tmp_path / "data").glob("*.jpg"):
+        file.write_bytes(b"no photo")
+    with pytest.raises(TooManyBadRecords, match="bad") as error:
+        loop.train(recipe, tmp_path / "run")
+    assert str(tmp_path / "run" / "bad_records.jsonl") in str(error.value)
+    assert "sa_" in (tmp_path / "run" / "bad_records.jsonl").read_text()
