@@ -4,7 +4,41 @@
 """
 
 import dataclasses
-from typing import Literal
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+
+def _require(section: str, config: Any, fields: str, met: Callable[[Any], bool], wanted: str) -> None:
+    """Raises ValueError, by the name that the command line knows, for the first of `fields` that is not `met`."""
+    for field in fields.split():
+        value = getattr(config, field)
+        if not met(value):
+            raise ValueError(f"{section}.{field} must be {wanted}, got {value!r}")
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _is_amount(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _is_positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _are_milestones(shares: tuple[float, ...]) -> bool:
+    return all(before < share <= 1 for before, share in zip((0, *shares), shares, strict=False))
+
+
+def _are_patterns(values: tuple[str, ...]) -> bool:
+    try:
+        return all(re.compile(value) for value in values)
+    except re.error:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +77,17 @@ class DataConfig:
     threads: int = 4  # that read and decode in each process
     workers: int = 0  # processes that read and decode; 0: threads of the main process only
     prefetch: int = 2  # batches that wait on the device
-    max_bad_share: float = 0.01  # of the records; beyond it the run stops and names the report
+    max_bad_share: float = 0.01  # of the records; beyond it, and beyond two, the run stops and names the report
+
+    def __post_init__(self) -> None:
+        _require("data", self, "masks_per_image prefetch", lambda n: n >= 1, "at least 1")
+        _require("data", self, "min_area threads workers", lambda n: n >= 0, "at least 0")
+        _require("data", self, "max_bad_share max_cover flip", _is_share, "between 0 and 1")
+        _require("data", self, "brightness contrast saturation", _is_share, "between 0 and 1")
+        _require("data", self, "hue", lambda turns: 0 <= turns <= 0.5, "between 0 and 0.5 turns")
+        _require(
+            "data", self, "scale", lambda s: 0 < s[0] <= s[1] < math.inf, "two positive numbers, the smaller first"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +101,11 @@ class InteractionConfig:
     box_noise_limit: float = 20.0  # pixels of the model's input
     box_multimask: bool = True  # a box alone is a single prompt and gets three masks; False: it is unambiguous
     carry_gradient: bool = False  # whether gradients flow through the logits that are fed back
+
+    def __post_init__(self) -> None:
+        _require("interaction", self, "corrections refinements", lambda n: n >= 0, "at least 0")
+        _require("interaction", self, "box_probability", _is_share, "between 0 and 1")
+        _require("interaction", self, "box_noise box_noise_limit", _is_amount, "at least 0 and finite")
 
     @property
     def passes(self) -> int:
@@ -80,6 +129,11 @@ class LossConfig:
     balanced: float = 0.0  # weight of a class-balanced cross-entropy that gets training from scratch going
     balanced_until: float = 0.2  # share of the run at which its weight, falling linearly, is zero
 
+    def __post_init__(self) -> None:
+        _require("loss", self, "focal dice iou focal_gamma balanced", _is_amount, "at least 0 and finite")
+        _require("loss", self, "focal_alpha", _is_share, "between 0 and 1")
+        _require("loss", self, "balanced_until", _is_positive, "more than 0 and finite")
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
@@ -101,6 +155,18 @@ class OptimConfig:
     clip_norm: float | None = None  # of the global gradient [S2: 0.1]
     ema: float | None = None  # decay of the averaged parameters, reached as (1 + t) / (10 + t); None: no average
 
+    def __post_init__(self) -> None:
+        positive = "learning_rate milestone_factor power layer_decay encoder_rate"
+        _require("optim", self, positive, _is_positive, "more than 0 and finite")
+        _require("optim", self, "warmup_steps", lambda n: n >= 0, "at least 0")
+        _require("optim", self, "milestones", _are_milestones, "ascending shares of the run, above 0 and up to 1")
+        _require("optim", self, "final_rate", _is_share, "between 0 and 1")
+        _require("optim", self, "betas", lambda both: all(0 <= beta < 1 for beta in both), "at least 0 and below 1")
+        _require("optim", self, "weight_decay", _is_amount, "at least 0 and finite")
+        _require("optim", self, "clip_norm", lambda n: n is None or _is_positive(n), "more than 0 and finite, or None")
+        _require("optim", self, "ema", lambda decay: decay is None or 0 < decay < 1, "between 0 and 1, or None")
+        _require("optim", self, "no_decay frozen", _are_patterns, "regular expressions")
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -112,7 +178,7 @@ class RunConfig:
     seed: int = 0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True  # encoder blocks are recomputed for the gradient: slower by a third, far less memory
-    images_together: int | None = None  # photos of a batch encoded together; None: as the backend likes it
+    images_together: int | None = None  # photos encoded together, on a single device; None: as the backend likes it
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
     drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first [P: 0.4, ViT-B 0.6]
     dropout: float = 0.0  # of the residual branches of the decoder's tokens
@@ -129,6 +195,15 @@ class RunConfig:
     keep_best: bool = True
     tensorboard: bool = True
     wandb: str | None = None  # project of Weights & Biases
+
+    def __post_init__(self) -> None:
+        counts = "steps batch accumulate log_every validate_every picture_every checkpoint_every validation_images"
+        _require("run", self, f"{counts} keep_last cpu_devices", lambda n: n >= 1, "at least 1")
+        _require("run", self, "seed", lambda n: n >= 0, "at least 0")
+        _require("run", self, "images_together masks_together", lambda n: n is None or n >= 1, "at least 1, or None")
+        _require("run", self, "drop_path dropout", lambda rate: 0 <= rate < 1, "at least 0 and below 1")
+        wanted = f"a multiple of run.accumulate, {self.accumulate}"
+        _require("run", self, "batch", lambda n: n % self.accumulate == 0, wanted)
 
 
 @dataclasses.dataclass(frozen=True)

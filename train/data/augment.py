@@ -13,20 +13,6 @@ from ..config import DataConfig
 from .placement import Placement
 
 
-def check(config: DataConfig) -> None:
-    """Raises ValueError for settings that cannot be drawn from."""
-    low, high = config.scale
-    if not 0 < low <= high:
-        raise ValueError(f"data.scale must be two positive numbers, the smaller first, got {config.scale}")
-    if not 0 <= config.flip <= 1:
-        raise ValueError(f"data.flip is a probability between 0 and 1, got {config.flip}")
-    for name in ("brightness", "contrast", "saturation"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"data.{name} must be between 0 and 1, got {getattr(config, name)}")
-    if not 0 <= config.hue <= 0.5:
-        raise ValueError(f"data.hue is in turns, between 0 and 0.5, got {config.hue}")
-
-
 def draw_placement(original: Size, image_size: Size, config: DataConfig, random: np.random.Generator) -> Placement:
     """Large-scale jitter (Copy-Paste, arXiv 2012.07177, section 3) and a horizontal flip.
 

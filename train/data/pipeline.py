@@ -11,7 +11,6 @@ from samjax.config import SamConfig
 
 from ..batch import Batch, cell_ratio
 from ..config import DataConfig
-from . import augment
 from .record import Source
 from .report import BadRecords
 from .rows import LocalRows, Row, TrainingRows, ValidationRows
@@ -50,15 +49,10 @@ class Pipeline:
             ValueError: a setting that cannot be met, an empty source, or a patch size that cells cannot have.
         """
         cell_ratio(model)
-        augment.check(config)
-        if config.masks_per_image < 1:
-            raise ValueError(f"data.masks_per_image must be at least 1, got {config.masks_per_image}")
         if batch < 1 or batch % process_count:
             raise ValueError(f"run.batch must be a positive multiple of the {process_count} processes, got {batch}")
         if not 0 <= process_index < process_count:
             raise ValueError(f"process_index must lie in 0..{process_count - 1}, got {process_index}")
-        if seed < 0:
-            raise ValueError(f"run.seed must not be negative, got {seed}")
         if len(source) == 0:
             raise ValueError("the data hold no records; check the sources' paths in data.train and data.val")
         if validation_images is None:
