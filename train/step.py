@@ -20,7 +20,7 @@ from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 
 from . import cells, passes
 from .batch import Batch, cell_ratio
-from .config import TrainConfig
+from .config import InteractionConfig, TrainConfig
 from .interaction import Target
 from .losses import MaskLoss
 from .optim import is_frozen
@@ -127,11 +127,11 @@ def make_step(
         gradient_of = functools.partial(
             of_piece, state.params, key=key, balanced_weight=balanced_weight(config, state.step)
         )
-        first, others = jax.tree.map(lambda x: x[0], pieces), jax.tree.map(lambda x: x[1:], pieces)
-        total = gradient_of(first)
-        if config.run.accumulate > 1:
-            total, _ = lax.scan(lambda sums, piece: (_add(sums, gradient_of(piece)), None), total, others)
-        gradient, terms = total
+        if config.run.accumulate == 1:
+            gradient, terms = gradient_of(jax.tree.map(lambda x: x[0], pieces))
+        else:
+            zeros = jax.tree.map(jnp.zeros_like, state.params), no_terms(config.interaction)
+            (gradient, terms), _ = lax.scan(lambda sums, piece: (_add(sums, gradient_of(piece)), None), zeros, pieces)
 
         masks = batch.valid.sum()
         share = 1 / jnp.maximum(masks, 1).astype(jnp.float32)
@@ -148,12 +148,13 @@ def make_step(
             average = optax.incremental_update(params, state.ema, 1 - ema_decay(config.optim.ema, state.step))
         updated = TrainState(state.step + 1, params, opt_state, average, state.key)
         updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
-        updated = lax.with_sharding_constraint(updated, shardings(updated, mesh))
         terms = jax.tree.map(lambda term: term * share, terms)
         loss = terms.total.sum() * over_passes
         return updated, {"loss": loss, "gradient_norm": norm, "masks": masks, "finite": finite, "passes": terms}
 
-    return jax.jit(step, donate_argnums=0)
+    # Written exactly as the first state's: the second step would otherwise be another program, compiled again.
+    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, sam, optimizer, mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(placed, NamedSharding(mesh, P())))
 
 
 def to_pixels(image: UInt8[Array, "H W 3"], size: Int32[Array, "2"]) -> Float32[Array, "H W 3"]:
@@ -239,22 +240,25 @@ def _over_blocks(
     """`passes.gradient` in a loop over blocks of images and masks; blocks without a valid mask cost nothing."""
     images, slots = batch.valid.shape
     group = _divisor(images, together[0] or images)
-    column = _divisor(slots, together[1])
+    column = min(slots, together[1])
+    padded = -(-slots // column) * column  # slots that no photo has are never computed
     ratio = cell_ratio(recipe.sam)
-    zero_terms = MaskLoss(*[jnp.zeros(recipe.interaction.passes)] * len(MaskLoss._fields))
 
     def grouped(x):
         return x.reshape(-1, group, *x.shape[1:])
 
     def columns(x):
         """(group, slots, ...) as (columns, group, column, ...)."""
+        missing = padded - x.shape[1]
+        x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
         return jnp.moveaxis(x.reshape(group, -1, column, *x.shape[2:]), 1, 0)
 
     def of_group(sums, xs):
         features, size, masks, valid, keys = xs
         photo = jax.vmap(lambda size: cells.photo(size, recipe.sam.mask_size, ratio, masks.dtype))(size)
         photo = jnp.broadcast_to(photo[:, None], (group, column, *photo.shape[1:]))
-        keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(slots)))(keys)
+        number = jnp.arange(padded)
+        keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(number))(keys)
 
         def of_block(sums, xs):
             masks, valid, keys = xs
@@ -267,13 +271,18 @@ def _over_blocks(
 
         of_heads, terms = sums
         start = Gradient(of_heads, jnp.zeros_like(features)), terms
-        (gradient, terms), _ = lax.scan(of_block, start, jax.tree.map(columns, (masks, valid, keys)))
+        (gradient, terms), _ = lax.scan(of_block, start, (columns(masks), columns(valid), columns(keys)))
         return (gradient.params, terms), gradient.features
 
-    start = jax.tree.map(jnp.zeros_like, heads), zero_terms
+    start = jax.tree.map(jnp.zeros_like, heads), no_terms(recipe.interaction)
     groups = jax.tree.map(grouped, (features, batch.size, batch.cells, batch.valid, image_keys))
     (of_heads, terms), of_features = lax.scan(of_group, start, groups)
     return Gradient(of_heads, of_features.reshape(features.shape)), terms
+
+
+def no_terms(config: InteractionConfig) -> MaskLoss:
+    """Zeros to add the passes' terms to."""
+    return MaskLoss(*[jnp.zeros(config.passes)] * len(MaskLoss._fields))
 
 
 def _pieces(batch: Batch, count: int, mesh: Mesh) -> Batch:

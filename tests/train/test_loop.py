@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -189,17 +190,18 @@ loop.make_step = make_step
 @pytest.mark.heavy
 def test_a_run_goes_on_on_other_meshes(runs, undisturbed):
     """From eight devices to four to one; its loss is that of one device but for rounding."""
-    for devices, steps in ((8, 3), (4, 6), (1, 8)):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        options = ["--run.fsdp-axis", str(min(devices, 2))]
-        process = runs.start("meshes", *options, before=SLOWLY, XLA_FLAGS=flags) if steps < 8 else None
-        if process is None:
+    for mesh, steps in (((2, 2, 2), 3), ((1, 4, 1), 6), ((1, 1, 1), 8)):
+        flags = f"--xla_force_host_platform_device_count={math.prod(mesh)}"
+        axes = zip(("data", "fsdp", "tensor"), mesh, strict=True)
+        options = [word for axis, size in axes for word in (f"--run.{axis}-axis", str(size))]
+        if steps == 8:
             runs.finish("meshes", *options, XLA_FLAGS=flags)
             continue
+        process = runs.start("meshes", *options, before=SLOWLY, XLA_FLAGS=flags)
         runs.wait_for("meshes", steps, process)
         process.terminate()
-        process.communicate(timeout=300)
-        assert process.returncode == 0
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
     curve = runs.curve("meshes")
     assert [step for step, *_ in curve] == list(range(1, 9))
     for (_, loss, _), (_, expected, _) in zip(curve, undisturbed, strict=True):

@@ -57,7 +57,8 @@ def start(config, mesh, descent):
 
     def start(rate: float = 1.0):
         state = init_state(config, fresh_params(config, PICO, mesh), descent, mesh)
-        state.opt_state.hyperparams["learning_rate"] = jnp.float32(rate)
+        rates = state.opt_state.hyperparams
+        rates["learning_rate"] = jax.device_put(np.float32(rate), rates["learning_rate"].sharding)
         return state
 
     return start
@@ -242,6 +243,7 @@ def train(shape, accumulate):
         batch = jax.device_put(nano_batch(16, seed=number % 4, ragged=True), batch_sharding(mesh))
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
+    assert step._cache_size() == 1  # compiled once: the state comes out as it went in
     for tree in (state.params, state.ema):
         check_parts(tree, mesh)
     kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
