@@ -36,7 +36,6 @@ from .state import TrainState
 PathLike = str | os.PathLike[str]
 
 _ARRAYS = ("params", "ema", "optimiser")
-_ROOM = 2  # checkpoints that must fit on the disk beyond what is there: one is kept while the next one is written
 
 
 class Checkpoints:
@@ -179,12 +178,6 @@ class Checkpoints:
         file = self.folder / str(step) / "metrics" / "metrics"
         return json.loads(file.read_text()) if file.exists() else {}
 
-    def discard_after(self, step: int) -> None:
-        """Removes all later checkpoints, for a run that goes on from an earlier one."""
-        self.wait()
-        for later in [other for other in self.steps() if other > step]:
-            self._manager.delete(later)
-
     def check(self) -> None:
         """Raises OSError where a save in the background has failed; does not wait."""
         if not self._manager.is_saving_in_progress():
@@ -234,22 +227,28 @@ class Checkpoints:
             ) from error
 
 
-def check_room(folder: PathLike, abstract_state: Any) -> None:
+def check_room(folder: PathLike, abstract_state: Any, keep_last: int, keep_best: bool) -> None:
     """Says before a run computes anything if its checkpoints cannot be written.
 
+    Args:
+        folder, keep_last, keep_best: as `Checkpoints` takes them; beside those that are kept, one is being written.
+        abstract_state: what a checkpoint holds.
+
     Raises:
-        OSError: the folder cannot be made or written into, or the disk has no room for two checkpoints.
+        OSError: the folder cannot be made or written into, or the disk has no room for what is not there yet.
     """
     path = _path(folder)
     _make_writable(path)
     if "://" in str(folder):
         return
-    needed = _ROOM * state_bytes(abstract_state)
+    there = sum(child.name.isdecimal() for child in path.iterdir())
+    more = max(keep_last + keep_best + 1 - there, 1)
+    needed = more * state_bytes(abstract_state)
     free = shutil.disk_usage(path).free
     if free < needed:
         raise OSError(
-            f"the disk of {path} has {free / 1e9:.2f} GB free, and two checkpoints take {needed / 1e9:.2f} GB; make "
-            "room or choose another folder"
+            f"the disk of {path} has {free / 1e9:.2f} GB free, and the checkpoints still to come ({more}) take "
+            f"{needed / 1e9:.2f} GB; make room, choose another folder or keep fewer (run.keep_last)"
         )
 
 

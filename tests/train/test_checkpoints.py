@@ -99,8 +99,6 @@ def test_the_last_ones_and_the_best_one_are_kept(open_checkpoints):
     assert (again.steps(), again.latest(), again.best()) == ([2, 5, 6], 6, 2)
     restored, data_state = again.restore(abstract(small_state(ema=False)), step=2)
     assert (int(restored.step), data_state) == (2, 2)
-    again.discard_after(2)
-    assert again.steps() == [2]
 
 
 def test_without_metrics_there_is_no_best_one(open_checkpoints):
@@ -169,12 +167,25 @@ def test_a_folder_that_cannot_be_written_stops_before_anything_is_computed(tmp_p
     from samjax.train.checkpoints import Checkpoints, check_room
 
     (tmp_path / "file").write_text("in the way")
-    for start in (lambda path: check_room(path, abstract(small_state())), Checkpoints):
+    for start in (lambda path: check_room(path, abstract(small_state()), 2, True), Checkpoints):
         with pytest.raises(OSError, match="cannot be written into"):
             start(tmp_path / "file" / "run")
 
 
-def test_a_disk_without_room_for_two_stops_before_anything_is_computed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("keep_last", "keep_best", "there", "needed"),
+    [
+        (2, True, [], 4),
+        (2, False, [], 3),
+        (1, False, [], 2),
+        (2, True, ["10", "20"], 2),
+        (1, False, ["1", "2", "3"], 1),
+    ],
+)
+def test_a_disk_without_room_stops_before_anything_is_computed(
+    tmp_path, monkeypatch, keep_last, keep_best, there, needed
+):
+    """Needed are those that are kept and the one being written, without those that are there."""
     import collections
 
     from samjax.train import checkpoints
@@ -182,12 +193,14 @@ def test_a_disk_without_room_for_two_stops_before_anything_is_computed(tmp_path,
     state = abstract(small_state())
     size = checkpoints.state_bytes(state)
     assert size == sum(leaf.nbytes for leaf in jax.tree.leaves(small_state()))
+    for name in (*there, "30.orbax-checkpoint-tmp-1"):  # what a killed process has left is removed, and no checkpoint
+        (tmp_path / "run" / name).mkdir(parents=True)
     usage = collections.namedtuple("usage", "free")
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage(2 * size))
-    checkpoints.check_room(tmp_path / "run", state)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage(2 * size - 1))
-    with pytest.raises(OSError, match="make room or choose another folder"):
-        checkpoints.check_room(tmp_path / "run", state)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage(needed * size))
+    checkpoints.check_room(tmp_path / "run", state, keep_last, keep_best)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage(needed * size - 1))
+    with pytest.raises(OSError, match="make room, choose another folder"):
+        checkpoints.check_room(tmp_path / "run", state, keep_last, keep_best)
 
 
 SETUP = """
