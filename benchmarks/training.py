@@ -5,7 +5,9 @@
 Needs torch and segment-anything-py (`make parity` installs them). Both start from the same random weights and train on
 the same photos and masks in float32: the image is encoded once, each mask gets 11 passes with simulated prompts, losses
 are 20 · focal + dice + squared IoU error of the best mask at the decoder's resolution, and AdamW updates everything.
-The PyTorch loop is what one writes first: eager, a loop over photos, all masks of a photo together, one backward.
+The PyTorch loop is what one writes first: eager, a loop over photos, all masks of a photo together, one backward that
+remembers everything. It differs in what costs nothing: its first prompts are points only, both refinements come last,
+and its focal loss averages over the padding too. samjax rematerialises encoder blocks, its default.
 """
 
 import argparse

@@ -10,6 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
+from samjax.ops.resize import resize_matrix
+
 
 def unpack(cells: UInt[Array, "*B h w"], ratio: int) -> Bool[Array, "*B H W"]:
     """The pixels themselves."""
@@ -30,6 +32,26 @@ def photo(size: Int32[Array, "2"], grid: tuple[int, int], ratio: int, dtype: jnp
     inside = y[:, None, :, None] & x[None, :, None, :]
     bits = jnp.asarray(1 << np.arange(ratio**2), dtype).reshape(ratio, ratio)
     return jnp.where(inside, bits, 0).astype(dtype).sum((2, 3), dtype=dtype)
+
+
+def upsample(logits: Float32[Array, "*B h w"], ratio: int) -> Float32[Array, "*B H W"]:
+    """Low-resolution logits bilinearly at the size of the model's input, as inference does first."""
+    rows, columns = (jnp.asarray(resize_matrix(side, side * ratio), jnp.float32) for side in logits.shape[-2:])
+    return jnp.einsum("Yy,...yx,Xx->...YX", rows, logits, columns, precision=lax.Precision.HIGHEST)
+
+
+def of_logits(logits: Float32[Array, "*B h w"], photo: UInt[Array, "h w"], ratio: int) -> UInt[Array, "*B h w"]:
+    """The masks that logits are at the size of the model's input: where they are positive there, in the photo."""
+    *batch, height, width = logits.shape
+    positive = upsample(logits, ratio).reshape(*batch, height, ratio, width, ratio) > 0
+    bits = jnp.asarray(1 << np.arange(ratio**2), photo.dtype).reshape(ratio, 1, ratio)
+    return jnp.where(positive, bits, 0).astype(photo.dtype).sum((-3, -1), dtype=photo.dtype) & photo
+
+
+def iou(masks: UInt[Array, "*B h w"], target: UInt[Array, "h w"]) -> Float32[Array, "*B"]:
+    """IoU of masks with one other; 0 where both are empty."""
+    both, either = (counts(cells).sum((-1, -2)).astype(jnp.float32) for cells in (masks & target, masks | target))
+    return both / jnp.maximum(either, 1)
 
 
 def draw_pixel(

@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> int:
         for name in recipe_names():
             print(f"  {name:<16}{summary(name)}")
         print("\nsamjax train RECIPE --help lists every field with its value in that recipe.")
-        return 0 if args and args[0] in ("-h", "--help") else 2
+        return 0
     recipe, *rest = args
     command = tyro.cli(
         Command,

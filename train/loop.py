@@ -27,13 +27,13 @@ from .data.sources import open_sources
 from .losses import MaskLoss
 from .mae import load_mae
 from .metrics import MetricWriters
-from .optim import make_optimizer, make_schedule
+from .optim import is_frozen, make_optimizer, make_schedule
 from .pictures import picture
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
 from .state import TrainState
 from .step import Metrics, abstract_state, fresh_params, init_state, make_step, validation_execution
-from .validation import validate
+from .validation import on_host, validate
 
 
 class NotFinite(ArithmeticError):
@@ -63,15 +63,23 @@ def train(config: TrainConfig, out: Path) -> Outcome:
         NotFinite: with the names of the batch's photos; the checkpoints stay.
     """
     run = config.run
+    if ":/" in str(out):
+        raise ValueError(f"a run's folder must be local or mounted, got {out}; data may be remote, runs may not")
     out = Path(out)
     mesh = make_mesh(run.data_axis, run.fsdp_axis, run.tensor_axis)
-    started = (out / run_folder.CONFIG).exists()
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if run.batch % (shards * run.accumulate):
+        raise ValueError(
+            f"run.batch {run.batch} must be a multiple of run.accumulate {run.accumulate} times the {shards} devices "
+            "along the mesh's axes data and fsdp"
+        )
+    started = run_folder.is_started(out)
     if started:
         run_folder.check_same_run(out, config)
     sam = run_folder.read_config(out)[1] if started else network(config)
     optimizer = make_optimizer(config.optim, sam, run.steps)
     wanted = abstract_state(config, sam, optimizer, mesh)
-    check_room(out / run_folder.CHECKPOINTS, wanted)
+    check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
     training, validation = pipelines(config, sam, mesh, out)
     if jax.process_index() == 0 and not started:
         run_folder.write_config(out, config, sam)
@@ -184,10 +192,12 @@ class Loop:
         stop: StopRequests,
         out: Path,
     ) -> Outcome:
-        """From `start` updates on to the last, or to where a stop is asked for; each way out leaves a checkpoint."""
+        """From `start` updates on to the last, or to where a stop is asked for; both leave a checkpoint, and so does
+        whatever goes wrong in a validation."""
         run = self.config.run
         measured: dict[str, float] = {}
-        with Progress(self.config, self.sam, self.mesh, start) as progress:
+        trains_encoder = not is_frozen(self.config.optim, self.sam, "image_encoder")
+        with Progress(self.config, self.sam, self.mesh, start, trains_encoder) as progress:
             pending = None
             for step in range(start + 1, run.steps + 1):
                 fetched = next(prefetched)
@@ -196,9 +206,12 @@ class Loop:
                 if pending is not None:
                     self._note(*pending, progress)
                 pending = step, metrics, fetched
-                ends = step == run.steps or stop.reached(step)
+                stops = stop.reached(step)
+                if stops:
+                    progress.message(f"asked to stop: saving step {step}")
+                ends = stops or step == run.steps
                 due = {
-                    "log": step % run.log_every == 0,
+                    "log": step % run.log_every == 0 or step == run.steps,
                     "validate": self.validation is not None and (step % run.validate_every == 0 or step == run.steps),
                     "picture": self.validation is not None and (step % run.picture_every == 0 or step == run.steps),
                     "checkpoint": step % run.checkpoint_every == 0 or ends,
@@ -210,12 +223,16 @@ class Loop:
                 if due["log"]:
                     self._log(step, progress)
                 self.checkpoints.check()
-                if due["validate"]:
-                    measured = self._validate(step, state)
-                if due["picture"]:
-                    self._draw(step, state)
+                saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
+                try:
+                    if due["validate"]:
+                        measured = self._validate(step, state)
+                    if due["picture"]:
+                        self._draw(step, state)
+                except Exception:
+                    self.checkpoints.save(step, state, saved)
+                    raise
                 if due["checkpoint"] or due["validate"]:
-                    saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
                     self.checkpoints.save(step, state, saved, measured if due["validate"] else None)
                 progress.restart_clock()
                 if ends:
@@ -229,8 +246,9 @@ class Loop:
             names = [self.training.source.name(int(record)) for record in fetched.records]
             raise NotFinite(
                 f"step {step}: the loss is {metrics['loss']} and the gradient's norm {metrics['gradient_norm']}. "
-                f"The photos of this batch: {', '.join(names)}. The last checkpoint is that of step "
-                f"{self.checkpoints.latest()}; a lower optim.learning_rate or optim.clip_norm usually helps"
+                f"The photos of this batch: {', '.join(names)}. Last checkpoint: {self.checkpoints.latest()}. If it is "
+                "not the photos, start a new run, from this one's export if it was good, with a lower "
+                "optim.learning_rate or optim.clip_norm"
             )
         self.window.add(numbers_of(metrics))
         progress.step(fetched.waited)
@@ -239,7 +257,7 @@ class Loop:
         values = self.window.take()
         values["learning_rate"] = float(self.schedule(step - 1))
         values["epoch"] = self.training.epoch_at(step)
-        values |= progress.speed()
+        values |= progress.speed(values["masks"])
         self.writers.write(step, values)
         progress.show(values)
 
@@ -262,7 +280,10 @@ class Loop:
             self.validation.batches() as batches,
             prefetch_to_device(batches, batch_sharding(self.mesh), 1) as on_device,
         ):
-            drawn = picture(self.sam, self._weights(state), next(on_device).batch, execution)
+            batch = next(on_device).batch
+            if not on_host(batch.valid).any():  # all of its photos are bad
+                return
+            drawn = picture(self.sam, self._weights(state), batch, execution)
         self.writers.picture(step, "predictions", drawn)
 
 
@@ -273,6 +294,7 @@ def numbers_of(metrics: Metrics) -> dict[str, float]:
         "loss": metrics["loss"],
         "focal": terms.focal.mean(),
         "dice": terms.dice.mean(),
+        "balanced": terms.balanced.mean(),
         "iou_error": terms.iou_error.mean(),
         "iou_first": terms.iou[0],  # of the first pass's most confident mask
         "iou_first_oracle": terms.best_iou[0],
@@ -314,13 +336,11 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
     run = config.run
     if not config.data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
-    if run.batch % run.accumulate:
-        raise ValueError(f"run.batch {run.batch} cannot be computed in {run.accumulate} equal pieces")
 
-    def pipeline(specs: tuple[str, ...], batch: int, images: int | None) -> Pipeline:
+    def pipeline(specs: tuple[str, ...], report: str, batch: int, images: int | None) -> Pipeline:
         source = open_sources(specs)
         index, count = data_part(batch_sharding(mesh), batch)
-        report = BadRecords(out / run_folder.BAD_RECORDS, config.data.max_bad_share)
+        report = BadRecords(out / report, config.data.max_bad_share)
         return Pipeline(
             config.data,
             source,
@@ -333,7 +353,10 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
             validation_images=images,
         )
 
-    training = pipeline(config.data.train, run.batch, None)
+    training = pipeline(config.data.train, run_folder.BAD_TRAINING, run.batch, None)
     if not config.data.val:
         return training, None
-    return training, pipeline(config.data.val, run.batch // run.accumulate, run.validation_images)
+    pieces = run.batch // run.accumulate, run.validation_images
+    validation = pipeline(config.data.val, run_folder.BAD_VALIDATION, *pieces)
+    validation.batch_at(0)  # what is wrong with all of it is said now
+    return training, validation

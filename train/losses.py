@@ -81,6 +81,7 @@ def mask_loss(
     background: Float32[Array, "h w"],
     valid: Bool[Array, ""],
     balanced_weight: Float32[Array, ""] | float = 0.0,
+    iou: Float32[Array, " M"] | None = None,
 ) -> MaskLoss:
     """The loss of the M masks of one prompt: the one with the lowest mask loss learns, the others only look on.
 
@@ -92,6 +93,8 @@ def mask_loss(
         background: how much of the photo that is not the object.
         valid: False for a slot that only pads; whatever stands in it, loss and gradients are then exactly 0.
         balanced_weight: of the balanced cross-entropy at this step.
+        iou: what the predicted IoU is to be; None: `mask_iou` of the logits. At low resolution that is too low, because
+            no mask fits a cell that is part foreground, and small objects would learn to distrust themselves.
     """
     logits = jnp.where(valid, logits, 0)  # before and after: a NaN would reach the gradient through the other branch
     predicted_iou = jnp.where(valid, predicted_iou, 0)
@@ -104,7 +107,7 @@ def mask_loss(
         total += balanced_weight * balanced
     learns = jnp.argmin(total)
 
-    iou = lax.stop_gradient(mask_iou(logits, foreground, background))
+    iou = lax.stop_gradient(mask_iou(logits, foreground, background) if iou is None else iou)
     difference = predicted_iou - iou
     errors = jnp.abs(difference) if config.iou_error == "absolute" else jnp.square(difference)
     iou_error = errors.mean() if config.iou_of == "all" else errors[learns]

@@ -14,7 +14,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from samjax.config import Execution, SamConfig
-from samjax.ops.resize import resize_matrix
 from samjax.sam import Params, decode
 from samjax.types import Embedding, Prompts
 
@@ -166,27 +165,17 @@ def _losses(
 ) -> MaskLoss:
     ratio = cell_ratio(recipe.sam)
 
-    def one(logits, iou, target, valid):
+    def one(logits, predicted_iou, target, valid):
         beside = target.photo & ~target.mask
+        true_iou = cells.iou(cells.of_logits(lax.stop_gradient(logits), target.photo, ratio), target.mask)
         if recipe.loss.resolution == "input":
-            logits = _upsample(logits, recipe.sam)
-            foreground, background = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
+            logits = cells.upsample(logits, ratio)
+            parts = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
         else:
-            foreground, background = (
-                cells.counts(part).astype(jnp.float32) / ratio**2 for part in (target.mask, beside)
-            )
-        return mask_loss(recipe.loss, logits, iou, foreground, background, valid, balanced_weight)
+            parts = (cells.counts(part).astype(jnp.float32) / ratio**2 for part in (target.mask, beside))
+        return mask_loss(recipe.loss, logits, predicted_iou, *parts, valid, balanced_weight, true_iou)
 
     return jax.vmap(jax.vmap(one))(logits, iou, block.target, block.valid)
-
-
-def _upsample(logits: Float32[Array, "M h w"], sam: SamConfig) -> Float32[Array, "M H W"]:
-    """Bilinearly to the model's input size, as inference does first."""
-    rows, columns = (
-        jnp.asarray(resize_matrix(low, full), jnp.float32)
-        for low, full in zip(sam.mask_size, sam.image_size, strict=True)
-    )
-    return jnp.einsum("Hh,mhw,Ww->mHW", rows, logits, columns, preferred_element_type=jnp.float32)
 
 
 def _dropout_weights(

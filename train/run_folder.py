@@ -1,9 +1,9 @@
 """A run's folder, and the configuration that stands in it.
 
-RUN/config.json       the recipe as it was run, and under "sam" the network it trains
-RUN/checkpoints/      see `samjax.train.checkpoints`
-RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
-RUN/bad_records.jsonl what of the data could not be used
+    RUN/config.json       the recipe as it was run, and under "sam" the network it trains
+    RUN/checkpoints/      see `samjax.train.checkpoints`
+    RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
+    RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ from samjax.config import SamConfig
 
 from .config import TrainConfig
 
-CONFIG, CHECKPOINTS, BAD_RECORDS = "config.json", "checkpoints", "bad_records.jsonl"
+CONFIG, CHECKPOINTS = "config.json", "checkpoints"
+BAD_TRAINING, BAD_VALIDATION = "bad_records.jsonl", "bad_validation_records.jsonl"
 # What may be changed when a run is resumed: it does not change the curve.
 _FREE = {
-    "data": {"threads", "workers", "prefetch", "max_bad_share"},
+    "data": {"train", "val", "threads", "workers", "prefetch", "max_bad_share"},  # data may move
     "run": {
         *("remat", "images_together", "masks_together", "cpu_devices", "data_axis", "fsdp_axis", "tensor_axis"),
-        *("log_every", "validate_every", "picture_every", "checkpoint_every", "keep_last", "keep_best"),
-        *("tensorboard", "wandb"),
+        *("log_every", "validate_every", "validation_images", "picture_every", "checkpoint_every"),
+        *("keep_last", "keep_best", "tensorboard", "wandb"),
     },
 }
 
@@ -57,6 +58,12 @@ def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | 
         raise ValueError(f"{path} is no configuration of a training run: {error}") from None
 
 
+def is_started(folder: Path) -> bool:
+    """Whether there is something to resume: a configuration and a complete checkpoint (unfinished ones have other
+    names). A run that failed before is begun anew, with whatever configuration."""
+    return (folder / CONFIG).exists() and any(step.name.isdigit() for step in (folder / CHECKPOINTS).glob("*"))
+
+
 def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raises ValueError, naming the fields, where a run in `folder` was started with another configuration."""
     started, _ = read_config(folder)
@@ -70,7 +77,6 @@ def check_same_run(folder: Path, config: TrainConfig) -> None:
         raise ValueError(
             f"{folder} holds a run that was started with another configuration:\n  "
             + "\n  ".join(differing)
-            + "\nResume it as it was (`samjax train "
-            + f"{folder / CONFIG} --out {folder}`), or give the new run another folder (model.init may name this one's "
-            "export)."
+            + f"\nContinue it as it was (samjax train {folder / CONFIG} --out {folder}), or give the new run another "
+            "folder; --model.init EXPORT starts it from this one's weights (python -m samjax.train.export)"
         )

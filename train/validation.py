@@ -19,12 +19,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
 from samjax.config import Execution, SamConfig
 from samjax.nn.prompt_encoder import ABSENT, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
-from samjax.ops.resize import resize_matrix
 from samjax.sam import Params, decode, encode
 from samjax.types import Embedding, Prompts
 
 from . import cells
-from .batch import Batch, cell_dtype, cell_ratio
+from .batch import Batch, cell_ratio
 from .clicks import correction, deepest_pixel
 from .step import to_pixels
 
@@ -72,7 +71,7 @@ def validate(
 
     Returns:
         "iou_1", "iou_3", ... for `clicks`; "iou_1_oracle", the best of the three masks of the first click; "iou_box";
-        "iou", the mean of clicks and box; "iou_error", the mean distance of predicted and true IoU over the same;
+        "iou", the mean of clicks and box; "iou_distance", the mean distance of predicted and true IoU over the same;
         "masks", how many were judged.
 
     Raises:
@@ -95,7 +94,7 @@ def validate(
             if answer.clicks and answer.clicks not in clicks:
                 continue
             add(f"iou_{answer.clicks or 'box'}", answer.iou[valid])
-            add("iou_error", np.abs(answer.predicted_iou - answer.iou)[valid] / (len(set(clicks)) + 1))
+            add("iou_distance", np.abs(answer.predicted_iou - answer.iou)[valid] / (len(set(clicks)) + 1))
     if not count:
         raise ValueError("there is no valid mask to validate on; check data.val, data.min_area and data.max_cover")
     means = {name: total / count for name, total in sums.items()}
@@ -183,12 +182,13 @@ def _answer(
     answer = decode(config, params, Embedding(features, size, size), prompts, execution, multimask=multimask)
     chosen = jnp.argmax(answer.iou, -1)  # B M
 
+    ratio = cell_ratio(config)
+    photos = jax.vmap(lambda size: cells.photo(size, config.mask_size, ratio, masks.cells.dtype))(size)
+
     def one_slot(slot):  # of all images: the upscaled logits of a few masks exist at a time
         logits, target = slot
-        found = jax.vmap(functools.partial(_as_cells, config))(logits, size)  # B K h w
-        both = cells.counts(found & target[:, None]).sum((-2, -1))
-        either = cells.counts(found | target[:, None]).sum((-2, -1))
-        return found, both.astype(jnp.float32) / jnp.maximum(either, 1).astype(jnp.float32)
+        found = jax.vmap(functools.partial(cells.of_logits, ratio=ratio))(logits, photos)  # B K h w
+        return found, jax.vmap(cells.iou)(found, target)
 
     by_slot = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (answer.logits, masks.cells))
     found, iou = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), lax.map(one_slot, by_slot))
@@ -198,18 +198,3 @@ def _answer(
         return jnp.take_along_axis(x, index, 2)[:, :, 0]
 
     return choose(answer.logits), choose(found), choose(iou), iou.max(-1), choose(answer.iou)
-
-
-def _as_cells(config: SamConfig, logits: Float32[Array, "K h w"], size: Int32[Array, "2"]) -> UInt[Array, "K h w"]:
-    """Logits as the masks they are at the size of the model's input, without the padding."""
-    ratio = cell_ratio(config)
-    height, width = config.mask_size
-    rows, columns = (
-        jnp.asarray(resize_matrix(low, full), jnp.float32)
-        for low, full in zip(config.mask_size, config.image_size, strict=True)
-    )
-    upscaled = jnp.einsum("Yy,kyx,Xx->kYX", rows, logits, columns, precision=lax.Precision.HIGHEST)
-    inside = cells.photo(size, config.mask_size, ratio, jnp.dtype(cell_dtype(ratio)))
-    bits = jnp.asarray(1 << np.arange(ratio**2), inside.dtype).reshape(ratio, ratio)
-    blocks = upscaled.reshape(-1, height, ratio, width, ratio) > 0
-    return jnp.where(blocks, bits[:, None, :], 0).astype(bits.dtype).sum((2, 4), dtype=bits.dtype) & inside

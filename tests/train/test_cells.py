@@ -118,3 +118,46 @@ def test_sets_are_drawn_from_side_by_side_as_one_by_one():
         alone, alone_found = draw(key, one)
         np.testing.assert_array_equal(together[i], alone)
         assert found[i] == alone_found
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_logits_become_masks_where_they_are_positive_once_upsampled_bilinearly(ratio):
+    from samjax.train import cells
+
+    height, width = GRID
+    logits = np.random.RandomState(ratio).standard_normal((2, height, width)).astype(np.float32)
+
+    def along(values, side):  # align_corners=False
+        return np.interp(np.clip((np.arange(side * ratio) + 0.5) / ratio - 0.5, 0, side - 1), np.arange(side), values)
+
+    expected = np.stack([np.apply_along_axis(along, 0, mask, height) for mask in logits])
+    expected = np.stack([np.apply_along_axis(along, 1, mask, width) for mask in expected])
+    np.testing.assert_allclose(cells.upsample(jnp.asarray(logits), ratio), expected, atol=1e-5)
+    inside = np.zeros((height * ratio, width * ratio), bool)
+    inside[: height * ratio - 1] = True
+    found = cells.of_logits(jnp.asarray(logits), packed(inside, ratio), ratio)
+    np.testing.assert_array_equal(cells.unpack(found, ratio), (expected > 0) & inside)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_iou_is_that_of_the_pixels(ratio):
+    from samjax.train import cells
+
+    masks = random_masks(ratio)
+    target = masks[-1]
+    both, either = (masks & target).sum((1, 2)), (masks | target).sum((1, 2))
+    np.testing.assert_allclose(cells.iou(packed(masks, ratio), packed(target, ratio)), both / either, rtol=1e-6)
+    empty = packed(np.zeros_like(target), ratio)
+    assert cells.iou(empty, empty) == 0
+
+
+@pytest.mark.parametrize(("radius", "at_least"), [(8, 0.9), (16, 0.95)])
+def test_a_disc_that_the_logits_know_is_a_good_mask(radius, at_least):
+    # At low resolution, cells that are part foreground would cost it a fifth of its IoU (radius 8).
+    from samjax.train import cells
+
+    y, x = np.mgrid[:128, :128]
+    distance = radius - np.hypot(x - 63.2, y - 61.7)
+    logits = jnp.asarray(distance.reshape(32, 4, 32, 4).mean((1, 3)), jnp.float32)
+    found = cells.of_logits(logits, packed(np.ones((128, 128), bool), 4), 4)
+    assert cells.iou(found, packed(distance > 0, 4)) > at_least

@@ -90,7 +90,7 @@ def ours(how, block=None, size=SIZES, image=slice(None)):
 
 
 @functools.partial(jax.jit, static_argnames=("how", "multimask"))
-def one_pass(how, params, image, slots, logits, size, parts, weights, multimask):
+def one_pass(how, params, image, slots, logits, size, parts, pixels, weights, multimask):
     """One prompt of one image: the loss's terms and the logits to carry on."""
     from samjax.train.losses import mask_loss
 
@@ -101,8 +101,12 @@ def one_pass(how, params, image, slots, logits, size, parts, weights, multimask)
     prediction = decode(MODEL, params, embedding, prompts, Execution(), multimask=multimask, branch_weights=weights)
     logits, iou = prediction.logits[0], prediction.iou[0]
     at_input = how.loss.resolution == "input"
-    compared = jax.image.resize(logits, (len(logits), 32, 32), "linear") if at_input else logits
-    terms = mask_loss(how.loss, compared, iou, *parts, jnp.array(True), jnp.float32(0.5))
+    upsampled = jax.image.resize(logits, (len(logits), 32, 32), "linear")
+    mask, inside = pixels
+    found = (upsampled > 0) & inside
+    both, either = (x.sum((1, 2)).astype(jnp.float32) for x in (found & mask, found | mask))
+    compared = upsampled if at_input else logits
+    terms = mask_loss(how.loss, compared, iou, *parts, jnp.array(True), jnp.float32(0.5), both / either)
     return terms, logits[jnp.argmax(iou)]
 
 
@@ -143,7 +147,7 @@ def plain(how):
             multimask = number == 0 and (how.interaction.box_multimask or not is_box)
             carried = logits if carry_gradient else jax.lax.stop_gradient(logits)
             where = all_features[image], slots, carried, jnp.asarray(SIZES[image])
-            one_terms, logits = one_pass(how, params, *where, parts, weights, multimask)
+            one_terms, logits = one_pass(how, params, *where, parts, (mask, inside), weights, multimask)
             terms.append(one_terms)
         return terms
 
@@ -239,16 +243,6 @@ def test_what_stands_in_the_slot_of_no_mask_changes_nothing():
     others = masks()
     others[1, 1] = junk  # of a mask that is one, it does
     assert not np.array_equal(ours(recipe(), block(others))[1].total, before[1].total)
-
-
-def test_masks_are_upsampled_bilinearly_as_pytorch_does_it():
-    from samjax.train.passes import _upsample
-
-    logits = np.random.RandomState(0).standard_normal((2, 16, 16)).astype(np.float32)
-    position = np.clip((np.arange(32) + 0.5) / 2 - 0.5, 0, 15)  # align_corners=False
-    rows = [[np.interp(position, np.arange(16), row) for row in mask] for mask in logits]
-    expected = [[np.interp(position, np.arange(16), column) for column in np.array(mask).T] for mask in rows]
-    np.testing.assert_allclose(_upsample(jnp.asarray(logits), MODEL), np.swapaxes(expected, 1, 2), atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

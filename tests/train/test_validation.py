@@ -104,7 +104,7 @@ def test_the_means_are_over_valid_masks(batch, answers, scores):
         "iou_1_oracle": by_clicks[1].best_iou[batch.valid].mean(),
         "iou_5": mean[5],
         "iou_box": mean[0],
-        "iou_error": np.mean(apart),
+        "iou_distance": np.mean(apart),
         "masks": batch.valid.sum(),
     }
     assert scores == pytest.approx(expected, abs=1e-5)

@@ -12,7 +12,9 @@ from samjax.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig,
 
 CONFIG = TrainConfig(
     model=ModelConfig(init="vit_b"),
-    data=DataConfig(masks_per_image=8, flip=0.5, scale=(0.7, 1.5), brightness=0.2, contrast=0.2, saturation=0.2),
+    data=DataConfig(
+        max_bad_share=0.2, masks_per_image=8, flip=0.5, scale=(0.7, 1.5), brightness=0.2, contrast=0.2, saturation=0.2
+    ),
     optim=OptimConfig(
         learning_rate=1e-4,
         schedule="cosine",

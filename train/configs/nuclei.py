@@ -4,8 +4,8 @@
         --model.init vit_b --out runs/nuclei
 
 The whole of ViT-B learns, the encoder more slowly, at 512 pixels: the photos are small. Crops of a third to the whole
-photo make nuclei larger; flips and colours stand for other stains. Hardware: one accelerator with 16 GB.
-On a CPU: `--model.init None --model.variant vit_tiny --model.image-size 128 --run.batch 8` trains a small network.
+photo make nuclei larger; flips and colours stand for other stains. Hardware: one accelerator with 16 GB. Not run by
+this project for want of one and of Meta's weights, so there is no score to expect.
 """
 
 from samjax.train.config import DataConfig, InteractionConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig

@@ -1,7 +1,7 @@
 """ViT-H on SA-1B as in the SAM paper (arXiv 2304.02643, Appendix A), from an MAE encoder.
 
     samjax train sa1b_vit_h --data.train sa1b=gs://BUCKET/sa1b --model.mae mae_pretrain_vit_huge.pth \
-        --out gs-or-local-folder --distributed
+        --out FOLDER --distributed
 
 256 photos a step, 90,000 steps (about two epochs). The paper took 68 hours on 256 A100; at most 64 masks a device and
 photo there, as here. On 256 TPU v5e chips the step compiles ahead of time and fits (tests/train/test_step.py).
