@@ -1,14 +1,11 @@
 """How many floating-point operations SAM needs, and how many a device can do: what model FLOP utilisation is made of.
 
 Counted are multiplications and additions of matrix products and convolutions as the code of `samjax` does them
-(windows padded, decoder reordered), two for each product; norms, softmax and activations are left out.
+(windows padded, decoder reordered, projections folded where the decoder folds them), two for each product; norms,
+softmax and activations are left out.
 """
 
 import math
-import time
-
-import jax
-import jax.numpy as jnp
 
 from samjax.config import SamConfig
 
@@ -63,25 +60,16 @@ def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mas
     Without a mask prompt, what all prompts of an image share is not counted: see `image_side_flops`.
     """
     decoder, width = config.mask_decoder, config.width
-    inner = width // decoder.downsample
     image = math.prod(config.grid)
     tokens = 1 + config.mask_tokens + prompt_tokens
-
-    def projections(number: int) -> int:
-        return 2 * tokens * number * width * inner
 
     count = 0
     for layer in range(decoder.depth):
         count += 2 * tokens * 4 * width * width + 2 * 2 * tokens * tokens * width  # self-attention
         count += 2 * 2 * tokens * width * decoder.mlp_dim
-        values_and_out = projections(2) + 2 * decoder.heads * tokens * image * width  # image to tokens, folded
-        if layer == 0:
-            count += projections(2) + 2 * 2 * tokens * image * inner  # tokens to image
-            count += projections(1) + 2 * tokens * image * inner + values_and_out
-        else:
-            count += _folded(config, tokens) + projections(2)
-            count += projections(2) + 2 * decoder.heads * tokens * image * width + values_and_out
-    count += _folded(config, tokens) + projections(2)  # the last look at the image
+        count += _attention_flops(config, tokens, projected=layer == 0)  # tokens to image
+        count += _attention_flops(config, tokens, projected=layer == 0, image_asks=True)
+    count += _attention_flops(config, tokens, projected=False)  # the last look at the image
     masks = decoder.multimask_outputs if multimask else 1
     count += 2 * image * 4 * width * (width // 4) + 2 * 4 * image * 4 * (width // 4) * (width // 8)  # upscaling
     count += masks * (2 * 2 * width * width + 2 * width * (width // 8) + 2 * 16 * image * (width // 8))
@@ -99,52 +87,53 @@ def image_side_flops(config: SamConfig) -> int:
     return 2 * math.prod(config.grid) * 3 * config.width * (config.width // config.mask_decoder.downsample)
 
 
-def _folded(config: SamConfig, tokens: int) -> int:
-    """Tokens attend to an image that is never projected: projections folded into the tokens, logits and context."""
-    decoder, width = config.mask_decoder, config.width
-    inner = width // decoder.downsample
-    return 2 * 2 * tokens * width * inner + 2 * 2 * decoder.heads * tokens * math.prod(config.grid) * width
+def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_asks: bool = False) -> int:
+    """Of one cross-attention between tokens and image, the way of `samjax.nn.mask_decoder.Attention`.
+
+    Args:
+        projected: whether the image's projections are at hand, those of `image_side_flops`.
+        image_asks: the image attends to the tokens; otherwise they attend to it.
+    """
+    width, heads = config.width, config.mask_decoder.heads
+    inner = width // config.mask_decoder.downsample
+    image = math.prod(config.grid)
+    folds = tokens * heads <= inner
+    of_tokens, of_image = 2 * tokens * width * inner, 2 * image * width * inner  # a projection
+    within, across = 2 * tokens * image * inner, 2 * heads * tokens * image * width  # logits or values; the same folded
+    if image_asks:
+        logits = of_tokens + (within if projected else of_tokens + across if folds else of_image + within)
+        values = of_tokens + (of_tokens + across if folds else within + of_image)
+        return logits + values
+    own = 2 * of_tokens  # query and output
+    if projected:
+        return own + 2 * within
+    return own + (2 * of_tokens + 2 * across if folds else 2 * of_image + 2 * within)
 
 
-def step_flops(config: SamConfig, *, images: int, masks: int, passes: int, prompt_tokens: int) -> int:
+def step_flops(
+    config: SamConfig, *, images: int, masks: float, passes: int, prompt_tokens: int, trains_encoder: bool = True
+) -> int:
     """Of one training step: forward, and backward as twice the forward. Recomputation is not counted, as is usual.
 
     Args:
         config: the model.
         images: in the batch, on all devices together.
-        masks: of each image, valid or not: all slots are computed.
+        masks: valid ones of an image, the mean: blocks of slots without any are skipped.
         passes: decoder passes for each mask; the first asks for three masks, the others have a mask prompt.
         prompt_tokens: slots for points and corners.
+        trains_encoder: whether the image encoder has a backward pass.
     """
     first = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=True, mask_prompt=False)
     later = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=False, mask_prompt=True)
-    of_image = encoder_flops(config) + image_side_flops(config) + masks * (first + (passes - 1) * later)
-    return 3 * images * of_image
+    encoder = (3 if trains_encoder else 1) * encoder_flops(config)
+    return round(images * (encoder + 3 * (image_side_flops(config) + masks * (first + (passes - 1) * later))))
 
 
-def peak_flops(device: jax.Device, compute_dtype: str) -> float:
-    """FLOP/s of matrix products that one device can do: from its data sheet, or measured where the table lacks it."""
-    return known_peak(device.device_kind, compute_dtype) or _measured(device, compute_dtype)
-
-
-def known_peak(kind: str, compute_dtype: str) -> float | None:
-    """What `PEAK` says about a `device_kind`."""
+def peak_flops(kind: str, compute_dtype: str) -> float | None:
+    """What `PEAK` says about a `device_kind`; None where it says nothing."""
     return next((peaks[compute_dtype] for start, peaks in PEAK if kind.startswith(start)), None)
 
 
 def utilisation(flops: int, seconds: float, devices: int, peak: float) -> float:
     """Model FLOP utilisation: the share of the devices' peak that the step's own operations take."""
     return flops / (seconds * devices * peak)
-
-
-def _measured(device: jax.Device, compute_dtype: str, side: int = 1024) -> float:
-    """The fastest of a few products of square matrices. Devices simulated by one CPU share what is measured."""
-    a = jax.device_put(jnp.ones((side, side), jnp.dtype(compute_dtype)), device)
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    best = math.inf
-    for _ in range(5):
-        start = time.perf_counter()
-        product(a, a).block_until_ready()
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best

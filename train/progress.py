@@ -1,4 +1,4 @@
-"""The bar on the terminal: loss terms, images a second, step time, wait for data, MFU."""
+"""The bar on the terminal: loss terms, images a second, step time, wait for data, MFU where it is known."""
 
 import time
 from collections.abc import Mapping
@@ -27,21 +27,14 @@ class Progress:
         sam: the network that it trains.
         mesh: what it trains on.
         done: steps after which the run goes on.
+        trains_encoder: whether the image encoder has a backward pass.
     """
 
-    def __init__(self, config: TrainConfig, sam: SamConfig, mesh: Mesh, done: int) -> None:
-        self._images = config.run.batch
-        self._flops = step_flops(
-            sam,
-            images=config.run.batch,
-            masks=config.data.masks_per_image,
-            passes=config.interaction.passes,
-            prompt_tokens=2 + config.interaction.corrections,
-        )
-        device = mesh.devices.flat[0]
-        self._devices = 1 if device.platform == "cpu" else mesh.size  # simulated devices share one processor
+    def __init__(self, config: TrainConfig, sam: SamConfig, mesh: Mesh, done: int, trains_encoder: bool) -> None:
+        self._config, self._sam, self._trains_encoder = config, sam, trains_encoder
+        self._devices = mesh.size
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind, config.run.compute_dtype)
         first = jax.process_index() == 0
-        self._peak = peak_flops(jax.local_devices()[0], config.run.compute_dtype) if first else 1.0
         self._bar = tqdm(total=config.run.steps, initial=done, unit="step", disable=not first, dynamic_ncols=True)
         self._compiled = False
         self._count, self._seconds, self._waited = 0, 0.0, 0.0
@@ -69,22 +62,29 @@ class Progress:
         """What was done since the last `step` (validation, pictures, checkpoints) is not part of the next one."""
         self._last = time.perf_counter()
 
-    def speed(self) -> dict[str, float]:
+    def speed(self, masks: float | None) -> dict[str, float]:
         """Means over the steps since the last call; {} where there was none.
 
         "step_seconds", and "data_wait_seconds" of it; "images_per_second" of all devices together; "mfu", model FLOP
-        utilisation, 0 to 1.
+        utilisation, 0 to 1, where it is known how many `masks` of a step are valid and what the devices can do.
         """
         if not self._count:
             return {}
         seconds, waited = max(self._seconds, 1e-9) / self._count, self._waited / self._count
         self._count, self._seconds, self._waited = 0, 0.0, 0.0
-        return {
-            "step_seconds": seconds,
-            "data_wait_seconds": waited,
-            "images_per_second": self._images / seconds,
-            "mfu": utilisation(self._flops, seconds, self._devices, self._peak),
-        }
+        images = self._config.run.batch
+        values = {"step_seconds": seconds, "data_wait_seconds": waited, "images_per_second": images / seconds}
+        if masks is not None and self._peak is not None:
+            flops = step_flops(
+                self._sam,
+                images=images,
+                masks=masks / images,
+                passes=self._config.interaction.passes,
+                prompt_tokens=2 + self._config.interaction.corrections,
+                trains_encoder=self._trains_encoder,
+            )
+            values["mfu"] = utilisation(flops, seconds, self._devices, self._peak)
+        return values
 
     def show(self, values: Mapping[str, float]) -> None:
         """Writes loss terms and speed, of those that are there, beside the bar."""
@@ -93,6 +93,7 @@ class Progress:
             shown["img/s"] = f"{values['images_per_second']:.3g}"
             shown["step"] = f"{values['step_seconds']:.3g}s"
             shown["wait"] = f"{values['data_wait_seconds']:.2g}s"
+        if "mfu" in values:
             shown["MFU"] = f"{100 * values['mfu']:.1f}%"
         self._bar.set_postfix(shown)
 

@@ -77,24 +77,33 @@ def test_encoder(config):
 
 
 @pytest.mark.parametrize(("multimask", "mask_prompt"), [(True, False), (False, True)])
-@pytest.mark.parametrize("config", [SMALL, VARIANTS["vit_tiny"]], ids=["small", "vit_tiny"])
-def test_decoder(config, multimask, mask_prompt):
+@pytest.mark.parametrize(
+    ("config", "folds"),
+    [(SMALL, False), (VARIANTS["vit_tiny"], False), (VARIANTS["vit_b"].with_image_size(256), True)],
+    ids=["small", "vit_tiny", "vit_b"],
+)
+def test_decoder(config, folds, multimask, mask_prompt):
+    """`folds`: whether so few tokens attend that the decoder folds the image's projections into them."""
     from samjax.train.flops import decoder_flops, image_side_flops
 
+    decoder = config.mask_decoder
+    assert ((1 + config.mask_tokens + TOKENS) * decoder.heads <= config.width // decoder.downsample) == folds
     ours = decoder_flops(config, prompt_tokens=TOKENS, multimask=multimask, mask_prompt=mask_prompt)
     ours += 0 if mask_prompt else image_side_flops(config)
     program = decoding(config, multimask=multimask, mask_prompt=mask_prompt)
     assert ours == pytest.approx(traced(*program), rel=1e-3)  # Fourier features are not counted
-    assert ours == pytest.approx(analysed(*program), rel=0.12)
+    assert ours == pytest.approx(analysed(*program), rel=0.2)  # softmax and norms weigh more in small models
 
 
-def test_a_step_is_three_times_its_forward_passes():
+@pytest.mark.parametrize(("trains_encoder", "times"), [(True, 3), (False, 1)])
+def test_a_step_is_three_times_what_is_trained_and_once_what_is_frozen(trains_encoder, times):
     from samjax.train.flops import decoder_flops, encoder_flops, image_side_flops, step_flops
 
     first = decoder_flops(SMALL, prompt_tokens=10, multimask=True, mask_prompt=False)
     later = decoder_flops(SMALL, prompt_tokens=10, multimask=False, mask_prompt=True)
-    image = encoder_flops(SMALL) + image_side_flops(SMALL) + 5 * (first + 2 * later)
-    assert step_flops(SMALL, images=4, masks=5, passes=3, prompt_tokens=10) == 3 * 4 * image
+    image = times * encoder_flops(SMALL) + 3 * (image_side_flops(SMALL) + 2.5 * (first + 2 * later))
+    step = step_flops(SMALL, images=4, masks=2.5, passes=3, prompt_tokens=10, trains_encoder=trains_encoder)
+    assert step == 4 * image
 
 
 @pytest.mark.parametrize(
@@ -115,16 +124,15 @@ def test_a_step_is_three_times_its_forward_passes():
     ],
 )
 def test_known_devices(kind, dtype, peak):
-    from samjax.train.flops import known_peak
+    from samjax.train.flops import peak_flops
 
-    assert known_peak(kind, dtype) == peak
+    assert peak_flops(kind, dtype) == peak
 
 
-def test_other_devices_are_measured():
-    from samjax.train.flops import known_peak, peak_flops
+def test_other_devices_have_no_known_peak():
+    from samjax.train.flops import peak_flops
 
-    assert known_peak("cpu", "float32") is None
-    assert 1e8 < peak_flops(jax.devices("cpu")[0], "float32") < 1e15
+    assert peak_flops("cpu", "float32") is None
 
 
 def test_utilisation_is_the_share_of_what_all_devices_can_do():

@@ -19,15 +19,18 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def start(monkeypatch):
-    """Begins a bar at step 20 of 100, on a device that can do 500 FLOP/s."""
+    """Begins a bar at step 20 of 100, by default on devices that can do 500 FLOP/s; the encoder is frozen."""
     from samjax.train import progress
     from samjax.train.config import DataConfig, RunConfig, TrainConfig
 
     from samjax.sharding import make_mesh
 
-    monkeypatch.setattr(progress, "peak_flops", lambda device, dtype: 500.0)
-    config = TrainConfig(data=DataConfig(masks_per_image=5), run=RunConfig(steps=100, batch=8))
-    return lambda: progress.Progress(config, SMALL, make_mesh(), 20)
+    def begin(peak=500.0):
+        monkeypatch.setattr(progress, "peak_flops", lambda kind, dtype: peak)
+        config = TrainConfig(data=DataConfig(masks_per_image=5), run=RunConfig(steps=100, batch=8))
+        return progress.Progress(config, SMALL, make_mesh(), 20, trains_encoder=False)
+
+    return begin
 
 
 def test_speed_is_a_mean_over_steps_without_compilation_and_pauses(start, clock):
@@ -36,21 +39,35 @@ def test_speed_is_a_mean_over_steps_without_compilation_and_pauses(start, clock)
     with start() as progress:
         clock.now += 50  # the first step compiles
         progress.step(9.0)
-        assert progress.speed() == {}
+        assert progress.speed(20.0) == {}
         for waited in (0.5, 0.1, 0.0, 0.0):
             clock.now += 2.0
             progress.step(waited)
             clock.now += 100.0  # a validation
             progress.restart_clock()
-        speed = progress.speed()
-        assert progress.speed() == {}
-    flops = step_flops(SMALL, images=8, masks=5, passes=11, prompt_tokens=10)
+        speed = progress.speed(20.0)
+        assert progress.speed(20.0) == {}
+    flops = step_flops(SMALL, images=8, masks=2.5, passes=11, prompt_tokens=10, trains_encoder=False)
     assert speed == {
         "step_seconds": pytest.approx(2.0),
         "data_wait_seconds": pytest.approx(0.15),
         "images_per_second": pytest.approx(4.0),
-        "mfu": pytest.approx(flops / 2.0 / 500.0),
+        "mfu": pytest.approx(flops / 2.0 / 500.0 / jax.device_count()),
     }
+
+
+@pytest.mark.parametrize(("peak", "masks"), [(None, 20.0), (500.0, None)])
+def test_without_a_peak_or_masks_there_is_no_utilisation(start, clock, capsys, peak, masks):
+    with start(peak) as progress:
+        for _ in range(2):
+            progress.step(0.0)
+            clock.now += 2.0
+        speed = progress.speed(masks)
+        progress.show(speed)
+    assert set(speed) == {"step_seconds", "data_wait_seconds", "images_per_second"}
+    shown = capsys.readouterr().err
+    assert "img/s" in shown
+    assert "MFU" not in shown
 
 
 def test_the_bar_shows_steps_losses_and_speed(start, capsys):
