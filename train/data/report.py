@@ -10,6 +10,8 @@ from typing import Any
 
 from .record import BadRecord, Record, Source
 
+_FEW = 2  # bad records that never stop a run, unless there are no others
+
 
 class TooManyBadRecords(ValueError):
     """More of the data set is bad than the configuration allows; the message names the report."""
@@ -24,19 +26,18 @@ class BadRecords:
     A record is reported once. Where a record is good that an earlier run reported as bad, {"record": name, "good":
     true} takes that back.
 
-    A run stops with `TooManyBadRecords` as soon as it is certain or evident that more than `max_share` is bad. Certain:
-    the report names more than that share of the whole source. Evident: of the records this process has seen, three
-    standard deviations and three records more are bad than that share; then five bad ones in a row suffice, and a few
-    early ones in a large source do not.
+    A run stops with `TooManyBadRecords` as soon as it is certain or evident that more than `max_share` is bad, or where
+    all records are. Certain: the report names more than that share of the whole source, and more than two, since a few
+    unreadable photos are no reason to stop. Evident: of the records this process has seen, three standard deviations
+    and three records more are bad than that share; then five bad ones in a row suffice, and a few early ones in a large
+    source do not.
     """
 
     def __init__(self, path: str | os.PathLike[str], max_share: float = 0.01) -> None:
         """`path` is the report, a local file; `max_share` is `DataConfig.max_bad_share`.
 
-        Raises ValueError for a share outside [0, 1], and OSError where the report cannot be written.
+        Raises OSError where the report cannot be written.
         """
-        if not 0 <= max_share <= 1:
-            raise ValueError(f"max_bad_share is a share between 0 and 1, got {max_share}")
         self.path = Path(path).absolute()
         self.max_share = max_share
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ class BadRecords:
             self.add(source, index, str(error))
             raise
         with self._lock:
-            self._seen.add(index)
+            self._see(index)
             self._read_others()
             if record.name in self._bad:
                 self._append({"record": record.name, "good": True})
@@ -73,41 +74,47 @@ class BadRecords:
                 return candidate, self.load(source, candidate)
             except BadRecord:
                 continue
-        raise TooManyBadRecords(f"all {len(source)} records of the data are bad; {self.path} says why")
+        raise self._all_bad(len(source))
 
     def add(self, source: Source, index: int, reason: str) -> None:
         """Reports a record as bad. Raises `TooManyBadRecords`."""
         name, total = source.name(index), len(source)
         with self._lock:
-            self._seen.add(index)
+            self._see(index)
             self._bad_here.add(index)
             self._read_others()
             if name not in self._bad:
                 self._append({"record": name, "bad": reason})
-            seen, here, known = len(self._seen), len(self._bad_here), len(self._bad)
+            seen, here, known = self._seen_count, len(self._bad_here), len(self._bad)
+        if here == total:
+            raise self._all_bad(total)
         likely = self.max_share * seen
         evident = here > likely + 3 * math.sqrt(likely * (1 - self.max_share)) + 3
-        if known > self.max_share * total or evident:
+        if known > max(_FEW, self.max_share * total) or evident:
             bad, among = (here, f"the {seen} records that were read") if evident else (known, f"all {total} records")
             raise TooManyBadRecords(
                 f"of {among} {bad} are bad, more than the {self.max_share:.2%} that data.max_bad_share allows. "
                 f"{self.path} names them; the last was {name}: {reason}. Mend or remove them, or raise the limit"
             )
 
-    def counts(self) -> dict[str, int]:
-        """What the report holds: how many records are "bad" and from how many annotations were "left_out"."""
-        with self._lock:
-            self._read_others()
-            return {"bad": len(self._bad), "left_out": len(self._left_out)}
+    def _all_bad(self, total: int) -> TooManyBadRecords:
+        return TooManyBadRecords(f"all {total} records of the data are bad; {self.path} says why")
 
     def _start(self) -> None:
         self._lock = threading.Lock()
-        self._seen: set[int] = set()
+        self._seen = bytearray()  # a bit for each record that was read here
+        self._seen_count = 0
         self._bad_here: set[int] = set()
         self._bad: set[str] = set()  # in the report, whoever wrote it
         self._left_out: set[str] = set()
         self._read_until = 0  # bytes of the report
         self._cut_short = False  # whether its last line has no end
+
+    def _see(self, index: int) -> None:
+        byte, bit = index // 8, 1 << index % 8
+        self._seen.extend(bytes(max(byte + 1 - len(self._seen), 0)))
+        self._seen_count += not self._seen[byte] & bit
+        self._seen[byte] |= bit
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
