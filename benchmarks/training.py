@@ -7,7 +7,7 @@ the same photos and masks in float32: the image is encoded once, each mask gets 
 are 20 · focal + dice + squared IoU error of the best mask at the decoder's resolution, and AdamW updates everything.
 The PyTorch loop is what one writes first: eager, a loop over photos, all masks of a photo together, one backward that
 remembers everything. It differs in what costs nothing: its first prompts are points only, both refinements come last,
-and its focal loss averages over the padding too. samjax rematerialises encoder blocks, its default.
+and its focal loss averages over the padding too. samjax rematerialises attention, as always, and no blocks.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def samjax_stages(checkpoint: Path, batch) -> Stages:
     sam = samjax.load(checkpoint)
     config = TrainConfig(
         optim=OptimConfig(learning_rate=RATE, schedule="constant", warmup_steps=0, weight_decay=DECAY),
-        run=RunConfig(batch=len(batch.image), remat=True),
+        run=RunConfig(batch=len(batch.image), remat=False),  # attention is rematerialised anyway
     )
     mesh = make_mesh()
     optimizer = make_optimizer(config.optim, sam.config, 100)

@@ -40,6 +40,7 @@ class Attention(nn.Module):
             size = self.config.window_size
             qkv = windows.pad_to_windows(x @ self.qkv.kernel, size) + self.qkv.bias
 
+            @jax.checkpoint  # a gradient would keep the logits of all windows
             def attend_within(window):
                 return self._merge_heads(attention.grid_attention(*self._heads(window), *tables))
 

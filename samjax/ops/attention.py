@@ -97,6 +97,7 @@ def blocked_grid_attention(
         column_bias = _einsum("hwd,wkd->hwk", q, rel_w)
         k, v = k.reshape(-1, depth), v.reshape(-1, depth)
 
+        @jax.checkpoint  # a gradient would keep the logits of all blocks
         def one_block(block):
             q, row_bias, column_bias = block
             return _softmax_times(_grid_logits(q, k, row_bias, column_bias), v)
