@@ -177,7 +177,7 @@ class RunConfig:
     accumulate: int = 1  # pieces that a step's batch is computed in, one after the other
     seed: int = 0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = True  # encoder blocks are recomputed for the gradient: slower by a third, far less memory
+    remat: bool = True  # encoder blocks are recomputed for the gradient; saves memory on accelerators, not on CPU
     images_together: int | None = None  # photos encoded together, on a single device; None: as the backend likes it
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
     drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first [P: 0.4, ViT-B 0.6]

@@ -1,9 +1,9 @@
 """A run's folder, and the configuration that stands in it.
 
-    RUN/config.json       the recipe as it was run, and under "sam" the network it trains
-    RUN/checkpoints/      see `samjax.train.checkpoints`
-    RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
-    RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
+RUN/config.json       the recipe as it was run, and under "sam" the network it trains
+RUN/checkpoints/      see `samjax.train.checkpoints`
+RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
+RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
 """
 
 import dataclasses
