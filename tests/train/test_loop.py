@@ -105,7 +105,7 @@ def undisturbed(runs) -> list:
     return curve
 
 
-@pytest.mark.parametrize("step", [2, 5, 7])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.heavy) for step in (2, 7))])
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(runs, undisturbed, step):
     """Bit for bit, before the first checkpoint and after."""
     out = f"killed at {step}"
@@ -150,6 +150,7 @@ def test_a_finished_run_has_nothing_left_to_do(runs, undisturbed):
     assert runs.curve("undisturbed") == undisturbed
 
 
+@pytest.mark.heavy
 def test_a_run_is_reproduced_from_its_saved_configuration(runs, undisturbed):
     config = runs.folder / "undisturbed" / "config.json"
     done = subprocess.run(

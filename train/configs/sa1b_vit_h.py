@@ -4,7 +4,7 @@
         --out FOLDER --distributed
 
 256 photos a step, 90,000 steps (about two epochs). The paper took 68 hours on 256 A100; at most 64 masks a device and
-photo there, as here. On 256 TPU v5e chips the step compiles ahead of time and fits (tests/train/test_step.py).
+photo there, as here. Compiled ahead of time for 256 TPU v5e chips, the step takes 3.5 GB of a chip (with 64 masks a photo).
 Expected: mIoU on 23 data sets of 58.1 after one click, 81.3 after five. Not run by this project: no such data or
 machines were at hand.
 """
