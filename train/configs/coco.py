@@ -1,4 +1,4 @@
-"""ViT-B, all of it, fine-tuned on the instances of COCO or LVIS.
+r"""ViT-B, all of it, fine-tuned on the instances of COCO or LVIS.
 
     samjax train coco --data.train coco=COCO/train2017,COCO/annotations/instances_train2017.json \
         --data.val coco=COCO/val2017,COCO/annotations/instances_val2017.json --model.init vit_b --out runs/coco

@@ -1,4 +1,4 @@
-"""Nuclei under the microscope (2018 Data Science Bowl), in COCO format: many small objects in few photos.
+r"""Nuclei under the microscope (2018 Data Science Bowl), in COCO format: many small objects in few photos.
 
     samjax train nuclei --data.train coco=DSB/images/train,DSB/train.json --data.val coco=DSB/images/val,DSB/val.json \
         --model.init vit_b --out runs/nuclei

@@ -1,4 +1,4 @@
-"""ViT-L on SA-1B as in the SAM paper (arXiv 2304.02643, Appendix A), from an MAE encoder.
+r"""ViT-L on SA-1B as in the SAM paper (arXiv 2304.02643, Appendix A), from an MAE encoder.
 
     samjax train sa1b_vit_l --data.train sa1b=gs://BUCKET/sa1b --model.mae mae_pretrain_vit_large.pth \
         --out FOLDER --distributed
