@@ -119,6 +119,7 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(runs, undisturb
     assert runs.curve(out) == undisturbed
 
 
+@pytest.mark.heavy
 def test_a_run_that_is_killed_in_a_save_goes_on_from_the_save_before(runs, undisturbed):
     runs.finish("killed in a save", before=DIES_IN_A_SAVE, code=-signal.SIGKILL)
     left = sorted(path.name for path in (runs.folder / "killed in a save" / "checkpoints").iterdir())

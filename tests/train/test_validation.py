@@ -156,6 +156,7 @@ print(json.dumps(validate(model.config, params, [batch], execution, clicks=(1,))
 """
 
 
+@pytest.mark.heavy
 def test_a_mesh_gives_the_same_scores(run_python, root, monkeypatch, scores):
     monkeypatch.chdir(root)
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
