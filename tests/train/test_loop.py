@@ -183,7 +183,7 @@ loop.make_step = make_step
     _, errors = runs.finish("nan", before=planted, code=3)
     assert "step 5: the loss is" in errors
     assert errors.count("sa1b/sa_") == 4
-    assert "The last checkpoint is that of step 3" in errors
+    assert "Last checkpoint: 3" in errors
     assert runs.curve("nan") == undisturbed[:4]
     runs.finish("nan")
     assert runs.curve("nan") == undisturbed
@@ -260,6 +260,7 @@ def test_another_recipe_in_the_same_folder_is_refused_by_the_fields_that_differ(
 
     (tmp_path / "run").mkdir()
     write_config(tmp_path / "run", recipe, network(recipe))
+    (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True)
     other = dataclasses.replace(
         recipe,
         optim=dataclasses.replace(recipe.optim, learning_rate=0.5),
@@ -287,7 +288,7 @@ def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeyp
 
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"0\.00 GB free, and two checkpoints take 0\.00 GB; make room"):
+    with pytest.raises(OSError, match=r"0\.00 GB free, and the checkpoints still to come \(4\) take 0\.00 GB"):
         train(recipe, tmp_path / "run")
 
 

@@ -181,6 +181,7 @@ def load_part(report: BadRecords, source: Some, start: int) -> None:
         report.load_good(source, index)
 
 
+@pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning")  # the children do without JAX
 def test_processes_share_a_report(tmp_path):
     report = BadRecords(tmp_path / "bad.jsonl", max_share=0.9)
     source = Some(400, bad=range(0, 400, 2))
