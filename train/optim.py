@@ -33,9 +33,9 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
             after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_rate)
         case "poly":
             after = optax.polynomial_schedule(peak, peak * config.final_rate, config.power, rest)
-    return (
-        optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), after], [warmup]) if warmup else after
-    )
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
 def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformation:
