@@ -83,6 +83,11 @@ class Segmenter(Protocol):
         their numbers of points."""
         ...
 
+    def full_logits(self, photo: int, logits: Float32[np.ndarray, "M h w"]) -> Float32[np.ndarray, "M H W"]:
+        """Low-resolution logits of an answer about photo number `photo` of the last look, at that photo's size;
+        above 0 they are the answer's masks."""
+        ...
+
 
 Record = dict[str, Any]  # what a protocol finds out about one photo: JSON
 
