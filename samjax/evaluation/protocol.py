@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-RLE = dict[str, Any]  # pycocotools' compressed run-length encoding: {"size": [H, W], "counts": bytes}
+from samjax.ops.rle import RLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Segmenter(Protocol):
     def ask(self, prompts: Sequence[Sequence[Prompt]], *, multimask: bool) -> list[list[Answer]]:
         """Answers to the prompts of each photo, in their order; a photo may have none, and prompts may differ in
         their numbers of points."""
+        ...
+
+    def upscale(self, photo: int, logits: Float32[np.ndarray, "M h w"]) -> Float32[np.ndarray, "M H W"]:
+        """Low-resolution logits of answers about a photo, given by its place in the last look, at the photo's size."""
         ...
 
     def full_logits(self, photo: int, logits: Float32[np.ndarray, "M h w"]) -> Float32[np.ndarray, "M H W"]:
