@@ -69,6 +69,7 @@ class Answer:
         return int(np.argmax(self.iou))
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """A model that looks at a few photos at a time and answers any number of prompts about them."""
 
@@ -123,6 +124,7 @@ class Summary:
     figures: tuple[Figure, ...] = ()
 
 
+@runtime_checkable
 class EvaluationProtocol(Protocol):
     """How masks are asked for and judged. Settings are attributes, fixed for a run."""
 
