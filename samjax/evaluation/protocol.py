@@ -84,10 +84,6 @@ class Segmenter(Protocol):
         their numbers of points."""
         ...
 
-    def upscale(self, photo: int, logits: Float32[np.ndarray, "M h w"]) -> Float32[np.ndarray, "M H W"]:
-        """Low-resolution logits of answers about a photo, given by its place in the last look, at the photo's size."""
-        ...
-
     def full_logits(self, photo: int, logits: Float32[np.ndarray, "M h w"]) -> Float32[np.ndarray, "M H W"]:
         """Low-resolution logits of an answer about photo number `photo` of the last look, at that photo's size;
         above 0 they are the answer's masks."""
@@ -102,8 +98,8 @@ class Curve:
     """A line to be plotted."""
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[float | int]
+    y: Sequence[float | int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +116,7 @@ class Figure:
 class Summary:
     """What an evaluation found."""
 
-    metrics: dict[str, float]  # in the order in which they are shown; shares between 0 and 1 unless the name says so
+    metrics: dict[str, float | int]  # in the order in which they are shown; shares between 0 and 1 unless the name says so
     figures: tuple[Figure, ...] = ()
 
 
