@@ -116,7 +116,7 @@ class Figure:
 class Summary:
     """What an evaluation found."""
 
-    metrics: dict[str, float | int]  # in the order in which they are shown; shares between 0 and 1 unless the name says so
+    metrics: dict[str, float | int]  # in the order they are shown in; shares from 0 to 1 unless the name says otherwise
     figures: tuple[Figure, ...] = ()
 
 
