@@ -1,0 +1,173 @@
+"""An evaluation from the first photo to its results: the next photos are read while some are judged."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from samjax.evaluation import report
+from samjax.evaluation.journal import Journal, Known, claim
+from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
+
+READERS = 2  # threads that read photos
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Of a run of one process."""
+
+    summary: Summary | None  # of all photos; None while other processes have some left
+    judged: int  # photos, by this process now
+    skipped: int  # of its photos were judged before
+    failures: dict[str, str]  # by photo: what is wrong; of all processes
+    left: int  # photos that other processes have not come to yet
+    files: list[Path]  # the results
+
+
+def evaluate(
+    protocol: EvaluationProtocol,
+    segmenter: Segmenter,
+    dataset: Dataset,
+    out: Path,
+    *,
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    process_index: int = 0,
+    process_count: int = 1,
+    progress: bool = True,
+) -> Outcome:
+    """Judges the photos that are not judged yet, and writes the results into OUT when none is left.
+
+    A photo that cannot be read or judged, whatever the error, is counted as a failure while the others go on, and is
+    tried again by the next run. The process that finishes last writes the results.
+
+    Args:
+        protocol: what is measured.
+        segmenter: the model.
+        dataset: of ALL processes.
+        out: the folder of the results; a run that was stopped goes on there.
+        data: what decides which objects are asked for, as JSON. The photos' names are compared beside it.
+        model: what decides the answers, as JSON.
+        process_index: this process judges photos i, i + N, i + 2 N, ... of N processes, which may share `out`.
+        process_count: how many processes there are.
+        progress: show a bar.
+
+    Raises:
+        ValueError: OUT has results of something else; the data set has no photo, or two of one name; or no photo at
+            all could be judged.
+    """
+    names = [dataset.name(index) for index in range(len(dataset))]
+    if not names:
+        raise ValueError("the data set has no photo; is its path right, and does --limit or --min-area leave any?")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two photos of the data set are called {twice}; results are kept by name, so rename one")
+    journal = Journal(out, process_index, process_count)
+    identity = {
+        "protocol": protocol.name,
+        "settings": protocol.settings(),
+        "data": {**data, "photos": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]},
+        "model": dict(model),
+    }
+    claim(out, identity)
+    with journal:
+        before = journal.read().records
+        mine = range(process_index, len(names), process_count)
+        todo = [index for index in mine if names[index] not in before]
+        judged = 0
+        with tqdm(
+            total=len(mine), initial=len(mine) - len(todo), unit="image", desc=protocol.name, disable=not progress
+        ) as bar:
+            for group in _read_ahead(dataset, todo, max(segmenter.images_together, 1)):
+                judged += _judge(protocol, segmenter, group, names, journal)
+                bar.update(len(group))
+        known = journal.read()
+    failures = {name: known.errors[name] for name in names if name in known.errors}
+    left = sum(name not in known.records and name not in failures for name in names)
+    skipped = len(mine) - len(todo)
+    if left:
+        return Outcome(None, judged, skipped, failures, left, [])
+    summary, files = _finish(protocol, names, known, failures, identity, out)
+    return Outcome(summary, judged, skipped, failures, 0, files)
+
+
+def described(error: Exception) -> str:
+    """Its first line, with its type where that is none that we raise ourselves for photos."""
+    text = "".join(str(error).splitlines()[:1])
+    if text and isinstance(error, ValueError | OSError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterable[list[tuple[int, "Future[Sample]"]]]:
+    """Photos in groups, by index; those of the next group are being read when one is handed out."""
+    groups = [todo[start : start + together] for start in range(0, len(todo), together)]
+    with ThreadPoolExecutor(READERS, "read") as reader:
+        following: list[tuple[int, Future[Sample]]] = []
+        try:
+            for group in [*groups, []]:
+                current, following = following, [(index, reader.submit(dataset.__getitem__, index)) for index in group]
+                if current:
+                    yield current
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _judge(
+    protocol: EvaluationProtocol,
+    segmenter: Segmenter,
+    group: Sequence[tuple[int, "Future[Sample]"]],
+    names: Sequence[str],
+    journal: Journal,
+) -> int:
+    """Judges those of a group that can be read; returns how many have a record now."""
+    samples: dict[str, Sample] = {}
+    for index, reading in group:
+        try:
+            samples[names[index]] = reading.result()
+        except Exception as error:
+            journal.failed(names[index], described(error))
+    try:
+        judged = _records(protocol, segmenter, samples)
+    except Exception as error:
+        if len(samples) > 1:  # whose fault it is shows when they come one by one
+            return sum(_judge(protocol, segmenter, [one], names, journal) for one in group if names[one[0]] in samples)
+        journal.failed(*samples, described(error))
+        return 0
+    for name, record, seconds in judged:
+        journal.done(name, record, seconds)
+    return len(judged)
+
+
+def _records(
+    protocol: EvaluationProtocol, segmenter: Segmenter, samples: Mapping[str, Sample]
+) -> list[tuple[str, Record, float]]:
+    """(name, record, seconds) of each."""
+    if not samples:
+        return []
+    start = time.perf_counter()
+    records = protocol.judge(segmenter, list(samples.values()))
+    seconds = (time.perf_counter() - start) / len(samples)
+    return [(name, record, seconds) for name, record in zip(samples, records, strict=True)]
+
+
+def _finish(
+    protocol: EvaluationProtocol,
+    names: Sequence[str],
+    known: Known,
+    failures: Mapping[str, str],
+    identity: Mapping[str, Any],
+    out: Path,
+) -> tuple[Summary, list[Path]]:
+    records = [known.records[name] for name in names if name in known.records]
+    if not records:
+        name, reason = next(iter(failures.items()))
+        raise ValueError(f"none of {len(names)} photo(s) could be judged; the first, {name}: {reason}")
+    summary = protocol.summarise(records)
+    counts = {"judged": len(records), "failed": len(failures)}
+    return summary, report.write(out, summary, identity, counts, failures, known.seconds)

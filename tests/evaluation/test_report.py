@@ -1,0 +1,100 @@
+"""Results are complete files that another program, and a person, can read."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samjax.evaluation import report
+from samjax.evaluation.protocol import Curve, Figure, Summary
+
+IDENTITY = {"protocol": "clicks", "settings": {"clicks": 20}, "data": {"photos": 3}, "model": {"checkpoint": "vit_b"}}
+CLICKS = Figure(
+    "iou_by_click",
+    "clicks",
+    "mean IoU",
+    (
+        Curve("samjax", range(1, 21), [1 - 0.6 / n for n in range(1, 21)]),
+        Curve("other", range(1, 21), [1 - 0.7 / n for n in range(1, 21)]),
+    ),
+)
+PRECISION = Figure(
+    "precision_recall",
+    "recall",
+    "precision",
+    (Curve("IoU 0.5", np.linspace(0, 1, 101).tolist(), (1 - np.linspace(0, 1, 101) ** 3).tolist()),),
+)
+SUMMARY = Summary(
+    {"NoC@90": 5.25, "failures": 12, "AP small": math.nan, "mIoU@1": np.float64(0.5)}, (CLICKS, PRECISION)
+)
+
+
+def write(out, summary=SUMMARY, failures=None):
+    failures = failures or {}
+    return report.write(out, summary, IDENTITY, {"judged": 3, "failed": len(failures)}, failures, 1.25)
+
+
+def test_the_json_is_strict_and_complete(tmp_path):
+    write(tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert list(found["metrics"].items()) == [
+        ("NoC@90", 5.25),
+        ("failures", 12),
+        ("AP small", None),
+        ("mIoU@1", 0.5),
+    ]
+    assert {name: found[name] for name in IDENTITY} == IDENTITY
+    assert found["seconds"] == 1.25
+    assert found["photos"] == {"judged": 3, "failed": 0}
+    assert {"python", "samjax", "jax", "numpy", "pycocotools"} <= found["versions"].keys()
+    curve = found["figures"]["iou_by_click"]["curves"][0]
+    assert (curve["label"], curve["x"][:2], curve["y"][0]) == ("samjax", [1, 2], pytest.approx(0.4))
+
+
+def test_the_table_has_aligned_numbers(tmp_path):
+    write(tmp_path)
+    lines = (tmp_path / "results.txt").read_text().splitlines()
+    assert lines == [
+        "clicks: 3 photo(s)",
+        "  NoC@90    5.2500",
+        "  failures      12",
+        "  AP small       -",
+        "  mIoU@1    0.5000",
+        "settings: clicks 20",
+        "data: photos 3",
+        "model: checkpoint vit_b",
+    ]
+
+
+def test_the_table_names_some_failures_and_counts_all(tmp_path):
+    write(tmp_path, failures={f"p{number}": "is cut off" for number in range(15)})
+    text = (tmp_path / "results.txt").read_text()
+    assert "3 photo(s), 15 FAILED" in text
+    assert text.endswith("  p9: is cut off\n  and 5 more, see results.json\n")
+    assert len(json.loads((tmp_path / "results.json").read_text())["failures"]) == 15
+
+
+def test_every_figure_is_a_picture_with_its_curves(tmp_path):
+    paths = write(tmp_path)
+    assert [path.name for path in paths] == ["results.json", "results.txt", "iou_by_click.png", "precision_recall.png"]
+    with Image.open(tmp_path / "iou_by_click.png") as picture:
+        assert picture.size == (900, 630)
+        colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    drawn = {tuple(colour) for colour in np.unique(colours, axis=0).tolist()}
+    assert {(31, 119, 180), (255, 127, 14)} <= drawn  # matplotlib's first two
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_results_replace_earlier_ones(tmp_path):
+    write(tmp_path)
+    write(tmp_path, Summary({"NoC@90": 1.0}))
+    assert json.loads((tmp_path / "results.json").read_text())["metrics"] == {"NoC@90": 1.0}
+
+
+def test_without_matplotlib_there_are_no_plots_but_all_numbers(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.warns(UserWarning, match="plots need matplotlib"):
+        paths = write(tmp_path)
+    assert [path.name for path in paths] == ["results.json", "results.txt"]

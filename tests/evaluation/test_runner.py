@@ -1,0 +1,226 @@
+"""Runs go on where they were, lose nothing, and mix nothing."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from evaluation.example_evaluation import Grey, Silent, Squares
+
+from samjax.evaluation.runner import Outcome, evaluate
+
+DATA, MODEL = {"format": "squares"}, {"name": "none"}
+
+
+def run(out: Path, protocol=None, dataset=None, together=1, **changes) -> Outcome:
+    given = {"data": DATA, "model": MODEL, "progress": False, **changes}
+    dataset = Squares(7) if dataset is None else dataset
+    return evaluate(protocol or Grey(), Silent(together), dataset, out, **given)
+
+
+def results(out: Path) -> dict:
+    """results.json without what takes time."""
+    found = json.loads((out / "results.json").read_text())
+    del found["seconds"]
+    return found
+
+
+def test_all_photos_are_judged_in_their_order_in_groups(tmp_path):
+    protocol = Grey()
+    outcome = run(tmp_path, protocol, together=3)
+    assert [len(group) for group in protocol.judged] == [3, 3, 1]
+    assert list(itertools.chain(*protocol.judged)) == [f"photo{index:03}" for index in range(7)]
+    assert (outcome.judged, outcome.skipped, outcome.failures, outcome.left) == (7, 0, {}, 0)
+    assert outcome.summary.metrics["mean"] == 3
+    assert sorted(path.name for path in outcome.files) == ["grey.png", "results.json", "results.txt"]
+    assert results(tmp_path)["metrics"] == {"mean": 3.0, "last": 6.0, "photos": 7, "undefined": None}
+
+
+def test_the_next_group_is_read_while_one_is_judged(tmp_path):
+    dataset = Squares(6)
+    seen = []
+
+    class Watching(Grey):
+        def judge(self, segmenter, samples):
+            time.sleep(0.2)
+            seen.append(sorted(dataset.read))
+            return super().judge(segmenter, samples)
+
+    run(tmp_path, Watching(), dataset, together=2)
+    assert seen == [[0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+
+
+def test_a_finished_run_judges_nothing_again_and_gives_the_same(tmp_path):
+    run(tmp_path)
+    before, protocol, dataset = results(tmp_path), Grey(), Squares(7)
+    outcome = run(tmp_path, protocol, dataset)
+    assert (outcome.judged, outcome.skipped, protocol.judged, dataset.read) == (0, 7, [], [])
+    assert results(tmp_path) == before
+
+
+def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
+    run(tmp_path / "whole")
+    run(tmp_path / "cut")
+    journal = tmp_path / "cut" / "records" / "0-of-1.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + lines[3][:-1])  # all of it but the end of the line
+    protocol = Grey()
+    assert run(tmp_path / "cut", protocol).judged == 4
+    assert list(itertools.chain(*protocol.judged)) == ["photo003", "photo004", "photo005", "photo006"]
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert journal.read_bytes().count(b"\n") == 7
+
+
+def test_a_damaged_journal_is_said_to_be(tmp_path):
+    run(tmp_path)
+    journal = tmp_path / "records" / "0-of-1.jsonl"
+    journal.write_bytes(b"{" + journal.read_bytes())
+    with pytest.raises(ValueError, match=r"0-of-1\.jsonl is damaged; remove it, and its photos are judged again"):
+        run(tmp_path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from evaluation.example_evaluation import Grey, Squares, Silent
+from samjax.evaluation.runner import evaluate
+evaluate(Grey(seconds=0.1), Silent(2), Squares(20), Path({out!r}),
+         data={data!r}, model={model!r}, process_index={index}, process_count={count}, progress=False)
+"""
+
+
+def started(root: Path, out: Path, index: int = 0, count: int = 1) -> subprocess.Popen:
+    code = SCRIPT.format(tests=str(root / "tests"), out=str(out), data=DATA, model=MODEL, index=index, count=count)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_results(root, tmp_path):
+    out = tmp_path / "killed"
+    process = started(root, out)
+    journal = out / "records" / "0-of-1.jsonl"
+    deadline = time.monotonic() + 60
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "results.json").exists()
+    done = journal.read_bytes().count(b"\n")
+    assert 4 <= done < 20
+    protocol = Grey()
+    outcome = run(out, protocol, Squares(20), together=2)
+    assert (outcome.skipped, outcome.judged) == (done, 20 - done)
+    run(tmp_path / "whole", Grey(), Squares(20))
+    assert results(out) == results(tmp_path / "whole")
+
+
+def test_two_processes_share_a_folder(root, tmp_path):
+    processes = [started(root, tmp_path / "shared", index, 2) for index in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    run(tmp_path / "alone", Grey(), Squares(20))
+    assert results(tmp_path / "shared") == results(tmp_path / "alone")
+    counts = [path.read_bytes().count(b"\n") for path in sorted((tmp_path / "shared" / "records").iterdir())]
+    assert counts == [10, 10]
+
+
+def test_whoever_is_last_writes_the_results(tmp_path):
+    first = run(tmp_path, process_index=1, process_count=3)
+    assert (first.judged, first.left, first.summary, first.files) == (2, 5, None, [])
+    assert not (tmp_path / "results.json").exists()
+    assert run(tmp_path, process_index=0, process_count=3).left == 2
+    last = run(tmp_path, process_index=2, process_count=3)
+    assert (last.judged, last.left, last.summary.metrics["photos"]) == (2, 0, 7)
+
+
+def test_a_run_may_go_on_with_another_number_of_processes(tmp_path):
+    run(tmp_path, process_index=0, process_count=2)
+    outcome = run(tmp_path)
+    assert (outcome.skipped, outcome.judged, outcome.summary.metrics["mean"]) == (4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"protocol": Grey(factor=2.0)}, r"settings.factor: 1.0, now 2.0"),
+        ({"data": {"format": "circles"}}, r'data.format: "squares", now "circles"'),
+        ({"data": {**DATA, "seed": 1}}, r"data.seed: nothing, now 1"),
+        ({"model": {"name": "other"}}, r'model.name: "none", now "other"'),
+        ({"dataset": Squares(8)}, r"data.photos: 7, now 8"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path, changes, named):
+    run(tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=rf"holds results of another evaluation:\n  {named}[^$]*another --out"):
+        run(tmp_path, **changes)
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_photos_of_other_names_are_other_data(tmp_path):
+    class Renamed(Squares):
+        def name(self, index):
+            return f"picture{index}"
+
+    run(tmp_path)
+    with pytest.raises(ValueError, match=r"data\.names: "):
+        run(tmp_path, dataset=Renamed(7))
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_bad_photos_are_named_while_the_others_go_on(tmp_path, together):
+    outcome = run(tmp_path, Grey(bad=[5]), Squares(7, bad=[1]), together)
+    assert outcome.failures == {"photo001": "photo001.jpg is cut off", "photo005": "RuntimeError: too grey"}
+    assert (outcome.judged, outcome.summary.metrics["photos"]) == (5, 5)
+    found = results(tmp_path)
+    assert found["photos"] == {"judged": 5, "failed": 2}
+    assert found["failures"] == outcome.failures
+    table = (tmp_path / "results.txt").read_text()
+    assert "5 photo(s), 2 FAILED" in table
+    assert "photo005: RuntimeError: too grey" in table
+
+
+def test_bad_photos_are_tried_again(tmp_path):
+    run(tmp_path, Grey(bad=[5]), Squares(7, bad=[1]))
+    outcome = run(tmp_path)
+    assert (outcome.judged, outcome.skipped, outcome.failures) == (2, 5, {})
+    assert results(tmp_path)["photos"] == {"judged": 7, "failed": 0}
+
+
+def test_a_run_in_which_nothing_works_fails(tmp_path):
+    with pytest.raises(ValueError, match=r"none of 3 photo\(s\) could be judged; the first, photo000: .* cut off"):
+        run(tmp_path, dataset=Squares(3, bad=range(3)))
+
+
+def test_a_protocol_that_loses_photos_is_found_out(tmp_path):
+    class Losing(Grey):
+        def judge(self, segmenter, samples):
+            return super().judge(segmenter, samples)[1:]
+
+    with pytest.raises(ValueError, match=r"none of 7 photo\(s\) could be judged"):
+        run(tmp_path, Losing(), together=3)
+
+
+def test_an_empty_data_set_and_two_photos_of_one_name_are_refused(tmp_path):
+    class Same(Squares):
+        def name(self, index):
+            return "photo"
+
+    with pytest.raises(ValueError, match="the data set has no photo"):
+        run(tmp_path, dataset=Squares(0))
+    with pytest.raises(ValueError, match="two photos of the data set are called photo"):
+        run(tmp_path, dataset=Same(2))
+
+
+@pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 1), (0, 0)])
+def test_a_process_that_is_none_of_the_processes_is_refused(tmp_path, index, count):
+    with pytest.raises(ValueError, match="the process index counts from 0"):
+        run(tmp_path, process_index=index, process_count=count)
