@@ -4,7 +4,8 @@ import numpy as np
 from example_models import random_photo
 from jax._src import xla_bridge
 from pycocotools import mask as coco
-from samjax.train.data.record import BadRecord, Record
+
+from samjax.data.record import BadRecord, Record
 
 
 class ShapesSource:

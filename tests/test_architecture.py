@@ -81,6 +81,20 @@ def test_the_library_knows_training_in_cli_only(imports):
     )
 
 
+def test_readers_of_annotated_photos_know_no_one_who_reads_with_them(imports):
+    readers = ("samjax.train", "samjax.evaluation")
+    assert not offenders(
+        imports,
+        lambda module: within(module, "samjax.data"),
+        lambda name: any(within(name, reader) for reader in readers),
+    )
+    assert not offenders(
+        imports,
+        lambda module: not any(within(module, reader) for reader in (*readers, "samjax.data")),
+        lambda name: within(name, "samjax.data"),
+    )
+
+
 def test_the_converter_does_not_know_the_hub(imports):
     assert not offenders(
         imports, lambda module: within(module, "samjax.convert"), lambda name: within(name, "samjax.hub")

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
+from samjax.data.sources import open_sources
 from samjax.sam import Params
 from samjax.sharding import batch_sharding, make_mesh, partition
 
@@ -23,7 +24,6 @@ from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import BadRecords
-from .data.sources import open_sources
 from .losses import MaskLoss
 from .mae import load_mae
 from .metrics import MetricWriters

@@ -1,7 +1,12 @@
 """COCO run-length encoding of masks, by pycocotools: runs go down the columns and start with background."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+# {"size": [H, W], "counts": compressed runs}, as bytes (pycocotools' own form) or as text (JSON's).
+RLE = dict[str, Any]
 
 
 def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:

@@ -4,13 +4,13 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt, UInt8
 
 from samjax.config import SamConfig
+from samjax.data.record import BadRecord, Record, Source
 from samjax.types import pytree
 
 from ..batch import cell_dtype, cell_ratio, pack_cells
 from ..config import DataConfig
 from .augment import draw_placement, jitter_colours
 from .placement import PlacedMask, Placement, place_photo
-from .record import BadRecord, Record, Source
 from .sampling import choose_masks, usable_masks
 
 ATTEMPTS = 4  # at a crop that shows a usable mask; then the whole photo is shown

@@ -8,10 +8,10 @@ import numpy as np
 from absl import flags
 
 from samjax.config import SamConfig
+from samjax.data.record import Source
 
 from ..batch import Batch, cell_ratio
 from ..config import DataConfig
-from .record import Source
 from .report import BadRecords
 from .rows import LocalRows, Row, TrainingRows, ValidationRows
 

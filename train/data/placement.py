@@ -15,10 +15,8 @@ import functools
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from samjax.ops.rle import run_lengths
+from samjax.ops.rle import RLE, run_lengths
 from samjax.transforms import Size, input_size, resize_photo
-
-from .record import RLE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .record import BadRecord, Record, Source
+from samjax.data.record import BadRecord, Record, Source
 
 _FEW = 2  # bad records that never stop a run, unless there are no others
 

@@ -10,10 +10,10 @@ import grain
 import numpy as np
 
 from samjax.config import SamConfig
+from samjax.data.record import BadRecord, Source
 
 from ..config import DataConfig
 from .example import Example, UsableSource, augmented_example, empty_example, plain_example
-from .record import BadRecord, Source
 from .report import BadRecords
 
 POSITIONS = 2**32  # `Batch.position` has 32 bits

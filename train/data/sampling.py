@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from samjax.ops.rle import RLE
+
 from ..config import DataConfig
 from .placement import PlacedMask, Placement
-from .record import RLE
 
 
 def choose_masks(

@@ -12,11 +12,11 @@ from pycocotools import mask as coco
 from samjax.train.batch import Batch
 from samjax.train.config import DataConfig
 from samjax.train.data.pipeline import Pipeline
-from samjax.train.data.record import Record
 from samjax.train.data.report import BadRecords, TooManyBadRecords
 from samjax.train.data.rows import ValidationRows
 
 from samjax.config import SamConfig
+from samjax.data.record import Record
 from samjax.transforms import input_size, resize_photo
 
 CONFIG = DataConfig(
@@ -290,7 +290,7 @@ def test_position_counts_to_the_end_of_its_32_bits(make):
 
 
 def test_real_data_at_real_size(make, test_data):
-    from samjax.train.data.sources import open_sources
+    from samjax.data.sources import open_sources
 
     source = open_sources((f"sa1b={test_data / 'sa_mini' / 'val'}",))
     config = dataclasses.replace(CONFIG, masks_per_image=16, threads=2)

@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 import pytest
-from samjax.train.data.record import BadRecord, Record
 from samjax.train.data.report import BadRecords, TooManyBadRecords
+
+from samjax.data.record import BadRecord, Record
 
 RGB = np.zeros((4, 4, 3), np.uint8)
 

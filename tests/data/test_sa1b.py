@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, sa1b_json, tar_of
 from pycocotools import mask as coco
-from samjax.train.data import files, tar_index
-from samjax.train.data.record import BadRecord
-from samjax.train.data.sa1b import Sa1b
 
 from samjax import read_image
+from samjax.data import files, tar_index
+from samjax.data.record import BadRecord
+from samjax.data.sa1b import Sa1b
 
 
 def names(source) -> list[str]:

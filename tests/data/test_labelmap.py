@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, png
 from PIL import Image
-from samjax.train.data.labelmap import LabelMaps
-from samjax.train.data.record import BadRecord
 from scipy import ndimage
+
+from samjax.data.labelmap import LabelMaps
+from samjax.data.record import BadRecord
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Integer, UInt8
 
-from samjax.ops.rle import encode_placed, encode_rle
+from samjax.data.record import BadRecord, Record
+from samjax.ops.rle import RLE, encode_placed, encode_rle
 from samjax.transforms import Size
-
-from .record import RLE, BadRecord, Record
 
 # A box or polygon may stick out of the photo by this share of its side: annotators draw beyond the edge, and the part
 # outside is cut off. What sticks out further belongs to another photo, or has other units.

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from . import files
-from .indexed import IndexedSource
-from .masks import Findings
-from .pictures import read_photo
-from .record import BadRecord, Record
+from samjax.data import files
+from samjax.data.indexed import IndexedSource
+from samjax.data.masks import Findings
+from samjax.data.pictures import read_photo
+from samjax.data.record import BadRecord, Record
 
 T = TypeVar("T")
 

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from samjax.data import files
+from samjax.data.indexed import IndexedSource
+from samjax.data.masks import Findings, check_points, of_mask
+from samjax.data.pictures import mask_of, photo_of, read_photo
+from samjax.data.record import BadRecord, Record
 from samjax.transforms import Size
-
-from . import files
-from .indexed import IndexedSource
-from .masks import Findings, check_points, of_mask
-from .pictures import mask_of, photo_of, read_photo
-from .record import BadRecord, Record
 
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
 

@@ -1,11 +1,11 @@
 """Photos with pictures of their masks: one file a photo, or a folder of files, each of one object."""
 
-from . import files
-from .indexed import IndexedSource
-from .masks import Findings, of_mask
-from .matching import matched
-from .pictures import mask_of, read_photo
-from .record import Record
+from samjax.data import files
+from samjax.data.indexed import IndexedSource
+from samjax.data.masks import Findings, of_mask
+from samjax.data.matching import matched
+from samjax.data.pictures import mask_of, read_photo
+from samjax.data.record import Record
 
 
 class Pairs(IndexedSource):

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from . import files
+from samjax.data import files
 
 
 def matched(

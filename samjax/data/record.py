@@ -1,16 +1,16 @@
 """One photo with its masks, as every source gives it."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-RLE = dict[str, Any]  # pycocotools' compressed run-length encoding: {"size": [H, W], "counts": bytes}
+from samjax.ops.rle import RLE
 
 
 class BadRecord(ValueError):
-    """A record that cannot be trained on; the message says what is wrong with it."""
+    """A record that cannot be used; the message says what is wrong with it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,5 +34,5 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Record:
-        """Raises `BadRecord` where there is nothing to train on."""
+        """Raises `BadRecord` where there is nothing to use."""
         ...

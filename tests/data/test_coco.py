@@ -10,8 +10,9 @@ import pytest
 from example_annotations import decoded, jpeg, png
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
-from samjax.train.data.coco import Coco
-from samjax.train.data.record import BadRecord
+
+from samjax.data.coco import Coco
+from samjax.data.record import BadRecord
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from typing import Literal
 
 import numpy as np
 
-from . import files
-from .indexed import IndexedSource
-from .masks import Findings, of_labels
-from .matching import matched
-from .pictures import labels_of, read_photo
-from .record import BadRecord, Record
+from samjax.data import files
+from samjax.data.indexed import IndexedSource
+from samjax.data.masks import Findings, of_labels
+from samjax.data.matching import matched
+from samjax.data.pictures import labels_of, read_photo
+from samjax.data.record import BadRecord, Record
 
 
 class LabelMaps(IndexedSource):

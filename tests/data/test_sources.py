@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 from example_annotations import jpeg, png, tar_of
-from samjax.train.data.record import BadRecord
-from samjax.train.data.sources import FORMATS, open_sources
+
+from samjax.data.record import BadRecord
+from samjax.data.sources import FORMATS, open_sources
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from samjax.train.data import files
+
+from samjax.data import files
 
 
 @pytest.fixture

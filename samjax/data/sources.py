@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import files
-from .coco import Coco
-from .labelmap import LabelMaps
-from .labelme import Labelme
-from .pairs import Pairs
-from .record import Record, Source
-from .sa1b import Sa1b
+from samjax.data import files
+from samjax.data.coco import Coco
+from samjax.data.labelmap import LabelMaps
+from samjax.data.labelme import Labelme
+from samjax.data.pairs import Pairs
+from samjax.data.record import Record, Source
+from samjax.data.sa1b import Sa1b
 
 # By format: what opens it, and the paths it takes; those in brackets may be left out.
 FORMATS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {

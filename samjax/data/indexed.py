@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from .files import Unreachable
-from .record import BadRecord, Record
+from samjax.data.files import Unreachable
+from samjax.data.record import BadRecord, Record
 
 
 class IndexedSource:
@@ -30,7 +30,7 @@ class IndexedSource:
         return self._name(index) if index < self._count else self._flawed[index - self._count][0]
 
     def __getitem__(self, index: int) -> Record:
-        """Raises `BadRecord` where there is nothing to train on, `Unreachable` where the network is down."""
+        """Raises `BadRecord` where there is nothing to use, `Unreachable` where the network is down."""
         self._check(index)
         if index >= self._count:
             raise BadRecord(self._flawed[index - self._count][1])

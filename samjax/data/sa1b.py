@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from . import files
-from .indexed import IndexedSource
-from .masks import Findings
-from .pictures import photo_of
-from .record import BadRecord, Record
-from .tar_index import tar_indices
+from samjax.data import files
+from samjax.data.indexed import IndexedSource
+from samjax.data.masks import Findings
+from samjax.data.pictures import photo_of
+from samjax.data.record import BadRecord, Record
+from samjax.data.tar_index import tar_indices
 
 _ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")  # compressed ones for a clear message
 _PHOTOS = (".jpg", ".jpeg", ".png")

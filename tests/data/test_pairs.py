@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, png
-from samjax.train.data.pairs import Pairs
-from samjax.train.data.record import BadRecord
+
+from samjax.data.pairs import Pairs
+from samjax.data.record import BadRecord
 
 
 def as_png(mask: np.ndarray) -> bytes:

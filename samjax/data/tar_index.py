@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from samjax.atomic import replacing
+from samjax.data import files
 from samjax.hub import cache_dir
-
-from . import files
 
 _FORMAT = 1  # of the cached files
 _THREADS = 16  # that index tars: over a network each waits for a header at a time

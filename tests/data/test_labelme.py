@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, png
 from PIL import Image, ImageOps
-from samjax.train.data.labelme import Labelme, drawn
-from samjax.train.data.record import BadRecord
+
+from samjax.data.labelme import Labelme, drawn
+from samjax.data.record import BadRecord
 
 SIZE = (40, 60)
 SHAPES = [

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
-from samjax.train.data import masks
-from samjax.train.data.record import BadRecord
+
+from samjax.data import masks
+from samjax.data.record import BadRecord
 
 SIZE = (40, 60)
 RGB = np.zeros((*SIZE, 3), np.uint8)

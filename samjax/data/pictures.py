@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
 from samjax import transforms
-
-from . import files
+from samjax.data import files
 
 T = TypeVar("T")
 VOID = 255  # in maps of 8 bits: pixels that belong to nothing that counts, VOC's outlines
