@@ -108,7 +108,7 @@ def plot(figure: Figure, path: Path) -> None:
         axes.plot(curve.x, curve.y, label=curve.label, linewidth=1.8, marker="o" if len(curve.x) <= 30 else None)
     xs, ys = ([value for curve in figure.curves for value in getattr(curve, axis)] for axis in ("x", "y"))
     if xs and all(float(x).is_integer() for x in xs) and max(xs) > 1:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     else:
         axes.set_xlim(*_share_limits(xs) or axes.get_xlim())
     axes.set_ylim(*_share_limits(ys) or axes.get_ylim())

@@ -1,0 +1,272 @@
+"""Instance segmentation by boxes: a detector's boxes become masks, judged by COCO's average precision (pycocotools).
+
+Mask areas decide about small (up to 32^2 pixels), medium (up to 96^2) and large ones, for boxes the boxes' areas.
+LVIS annotations are judged by COCO's rules too, not by LVIS's own, which leave out the categories that nobody looked
+for in a photo: the numbers are lower than those that papers report for LVIS.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
+from samjax.ops.rle import encode_rle
+
+Kind = Literal["mask", "box"]
+_IOU_TYPES = {"mask": "segm", "box": "bbox"}
+_PRECISIONS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+_NAMES = (*_PRECISIONS, "AR@1", "AR@10", "AR@100", "AR small", "AR medium", "AR large")
+_PLOTTED = {"IoU 0.5": 0, "IoU 0.75": 5, "IoU 0.9": 8}  # of COCO's ten thresholds
+BOXES_TOGETHER = 64  # asked at once: bounds the memory of masks at the photo's size
+
+
+class BoxDetections:
+    """Box-prompted instance segmentation: each box of a detector gives one mask, refined with its own logits once.
+
+    Scores and categories are the detector's. The data set's samples are photos of the annotation file, named as its
+    `file_name` says, with or without folders and ending.
+
+    Args:
+        annotations: COCO or LVIS JSON.
+        detections: COCO results JSON, a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"},
+            ORIGINAL pixels.
+        refinements: how often the most confident mask is fed back.
+
+    Raises:
+        ValueError: a file is not what it should be, or the two are not about the same photos.
+    """
+
+    name = "detections"
+
+    def __init__(
+        self, annotations: str | os.PathLike[str], detections: str | os.PathLike[str], refinements: int = 1
+    ) -> None:
+        if refinements < 0:
+            raise ValueError(f"refinements are 0 or more, got {refinements}")
+        self.refinements = refinements
+        self.truth = read_annotations(annotations)
+        found = read_detections(detections, self.truth)
+        self._digests = {
+            "annotations": _digest(annotations),
+            "detections": _digest(detections),
+        }
+        self._ids = _ids_by_name(self.truth)
+        self._found: dict[int | str, list[dict[str, Any]]] = {}
+        for detection in found:
+            self._found.setdefault(detection["image_id"], []).append(detection)
+
+    def settings(self) -> dict[str, Any]:
+        return {"refinements": self.refinements, **self._digests}
+
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+        """{"image_id", "results"}: COCO results with "segmentation", and the detector's "bbox"."""
+        from samjax.evaluation.boxes import segment_boxes
+
+        ids = [self._id(sample) for sample in samples]
+        found = [self._found.get(id, []) for id in ids]
+        segmenter.look([sample.rgb for sample in samples])
+        results: list[list[dict[str, Any]]] = [[] for _ in samples]
+        for start in range(0, max(map(len, found), default=0), BOXES_TOGETHER):
+            some = [detections[start : start + BOXES_TOGETHER] for detections in found]
+            boxes = [np.array([_corners(one["bbox"]) for one in part], np.float32).reshape(-1, 4) for part in some]
+            answers = segment_boxes(segmenter, boxes, refinements=self.refinements)
+            for photo, (part, masks) in enumerate(zip(some, answers, strict=True)):
+                for detection, answer in zip(part, masks, strict=True):
+                    results[photo].append({**detection, "segmentation": encode_rle(answer.masks[answer.best])})
+        return [{"image_id": id, "results": result} for id, result in zip(ids, results, strict=True)]
+
+    def summarise(self, records: Sequence[Record]) -> Summary:
+        """COCO's twelve numbers for the masks, and its AP for the detector's boxes, over the photos of `records`."""
+        ids = [record["image_id"] for record in records]
+        results = [result for record in records for result in record["results"]]
+        masks, figure = _judged(self.truth, results, "mask", ids)
+        boxes, _ = _judged(self.truth, results, "box", ids)
+        metrics = {f"mask {name}": value for name, value in masks.items()}
+        return Summary(metrics | {f"box {name} (detector)": boxes[name] for name in _PRECISIONS}, (figure,))
+
+    def _id(self, sample: Sample) -> int | str:
+        try:
+            return next(self._ids[name] for name in _spellings(sample.name) if name in self._ids)
+        except StopIteration:
+            raise ValueError(f"the annotations know no photo {sample.name}; do they belong to these photos?") from None
+
+
+def coco_ap(
+    annotations: str | os.PathLike[str] | Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    kind: Kind = "mask",
+    image_ids: Sequence[int | str] | None = None,
+) -> dict[str, float]:
+    """COCO's twelve numbers, "AP", "AP50", "AP75", "AP small", ..., "AR@100", "AR large".
+
+    Args:
+        annotations: COCO or LVIS JSON, a file or its content.
+        results: COCO results: {"image_id", "category_id", "score"} with "segmentation" (RLE) or "bbox"
+            [x, y, width, height].
+        kind: what is compared.
+        image_ids: judge only these photos; by default all of the annotations, also those without results.
+
+    A number is NaN where the annotations have nothing that it is about, e.g. no small object.
+    """
+    truth = annotations if isinstance(annotations, Mapping) else read_annotations(annotations)
+    return _judged(truth, results, kind, image_ids)[0]
+
+
+def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A COCO or LVIS annotation file. Raises ValueError where it is none."""
+    content = _read(path, "annotations")
+    for part in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(part), list):
+            raise ValueError(f"{path} is no COCO annotation file: a JSON object with a list of {part!r} was expected")
+    for number, image in enumerate(content["images"]):
+        if missing := [name for name in ("id", "height", "width") if name not in image]:
+            raise ValueError(f"{path}: image number {number} (from 0) has no {', '.join(missing)}")
+    return content
+
+
+def read_detections(path: str | os.PathLike[str], annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A COCO results file with boxes; keeps "image_id", "category_id", "bbox" and "score". Raises ValueError, saying
+    where, for what is missing or does not fit the annotations."""
+    content = _read(path, "detections")
+    if not isinstance(content, list):
+        given = isinstance(content, dict) and "annotations" in content
+        hint = "; annotations were given, but what a detector found is needed" if given else ""
+        raise ValueError(f"{path} is no COCO results file: a JSON list of detections was expected{hint}")
+    images = {image["id"] for image in annotations["images"]}
+    categories = {category["id"] for category in annotations["categories"]}
+    found = []
+    for number, entry in enumerate(content):
+        problem = _problem(entry, images, categories)
+        if problem:
+            raise ValueError(f"{path}: detection number {number} (from 0) {problem}")
+        found.append({name: entry[name] for name in ("image_id", "category_id", "bbox", "score")})
+    return found
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """pycocotools prints what it does."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def coco_index(content: Mapping[str, Any]) -> Any:
+    """A `pycocotools.coco.COCO` of annotations that are in memory; nothing of `content` is changed.
+
+    Annotations are numbered anew from 1, because pycocotools takes a match with number 0 for none.
+    """
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    annotations = [
+        {"iscrowd": 0, **annotation, "id": number} for number, annotation in enumerate(content["annotations"], 1)
+    ]
+    coco.dataset = {**content, "annotations": annotations}
+    with quiet():
+        coco.createIndex()
+    return coco
+
+
+def _judged(
+    truth: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    kind: Kind,
+    image_ids: Sequence[int | str] | None,
+) -> tuple[dict[str, float], Figure]:
+    """The twelve numbers and the precision-recall curve, averaged over categories."""
+    from pycocotools import mask as coco_mask
+    from pycocotools.cocoeval import COCOeval
+
+    found = []
+    for result in results:
+        rle = result.get("segmentation")
+        area = coco_mask.area(rle) if kind == "mask" else result["bbox"][2] * result["bbox"][3]
+        # pycocotools' own `loadRes` gives masks the areas of their boxes where results have both.
+        found.append({**result, "area": float(area)})
+    predictions = {name: truth[name] for name in ("images", "categories")} | {"annotations": found}
+    judge = COCOeval(coco_index(truth), coco_index(predictions), _IOU_TYPES[kind])
+    if image_ids is not None:
+        judge.params.imgIds = sorted(set(image_ids))
+    with quiet():
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    metrics = {name: float(value) if value >= 0 else math.nan for name, value in zip(_NAMES, judge.stats, strict=True)}
+    precision = judge.eval["precision"][:, :, :, 0, -1]  # (threshold, recall, category); all areas, 100 a photo
+    known = precision[..., (precision >= 0).all((0, 1))]
+    curves = tuple(
+        Curve(label, judge.params.recThrs.tolist(), known[row].mean(1).tolist())
+        for label, row in _PLOTTED.items()
+        if known.shape[2]
+    )
+    return metrics, Figure("precision_recall", "recall", "precision", curves)
+
+
+def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
+    """What is wrong with a detection."""
+    if not isinstance(entry, dict):
+        return f"is {entry!r}; an object with image_id, category_id, bbox and score was expected"
+    missing = [name for name in ("image_id", "category_id", "bbox", "score") if name not in entry]
+    if missing:
+        return f"has no {', '.join(missing)}"
+    if not isinstance(entry["image_id"], int | str) or entry["image_id"] not in images:
+        return f"is about image {entry['image_id']!r}, which the annotations do not have; are both of the same split?"
+    if not isinstance(entry["category_id"], int) or entry["category_id"] not in categories:
+        return (
+            f"is of category {entry['category_id']!r}, which the annotations do not have; "
+            "a detector's own class numbers must be mapped to the annotations' category ids"
+        )
+    box, score = entry["bbox"], entry["score"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+        return f"has the bbox {box!r}; [x, y, width, height] in pixels with a positive width and height was expected"
+    return None if _is_number(score) else f"has the score {score!r}; a number was expected"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read(path: str | os.PathLike[str], what: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path} of {what}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+
+
+def _digest(path: str | os.PathLike[str]) -> str:
+    """By which results made with another file are told apart."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _ids_by_name(truth: Mapping[str, Any]) -> dict[str, int | str]:
+    """Image ids by what samples may be called; LVIS has a `coco_url` for a name."""
+    ids: dict[str, int | str] = {}
+    for image in truth["images"]:
+        name = image.get("file_name") or image.get("coco_url") or str(image["id"])
+        for spelling in _spellings(name):
+            ids.setdefault(spelling, image["id"])
+        ids.setdefault(str(image["id"]), image["id"])
+    return ids
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """From the strictest: "val2017/0001.jpg", "0001.jpg", "0001"."""
+    yield name
+    yield name.rpartition("/")[2]
+    yield Path(name).stem
+
+
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box
+    return x, y, x + width, y + height

@@ -1,0 +1,198 @@
+"""Average precision as pycocotools has it, and detections that fit their annotations."""
+
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from samjax.evaluation.detection import coco_ap, read_annotations, read_detections
+from samjax.ops.rle import encode_rle, rle_area, rle_box
+
+HEIGHT, WIDTH, PHOTOS = 120, 160, 6
+
+
+def disc(x: float, y: float, radius: float) -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def annotated(id: int, image: int, category: int, mask: np.ndarray, crowd: int = 0) -> dict:
+    rle = encode_rle(mask)
+    return {
+        "id": id,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": rle,
+        "area": rle_area(rle),
+        "bbox": rle_box(rle),
+        "iscrowd": crowd,
+    }
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[dict, list[dict]]:
+    """Photos with small, medium, large discs and crowds of three categories; detections that are off, doubled, invented
+    or of the wrong category."""
+    random = np.random.default_rng(0)
+    annotations, results = [], []
+    for image in range(1, PHOTOS + 1):
+        for _ in range(6):
+            x, y, radius = random.uniform(20, 140), random.uniform(20, 100), random.choice([8, 14, 40, 56])
+            category = int(random.integers(1, 4))
+            mask = disc(x, y, radius)
+            annotations.append(annotated(len(annotations) + 1, image, category, mask, int(random.random() < 0.1)))
+            for _ in range(random.integers(0, 3)):
+                off = disc(x + random.normal(0, 2), y + random.normal(0, 2), radius * random.uniform(0.8, 1.2))
+                found = category if random.random() < 0.8 else int(random.integers(1, 4))
+                result = annotated(0, image, found, off)
+                results.append({name: result[name] for name in ("image_id", "category_id", "segmentation", "bbox")})
+                results[-1]["score"] = float(random.random())
+    truth = {
+        "images": [{"id": i, "height": HEIGHT, "width": WIDTH, "file_name": f"{i}.jpg"} for i in range(1, PHOTOS + 1)],
+        "annotations": annotations,
+        "categories": [{"id": id, "name": f"kind {id}"} for id in (1, 2, 3)],
+    }
+    return truth, results
+
+
+def by_pycocotools(truth: dict, results: list[dict], kind: str, image_ids=None) -> list[float]:
+    """The twelve numbers, by its own reading of files."""
+    kept = "segmentation" if kind == "segm" else "bbox"
+    given = [{name: result[name] for name in ("image_id", "category_id", "score", kept)} for result in results]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = json.loads(json.dumps(truth))
+        coco.createIndex()
+        judge = COCOeval(coco, coco.loadRes(given), kind)
+        if image_ids:
+            judge.params.imgIds = image_ids
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return judge.stats.tolist()
+
+
+@pytest.mark.parametrize(("kind", "iou_type"), [("mask", "segm"), ("box", "bbox")])
+def test_the_numbers_are_those_of_pycocotools(scene, kind, iou_type):
+    truth, results = scene
+    ours = coco_ap(truth, results, kind)
+    expected = by_pycocotools(truth, results, iou_type)
+    assert list(ours.values()) == pytest.approx(expected, abs=1e-12)
+    assert 0.1 < ours["AP"] < ours["AP50"] < 0.9
+    assert len({round(value, 6) for value in list(ours.values())[:6]}) == 6  # no two alike that could be mixed up
+
+
+def test_only_the_photos_that_were_judged_count(scene):
+    truth, results = scene
+    ours = coco_ap(truth, results, image_ids=[2, 5])
+    expected = by_pycocotools(truth, results, "segm", [2, 5])
+    assert [0 if math.isnan(value) else value for value in ours.values()] == pytest.approx(np.maximum(expected, 0))
+    assert ours["AP"] != coco_ap(truth, results)["AP"]
+
+
+def test_perfect_masks_have_precision_1(scene):
+    truth, _ = scene
+    perfect = [{**annotation, "score": 0.5} for annotation in truth["annotations"]]
+    for kind in ("mask", "box"):
+        assert coco_ap(truth, perfect, kind)["AP"] == pytest.approx(1.0)
+        assert coco_ap(truth, perfect, kind)["AP small"] == pytest.approx(1.0)
+
+
+def test_an_annotation_of_number_0_can_be_found():
+    """pycocotools alone takes it for never found."""
+    masks = [disc(30, 30, 20), disc(100, 60, 40)]
+    truth = {
+        "images": [{"id": 1, "height": HEIGHT, "width": WIDTH}],
+        "annotations": [annotated(number, 1, 1, mask) for number, mask in enumerate(masks)],
+        "categories": [{"id": 1}],
+    }
+    perfect = [{**annotation, "score": 0.5} for annotation in truth["annotations"]]
+    assert coco_ap(truth, perfect)["AP"] == pytest.approx(1.0)
+    assert by_pycocotools(truth, perfect, "segm")[0] < 0.9
+
+
+def test_nothing_found_is_0_and_nothing_to_find_is_not_a_number(scene):
+    truth, results = scene
+    assert coco_ap(truth, [])["AP"] == 0
+    nothing = {**truth, "annotations": []}
+    assert all(map(math.isnan, coco_ap(nothing, results).values()))
+
+
+def test_lvis_annotations_have_no_crowds_and_are_judged(scene):
+    truth, _ = scene
+    lvis = {**truth, "annotations": [{k: v for k, v in a.items() if k != "iscrowd"} for a in truth["annotations"]]}
+    perfect = [{**annotation, "score": 0.5} for annotation in lvis["annotations"]]
+    assert coco_ap(lvis, perfect)["AP"] == pytest.approx(1.0)
+
+
+def test_judging_changes_nothing_that_it_is_given(scene):
+    truth, results = scene
+    before = json.dumps([truth, results])
+    coco_ap(truth, results)
+    assert json.dumps([truth, results]) == before
+
+
+GOOD = {"image_id": 1, "category_id": 2, "bbox": [10, 20.5, 30, 40], "score": 0.5}
+
+
+def written(path, content) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_detections_keep_what_is_needed(scene, tmp_path):
+    path = written(tmp_path / "found.json", [{**GOOD, "id": 7, "segmentation": []}])
+    assert read_detections(path, scene[0]) == [GOOD]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({name: GOOD[name] for name in ("image_id", "bbox")}, "has no category_id, score"),
+        ({**GOOD, "image_id": 99}, "is about image 99, which the annotations do not have; are both of the same split"),
+        ({**GOOD, "image_id": [1]}, r"is about image \[1\]"),
+        ({**GOOD, "category_id": 0}, "is of category 0, which .* must be mapped to the annotations' category ids"),
+        ({**GOOD, "bbox": [1, 2, 3]}, r"has the bbox \[1, 2, 3\]; \[x, y, width, height\] in pixels"),
+        ({**GOOD, "bbox": [1, 2, 0, 4]}, "has the bbox .* with a positive width and height"),
+        ({**GOOD, "bbox": [1, 2, math.nan, 4]}, "has the bbox"),
+        ({**GOOD, "bbox": "1 2 3 4"}, "has the bbox"),
+        ({**GOOD, "score": "high"}, "has the score 'high'; a number was expected"),
+        ({**GOOD, "score": math.inf}, "has the score inf"),
+        (17, "is 17; an object with image_id"),
+    ],
+)
+def test_detections_that_cannot_be_used_are_refused(scene, tmp_path, entry, problem):
+    path = written(tmp_path / "found.json", [GOOD, entry])
+    with pytest.raises(ValueError, match=rf"found\.json: detection number 1 \(from 0\) {problem}"):
+        read_detections(path, scene[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "is no JSON"),
+        ({"annotations": []}, "is no COCO results file.* annotations were given"),
+        ({}, "is no COCO results file: a JSON list of detections was expected$"),
+        ("3", "is no COCO results file: a JSON list of detections was expected$"),
+    ],
+)
+def test_files_that_hold_no_detections_are_refused(scene, tmp_path, content, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_detections(written(tmp_path / "found.json", content), scene[0])
+
+
+def test_files_that_hold_no_annotations_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no file .*missing\.json of annotations"):
+        read_annotations(tmp_path / "missing.json")
+    with pytest.raises(ValueError, match="a JSON object with a list of 'images' was expected"):
+        read_annotations(written(tmp_path / "list.json", []))
+    with pytest.raises(ValueError, match="a JSON object with a list of 'categories' was expected"):
+        read_annotations(written(tmp_path / "half.json", {"images": [], "annotations": []}))
+    unsized = {"images": [{"id": 1}], "annotations": [], "categories": []}
+    with pytest.raises(ValueError, match=r"image number 0 \(from 0\) has no height, width"):
+        read_annotations(written(tmp_path / "unsized.json", unsized))
