@@ -1,9 +1,9 @@
 """Where a user would click next, by two rules: RITM's and SAM's. On the host, with exact Euclidean distances.
 
 Distances are to the nearest pixel outside a region, pixels beyond the photo's border being outside: the centre of a
-disc is deep, a thin or marginal region is shallow. They are float32, as OpenCV's for RITM. What lies outside a region's bounding box cannot change them, so they are measured within it: 2.8 ms
-instead of 15.6 for a disc of radius 120 in a photo of 480 x 640 (one CPU core; two threads are no faster, because the
-transform holds Python's lock).
+disc is deep, a thin or marginal region is shallow. They are float32, as OpenCV's for RITM. What lies outside a region's
+bounding box cannot change them, so they are measured within it: 2.8 ms instead of 15.6 for a disc of radius 120 in a
+photo of 480 x 640 (one CPU core; two threads are no faster, because the transform holds Python's lock).
 """
 
 from collections.abc import Sequence

@@ -75,7 +75,7 @@ class Segmenter(Protocol):
 
     images_together: int  # how many photos `look` likes to be given
 
-    def look(self, photos: Sequence[UInt8[np.ndarray, "H W 3"]]) -> None:
+    def look(self, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> None:
         """Encodes photos; prompts are about them until the next look."""
         ...
 
