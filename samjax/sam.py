@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Key
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from samjax import transforms
 from samjax.config import VARIANTS, Execution, SamConfig
@@ -33,19 +33,24 @@ def encode(
     execution: Execution,
     *,
     branch_weights: Float32[Array, "*B depth 2"] | None = None,
+    origin: Int32[Array, "*B 2"] | None = None,
 ) -> Float[Array, "*B H W C"]:
     """Image features of normalised, padded pixels (`transforms.to_pixels`).
 
-    `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths.
+    `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths. With
+    `origin` the pixels are a window of the model's input whose upper left is there, (x, y) in pixels; both it and the
+    window's sides are multiples of the attention windows, patch times window size: how training sees less at a time.
     """
     encoder = ImageEncoder(config.image_encoder, config.width, execution)
+    if origin is None and pixels.shape[-3:-1] != config.image_size:
+        raise ValueError(f"pixels must be (height, width) {config.image_size}, got {pixels.shape[-3:-1]}")
 
-    def encode_one(pixels, weights):
-        return encoder.apply({"params": params["image_encoder"]}, pixels, weights)
+    def encode_one(pixels, weights, origin):
+        return encoder.apply({"params": params["image_encoder"]}, pixels, weights, origin)
 
     if pixels.ndim == 3:
-        return encode_one(pixels, branch_weights)
-    return map_batch(encode_one, pixels, branch_weights, together=execution.images_per_step)
+        return encode_one(pixels, branch_weights, origin)
+    return map_batch(encode_one, pixels, branch_weights, origin, together=execution.images_per_step)
 
 
 def decode(
@@ -57,20 +62,22 @@ def decode(
     *,
     multimask: bool,
     branch_weights: Float32[Array, "*B N depth 3 T C"] | None = None,
+    origin: Int32[Array, "*B 2"] | None = None,
 ) -> Prediction:
     """Masks for N prompts of an image, or of each image of a batch.
 
     Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
     every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one.
     `branch_weights` multiply what the decoder layers' branches add to the tokens (the IoU token, the mask tokens, then
-    the prompt's): how training drops out.
+    the prompt's): how training drops out. `origin` as `encode` had it; all coordinates are then the window's.
     """
     if embedding.features.ndim == 4:
 
-        def one(embedding, prompts, weights):
-            return decode(config, params, embedding, prompts, execution, multimask=multimask, branch_weights=weights)
+        def one(embedding, prompts, weights, origin):
+            more = {"multimask": multimask, "branch_weights": weights, "origin": origin}
+            return decode(config, params, embedding, prompts, execution, **more)
 
-        return map_batch(one, embedding, prompts, branch_weights, together=execution.images_per_step)
+        return map_batch(one, embedding, prompts, branch_weights, origin, together=execution.images_per_step)
 
     prompt_encoder = PromptEncoder(config, execution.dtype)
     decoder = MaskDecoder(config, execution.dtype)
@@ -83,13 +90,14 @@ def decode(
 
     image = embedding.features.astype(execution.dtype)
     no_mask = encoded("no_mask")
-    position = encoded("grid_positions")
+    grid = image.shape[:2]
+    position = encoded("grid_positions", grid, origin)
     # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
     shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
 
     def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
-        tokens = encoded("tokens", points, prompt.labels)
+        tokens = encoded("tokens", points, prompt.labels, origin)
         if shared is None:
             # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
             dense = encoded("dense", jnp.where(prompt.has_mask, prompt.masks, 0))
@@ -97,7 +105,7 @@ def decode(
             side = decoded(image + dense, position, method="image_side")
         else:
             side = shared
-        return decoded(side, tokens, prompt.labels != ABSENT, multimask, weights)
+        return decoded(side, tokens, prompt.labels != ABSENT, multimask, weights, grid)
 
     logits, iou = map_batch(decode_one, prompts, branch_weights, together=execution.prompts_per_step)
     return Prediction(logits, iou, jnp.asarray(prompts.valid))

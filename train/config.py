@@ -47,6 +47,7 @@ class ModelConfig:
 
     variant: str = "vit_b"  # a row of `samjax.config.VARIANTS`; ignored where `init` is a whole SAM
     image_size: int | None = None  # side of the model's input in pixels; None: the variant's own
+    window: int | None = None  # side of the part of the input that training sees at a time; None: all of it
     init: str | None = None  # a checkpoint that `samjax.load` takes; None: random
     mae: str | None = None  # a file with an MAE-pretrained ViT (timm or MAE names) for the image encoder
     aligned_attention: bool = (

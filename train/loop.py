@@ -197,7 +197,8 @@ class Loop:
         run = self.config.run
         measured: dict[str, float] = {}
         trains_encoder = not is_frozen(self.config.optim, self.sam, "image_encoder")
-        with Progress(self.config, self.sam, self.mesh, start, trains_encoder) as progress:
+        seen = seen_in_training(self.config, self.sam)
+        with Progress(self.config, seen, self.mesh, start, trains_encoder) as progress:
             pending = None
             for step in range(start + 1, run.steps + 1):
                 fetched = next(prefetched)
@@ -316,7 +317,24 @@ def network(config: TrainConfig) -> SamConfig:
         sam = VARIANTS[model.variant]
     else:
         raise ValueError(f"model.variant: unknown {model.variant!r}; known are {', '.join(VARIANTS)}")
-    return sam if model.image_size is None else sam.with_image_size(model.image_size)
+    sam = sam if model.image_size is None else sam.with_image_size(model.image_size)
+    check_window(model.window, sam)
+    return sam
+
+
+def check_window(side: int | None, sam: SamConfig) -> None:
+    """Raises ValueError where the windows that training sees would cut the encoder's attention windows."""
+    stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
+    if side is not None and (side < stride or side % stride or side > min(sam.image_size)):
+        raise ValueError(
+            f"model.window must be a multiple of {stride} (patch times attention window) and at most the model's input "
+            f"{sam.image_size}, got {side}"
+        )
+
+
+def seen_in_training(config: TrainConfig, sam: SamConfig) -> SamConfig:
+    """The network for the part of its input that training sees."""
+    return sam if config.model.window is None else sam.with_image_size(config.model.window)
 
 
 def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
@@ -337,7 +355,7 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
     if not config.data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
 
-    def pipeline(specs: tuple[str, ...], report: str, batch: int, images: int | None) -> Pipeline:
+    def pipeline(specs: tuple[str, ...], sam: SamConfig, report: str, batch: int, images: int | None) -> Pipeline:
         source = open_sources(specs)
         index, count = data_part(batch_sharding(mesh), batch)
         report = BadRecords(out / report, config.data.max_bad_share)
@@ -353,10 +371,11 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
             validation_images=images,
         )
 
-    training = pipeline(config.data.train, run_folder.BAD_TRAINING, run.batch, None)
+    seen = seen_in_training(config, sam)
+    training = pipeline(config.data.train, seen, run_folder.BAD_TRAINING, run.batch, None)
     if not config.data.val:
         return training, None
     pieces = run.batch // run.accumulate, run.validation_images
-    validation = pipeline(config.data.val, run_folder.BAD_VALIDATION, *pieces)
+    validation = pipeline(config.data.val, sam, run_folder.BAD_VALIDATION, *pieces)
     validation.batch_at(0)  # what is wrong with all of it is said now
     return training, validation

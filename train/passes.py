@@ -40,6 +40,7 @@ class Block(NamedTuple):
     target: Target  # B M h w, and the photo likewise
     valid: Bool[Array, "B M"]
     key: Key[Array, "B M"]
+    origin: Int32[Array, "B 2"] | None = None  # where in the model's input the image is, if it is a window of it
 
 
 class Gradient(NamedTuple):
@@ -142,12 +143,12 @@ def _pass(
     # Training knows the INPUT frame only; photos of that size have it as their own.
     ask = functools.partial(decode, recipe.sam, params, Embedding(features, size, size), prompts, recipe.execution)
     weights = _dropout_weights(recipe, dropout_keys, slots.labels.shape[-1])
-    prediction = ask(multimask=is_first, branch_weights=weights)
+    prediction = ask(multimask=is_first, branch_weights=weights, origin=block.origin)
     masks, iou = prediction.logits, prediction.iou
     terms = _losses(recipe, masks, iou, block, balanced_weight)
     carried = jax.vmap(jax.vmap(interaction.most_confident))(masks, iou)
     if is_first and not recipe.interaction.box_multimask:
-        single = ask(multimask=False, branch_weights=weights)
+        single = ask(multimask=False, branch_weights=weights, origin=block.origin)
         is_box = slots.labels[..., 0] == interaction.BOX_MIN
         single_terms = _losses(recipe, single.logits, single.iou, block, balanced_weight)
         terms = jax.tree.map(lambda one, three: jnp.where(is_box, one, three), single_terms, terms)

@@ -100,18 +100,23 @@ def make_step(
     def of_piece(params: Params, batch: Batch, key: Key[Array, ""], balanced_weight: Float32[Array, ""]):
         """Gradient and loss terms, summed over the masks of a piece of the batch."""
         image_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch.position)
-        path_keys, mask_keys = jnp.moveaxis(jax.vmap(jax.random.split)(image_keys), 1, 0)
+        split = jax.vmap(functools.partial(jax.random.split, num=3))
+        path_keys, mask_keys, window_keys = jnp.moveaxis(split(image_keys), 1, 0)
+        origin = window_origins(sam, config.model.window, window_keys)
         pixels = jax.vmap(to_pixels)(batch.image, batch.size)
         branch_weights = drop_path_weights(sam, config.run.drop_path, path_keys)
 
         def features_of(encoder: Params) -> Float[Array, "B H W C"]:
-            features = encode(sam, {"image_encoder": encoder}, pixels, encoder_execution, branch_weights=branch_weights)
+            random = {"branch_weights": branch_weights, "origin": origin}
+            features = encode(sam, {"image_encoder": encoder}, pixels, encoder_execution, **random)
             return features.astype(jnp.float32)  # the gradients of hundreds of passes are summed in it
 
         # The heads are small and used in every pass: gathered once, and not in each.
         heads = {name: params[name] for name in ("prompt_encoder", "mask_decoder")}
         heads = lax.with_sharding_constraint(heads, NamedSharding(mesh, P()))
-        over_blocks = functools.partial(_over_blocks, recipe, together, heads, batch, mask_keys, balanced_weight)
+        over_blocks = functools.partial(
+            _over_blocks, recipe, together, heads, batch, mask_keys, origin, balanced_weight
+        )
         if frozen_encoder:
             gradient, terms = over_blocks(features_of(params["image_encoder"]))
             of_encoder = jax.tree.map(jnp.zeros_like, params["image_encoder"])
@@ -178,6 +183,17 @@ def drop_path_weights(sam: SamConfig, rate: float, keys: Key[Array, " B"]) -> Fl
     return jax.vmap(draw)(keys)
 
 
+def window_origins(sam: SamConfig, side: int | None, keys: Key[Array, " B"]) -> Int32[Array, "B 2"] | None:
+    """Where in the model's input each image lies that is only a window of `side` pixels: (x, y) in pixels, drawn
+    uniformly from the places that are aligned with the encoder's attention windows."""
+    if side is None:
+        return None
+    stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
+    height, width = sam.image_size
+    places = jnp.array([(width - side) // stride + 1, (height - side) // stride + 1])
+    return stride * jax.vmap(lambda key: jax.random.randint(key, (2,), 0, places))(keys)
+
+
 def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:
     """Of the averaged parameters: smaller at first, so that they do not remember the random start for long."""
     done = step.astype(jnp.float32)
@@ -234,6 +250,7 @@ def _over_blocks(
     heads: Params,
     batch: Batch,
     image_keys: Key[Array, " B"],
+    origin: Int32[Array, "B 2"] | None,
     balanced_weight: Float32[Array, ""],
     features: Float[Array, "B H W C"],
 ) -> tuple[Gradient, MaskLoss]:
@@ -254,15 +271,15 @@ def _over_blocks(
         return jnp.moveaxis(x.reshape(group, -1, column, *x.shape[2:]), 1, 0)
 
     def of_group(sums, xs):
-        features, size, masks, valid, keys = xs
-        photo = jax.vmap(lambda size: cells.photo(size, recipe.sam.mask_size, ratio, masks.dtype))(size)
+        features, size, masks, valid, keys, origin = xs
+        photo = jax.vmap(lambda size: cells.photo(size, masks.shape[-2:], ratio, masks.dtype))(size)
         photo = jnp.broadcast_to(photo[:, None], (group, column, *photo.shape[1:]))
         number = jnp.arange(padded)
         keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(number))(keys)
 
         def of_block(sums, xs):
             masks, valid, keys = xs
-            block = Block(Target(masks, photo), valid, keys)
+            block = Block(Target(masks, photo), valid, keys, origin)
 
             def compute(sums):
                 return _add(sums, passes.gradient(recipe, heads, features, block, size, balanced_weight))
@@ -275,7 +292,7 @@ def _over_blocks(
         return (gradient.params, terms), gradient.features
 
     start = jax.tree.map(jnp.zeros_like, heads), no_terms(recipe.interaction)
-    groups = jax.tree.map(grouped, (features, batch.size, batch.cells, batch.valid, image_keys))
+    groups = jax.tree.map(grouped, (features, batch.size, batch.cells, batch.valid, image_keys, origin))
     (of_heads, terms), of_features = lax.scan(of_group, start, groups)
     return Gradient(of_heads, of_features.reshape(features.shape)), terms
 

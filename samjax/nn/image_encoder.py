@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int32
 
 from samjax.config import Execution, ImageEncoderConfig
 from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, declared, gelu
@@ -32,6 +32,7 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         tables = self.rel_pos_h.astype(x.dtype), self.rel_pos_w.astype(x.dtype)
         if self.is_global:
+            tables = [_shortened(table, side) for table, side in zip(tables, x.shape[:2], strict=True)]
             q, k, v = self._heads(self.qkv(x))
             y = self._merge_heads(self._attend_globally(q, k, v, *tables))
         else:
@@ -136,19 +137,33 @@ class ImageEncoder(nn.Module):
         self.neck = ModuleList(lambda i: neck[i](), tuple(range(len(neck))))
 
     def __call__(
-        self, pixels: Float32[Array, "h w 3"], branch_weights: Float32[Array, "depth 2"] | None = None
+        self,
+        pixels: Float32[Array, "h w 3"],
+        branch_weights: Float32[Array, "depth 2"] | None = None,
+        origin: Int32[Array, "2"] | None = None,
     ) -> Float[Array, "H W C"]:
         """Normalised, padded pixels of `config.image_size` to the image embedding, in the compute dtype.
 
         `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths.
+        With `origin` the pixels are a window of the input, whose upper left is there: (x, y) in pixels.
         """
         x = self.patch_embed(pixels)
-        x = x + self.pos_embed[0].astype(x.dtype)
+        position = self.pos_embed[0]
+        if origin is not None:
+            column, row = origin // self.config.patch_size
+            position = lax.dynamic_slice(position, (row, column, jnp.zeros_like(row)), x.shape)
+        x = x + position.astype(x.dtype)
         for i in range(self.config.depth):
             x = self.blocks[i](x, None if branch_weights is None else branch_weights[i])
         for i in range(4):
             x = self.neck[i](x)
         return x
+
+
+def _shortened(table: Float[Array, "L D"], side: int) -> Float[Array, "l D"]:
+    """The part of a table of relative positions that a window of `side` tokens needs, which is its middle."""
+    left = (len(table) - (2 * side - 1)) // 2
+    return table[left : len(table) - left] if left > 0 else table
 
 
 def resample_positions(params: dict, config: ImageEncoderConfig) -> dict:

@@ -282,8 +282,11 @@ class MaskDecoder(nn.Module):
         prompt_valid: Bool[Array, " T"],
         multimask: bool,
         branch_weights: Float32[Array, "depth 3 T2 C"] | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         """Logits at four times the grid and IoU predictions of the masks asked for.
+
+        `grid` is (rows, columns) of the image side where that is only a window.
 
         `multimask` gives the masks for an ambiguous prompt (tokens 1..), otherwise the one mask of token 0.
         `branch_weights` multiply what each layer's three branches add to the tokens (output tokens first, then the
@@ -299,9 +302,9 @@ class MaskDecoder(nn.Module):
         x = gelu(self.output_upscaling[3](x))  # S 2 2 2 2 C/8
         kernels = jnp.stack([self.output_hypernetworks_mlps[i](tokens[1 + i]) for i in wanted])  # M C/8
         masks = jnp.einsum("mf,pf->mp", kernels, x.reshape(-1, x.shape[-1]), preferred_element_type=jnp.float32)
-        height, width = self.config.grid
+        height, width = grid or self.config.grid
         masks = masks.reshape(len(wanted), height, width, 2, 2, 2, 2)  # M H W, then (y, x) of each of the two doublings
-        masks = masks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(wanted), *self.config.mask_size)
+        masks = masks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(wanted), 4 * height, 4 * width)
 
         iou = self.iou_prediction_head(tokens[0])
         return masks, iou[wanted.start : wanted.stop]

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, Int32
 
 from samjax.config import SamConfig
 from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, declared, gelu
@@ -25,8 +25,8 @@ class FourierPositions(nn.Module):
     def __call__(self, unit: Float32[Array, "*B 2"]) -> Float32[Array, "*B C"]:
         return positions.fourier_features(unit, jax.lax.stop_gradient(self.matrix))
 
-    def over(self, grid: tuple[int, int]) -> Float32[Array, "H W C"]:
-        return positions.grid_fourier_features(grid, jax.lax.stop_gradient(self.matrix))
+    def over(self, rows: Float32[Array, " H"], columns: Float32[Array, " W"]) -> Float32[Array, "H W C"]:
+        return positions.grid_fourier_features(rows, columns, jax.lax.stop_gradient(self.matrix))
 
 
 class PromptEncoder(nn.Module):
@@ -50,9 +50,14 @@ class PromptEncoder(nn.Module):
         }
         self.mask_downscaling = ModuleList(lambda i: downscaling[i](), tuple(downscaling))
 
-    def tokens(self, points: Float32[Array, "T 2"], labels: Int[Array, " T"]) -> Float32[Array, "T C"]:
-        """Tokens of points and box corners, (x, y) in pixels of the padded model input, by their labels."""
+    def tokens(
+        self, points: Float32[Array, "T 2"], labels: Int[Array, " T"], origin: Int32[Array, "2"] | None = None
+    ) -> Float32[Array, "T C"]:
+        """Tokens of points and box corners, (x, y) in pixels of the padded model input, by their labels; with `origin`
+        in pixels of a window of it, whose upper left is there."""
         height, width = self.config.image_size
+        if origin is not None:
+            points = points + origin.astype(points.dtype)
         # Integer coordinates name pixels; their centres are at .5.
         position = self.pe_layer((points + 0.5) / jnp.array([width, height], jnp.float32))
         position = jnp.where((labels >= 0)[:, None], position, 0)
@@ -71,9 +76,17 @@ class PromptEncoder(nn.Module):
         """What stands in for `dense` at every place when there is no mask prompt."""
         return self.no_mask_embed()[0].astype(self.dtype)
 
-    def grid_positions(self) -> Float32[Array, "H W C"]:
-        """Position code of every cell of the image embedding."""
-        return self.pe_layer.over(self.config.grid)
+    def grid_positions(
+        self, grid: tuple[int, int] | None = None, origin: Int32[Array, "2"] | None = None
+    ) -> Float32[Array, "H W C"]:
+        """Position code of every cell of the image embedding, or of a window of it: its size, and where its upper left
+        is, (x, y) in pixels of the padded model input."""
+        (height, width), whole = grid or self.config.grid, self.config.grid
+        rows, columns = (jnp.arange(side, dtype=jnp.float32) + 0.5 for side in (height, width))
+        if origin is not None:
+            x, y = origin.astype(jnp.float32) / self.config.image_encoder.patch_size
+            rows, columns = rows + y, columns + x
+        return self.pe_layer.over(rows / whole[0], columns / whole[1])
 
     def __call__(self, points, labels, mask):
         """Everything at once, so that `init` meets every parameter."""

@@ -11,15 +11,14 @@ def fourier_features(unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], -1)
 
 
-def grid_fourier_features(grid: tuple[int, int], gaussian: Float32[Array, "2 F"]) -> Float32[Array, "H W 2*F"]:
-    """`fourier_features` of the centres of a grid's cells.
+def grid_fourier_features(
+    rows: Float32[Array, " H"], columns: Float32[Array, " W"], gaussian: Float32[Array, "2 F"]
+) -> Float32[Array, "H W 2*F"]:
+    """`fourier_features` of a grid's cells, whose centres are at these heights and breadths in [0, 1].
 
     The phase is a sum of one term a column and one a row, so sine and cosine are needed for H + W positions only and
     are put together by the angle addition formulas: for a 64x64 grid 32 times fewer of them.
     """
-    height, width = grid
-    rows = (jnp.arange(height, dtype=jnp.float32) + 0.5) / height
-    columns = (jnp.arange(width, dtype=jnp.float32) + 0.5) / width
     phase_y = _phase(rows[:, None], gaussian[1:])
     phase_x = _phase(columns[:, None], gaussian[:1])
     sin_x, cos_x = jnp.sin(phase_x), jnp.cos(phase_x)

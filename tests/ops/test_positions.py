@@ -16,15 +16,21 @@ def test_fourier_features_follow_the_paper():
     np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
+def centres(grid: tuple[int, int]) -> list[jnp.ndarray]:
+    return [jnp.asarray((np.arange(side) + 0.5) / side, jnp.float32) for side in grid]
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (4, 4), (3, 7), (64, 64)])
 def test_a_grids_features_are_those_of_its_cell_centres(grid):
-    y, x = np.meshgrid(*((np.arange(side) + 0.5) / side for side in grid), indexing="ij")
-    centres = jnp.asarray(np.stack([x, y], -1), jnp.float32)
+    rows, columns = centres(grid)
+    y, x = jnp.meshgrid(rows, columns, indexing="ij")
     np.testing.assert_allclose(
-        positions.grid_fourier_features(grid, GAUSSIAN), positions.fourier_features(centres, GAUSSIAN), atol=2e-5
+        positions.grid_fourier_features(rows, columns, GAUSSIAN),
+        positions.fourier_features(jnp.stack([x, y], -1), GAUSSIAN),
+        atol=2e-5,
     )
 
 
 def test_features_have_unit_length_per_frequency():
-    sines, cosines = jnp.split(positions.grid_fourier_features((5, 6), GAUSSIAN), 2, axis=-1)
+    sines, cosines = jnp.split(positions.grid_fourier_features(*centres((5, 6)), GAUSSIAN), 2, axis=-1)
     np.testing.assert_allclose(sines**2 + cosines**2, 1, atol=1e-5)
