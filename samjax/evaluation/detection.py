@@ -55,8 +55,8 @@ class BoxDetections:
         self.truth = read_annotations(annotations)
         found = read_detections(detections, self.truth)
         self._digests = {
-            "annotations": _digest(annotations),
-            "detections": _digest(detections),
+            "annotations": digest(annotations),
+            "detections": digest(detections),
         }
         self._ids = _ids_by_name(self.truth)
         self._found: dict[int | str, list[dict[str, Any]]] = {}
@@ -243,10 +243,10 @@ def _read(path: str | os.PathLike[str], what: str) -> Any:
         raise ValueError(f"{path} is no JSON: {error}") from None
 
 
-def _digest(path: str | os.PathLike[str]) -> str:
+def digest(path: str | os.PathLike[str]) -> str:
     """By which results made with another file are told apart."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.filedigest(file, "sha256").hexdigest()[:16]
 
 
 def _ids_by_name(truth: Mapping[str, Any]) -> dict[str, int | str]:

@@ -30,7 +30,7 @@ def write(
     Args:
         out: the folder.
         summary: what was found. A metric that is not finite, because nothing in the data defines it, is null in JSON.
-        identity: "protocol", "settings", "data" and "model" of the run, as JSON.
+        identity: "protocol", "settings", "data" and "model" of the run, and what it was "given", as JSON.
         photos: how many were "judged" and "failed".
         failures: by photo, why.
         seconds: that judging took, of all processes together.
@@ -43,6 +43,7 @@ def write(
         "settings": identity["settings"],
         "data": identity["data"],
         "model": identity["model"],
+        "given": identity["given"],
         "versions": versions(),
         "seconds": round(seconds, 3),
         "figures": {
@@ -74,9 +75,9 @@ def table(summary: Summary, identity: Mapping[str, Any], photos: Mapping[str, in
     wide = max((len(name) for name, _ in rows), default=0)
     right = max((len(value) for _, value in rows), default=0)
     lines = [f"{identity['protocol']}: {count}", *(f"  {name:<{wide}}  {value:>{right}}" for name, value in rows)]
-    for part in ("settings", "data", "model"):
+    for part in ("settings", "data", "model", "given"):
         described = ", ".join(f"{name} {value}" for name, value in identity[part].items())
-        lines.append(f"{part}: {described}")
+        lines += [f"{part}: {described}"] if described else []
     if failures:
         lines += ["photos that failed and are in no number above:"]
         lines += [f"  {name}: {reason}" for name, reason in list(failures.items())[:LISTED]]

@@ -37,6 +37,7 @@ def evaluate(
     *,
     data: Mapping[str, Any],
     model: Mapping[str, Any],
+    given: Mapping[str, str] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     progress: bool = True,
@@ -53,6 +54,7 @@ def evaluate(
         out: the folder of the results; a run that was stopped goes on there.
         data: what decides which objects are asked for, as JSON. The photos' names are compared beside it.
         model: what decides the answers, as JSON.
+        given: what the results only mention, such as paths: it may change when a run goes on.
         process_index: this process judges photos i, i + N, i + 2 N, ... of N processes, which may share `out`.
         process_count: how many processes there are.
         progress: show a bar.
@@ -92,7 +94,7 @@ def evaluate(
     skipped = len(mine) - len(todo)
     if left:
         return Outcome(None, judged, skipped, failures, left, [])
-    summary, files = _finish(protocol, names, known, failures, identity, out)
+    summary, files = _finish(protocol, names, known, failures, {**identity, "given": dict(given or {})}, out)
     return Outcome(summary, judged, skipped, failures, 0, files)
 
 

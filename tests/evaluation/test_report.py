@@ -10,7 +10,13 @@ from PIL import Image
 from samjax.evaluation import report
 from samjax.evaluation.protocol import Curve, Figure, Summary
 
-IDENTITY = {"protocol": "clicks", "settings": {"clicks": 20}, "data": {"photos": 3}, "model": {"checkpoint": "vit_b"}}
+IDENTITY = {
+    "protocol": "clicks",
+    "settings": {"clicks": 20},
+    "data": {"photos": 3},
+    "model": {},
+    "given": {"checkpoint": "vit_b"},
+}
 CLICKS = Figure(
     "iou_by_click",
     "clicks",
@@ -64,7 +70,7 @@ def test_the_table_has_aligned_numbers(tmp_path):
         "  mIoU@1    0.5000",
         "settings: clicks 20",
         "data: photos 3",
-        "model: checkpoint vit_b",
+        "given: checkpoint vit_b",
     ]
 
 

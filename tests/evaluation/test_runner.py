@@ -165,6 +165,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path, changes, named):
     assert (tmp_path / "results.json").read_bytes() == before
 
 
+def test_what_is_only_mentioned_may_change(tmp_path):
+    run(tmp_path, given={"data": "here"})
+    assert run(tmp_path, given={"data": "there"}).skipped == 7
+    assert results(tmp_path)["given"] == {"data": "there"}
+
+
 def test_photos_of_other_names_are_other_data(tmp_path):
     class Renamed(Squares):
         def name(self, index):
