@@ -1,0 +1,138 @@
+"""Edge detection without training for it: the outlines of everything in a photo against those that people drew.
+
+SAM's protocol (Kirillov et al. 2023, section 7.2): a grid of 16 x 16 points, three masks each, no filter of quality,
+non-maximum suppression of boxes at IoU 0.7, then `edge_map`, judged as `edge_scores` says. Published for BSDS500 with
+ViT-H: ODS 0.768, OIS 0.786, AP 0.794, R50 0.928.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from samjax.amg.crops import point_grid
+from samjax.evaluation.datasets import AnnotatedEdges
+from samjax.evaluation.edge_maps import edge_map
+from samjax.evaluation.edge_scores import THRESHOLDS, TOLERANCE, EdgeCounts, count_edges, score_edges
+from samjax.evaluation.protocol import Curve, Figure, Prompt, Record, Segmenter, Summary
+from samjax.ops.boxes import nms
+
+
+class Edges:
+    """ODS, OIS, AP and R50 of a segmenter's outlines; an `EvaluationProtocol` for photos with boundaries.
+
+    Args:
+        points_per_side: of the grid.
+        nms_threshold: IoU of boxes above which a mask is a duplicate of one with a higher predicted IoU.
+        tolerance: how far apart an edge and a drawn one may lie, as a share of the photo's diagonal.
+        points_per_batch: asked for together: memory, not results.
+    """
+
+    name = "edges"
+
+    def __init__(
+        self,
+        points_per_side: int = 16,
+        nms_threshold: float = 0.7,
+        tolerance: float = TOLERANCE,
+        points_per_batch: int = 64,
+    ) -> None:
+        if points_per_side < 1 or points_per_batch < 1:
+            raise ValueError(
+                f"points per side and per batch are at least 1, got {points_per_side} and {points_per_batch}"
+            )
+        if not 0 < nms_threshold <= 1:
+            raise ValueError(f"the threshold of suppression is an IoU above 0 and up to 1, got {nms_threshold}")
+        if not tolerance >= 0:
+            raise ValueError(f"the tolerance is a share of the diagonal and not negative, got {tolerance}")
+        self.points_per_side = points_per_side
+        self.nms_threshold = nms_threshold
+        self.tolerance = tolerance
+        self.points_per_batch = points_per_batch
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "points_per_side": self.points_per_side,
+            "nms_threshold": self.nms_threshold,
+            "tolerance": self.tolerance,
+            "thresholds": len(THRESHOLDS),
+        }
+
+    def judge(self, segmenter: Segmenter, samples: Sequence[AnnotatedEdges]) -> list[Record]:
+        """Pixels at each threshold, under the names of `EdgeCounts`, and how many masks the edges are of."""
+        records = []
+        for sample, (edges, masks) in zip(samples, self._draw(segmenter, [s.rgb for s in samples]), strict=True):
+            counts = count_edges(edges, sample.boundaries, tolerance=self.tolerance)
+            record = {name: values.tolist() for name, values in dataclasses.asdict(counts).items()}
+            records.append({**record, "masks": masks})
+        return records
+
+    def summarise(self, records: Sequence[Record]) -> Summary:
+        names = [field.name for field in dataclasses.fields(EdgeCounts)]
+        photos = [EdgeCounts(*(np.array(record[name]) for name in names)) for record in records]
+        scores = score_edges(photos)
+        total = sum(photos[1:], photos[0])
+        metrics = {
+            "ODS": scores.ods,
+            "OIS": scores.ois,
+            "AP": scores.ap,
+            "R50": scores.r50,
+            "ODS threshold": scores.ods_threshold,
+            "ODS precision": scores.ods_precision,
+            "ODS recall": scores.ods_recall,
+            "masks per photo": float(np.mean([record["masks"] for record in records])),
+        }
+        some = total.predicted > 0
+        curve = Curve("edges", total.recall[some].tolist(), total.precision[some].tolist())
+        return Summary(metrics, (Figure("precision-recall", "recall", "precision", (curve,)),))
+
+    def edges(self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[np.ndarray]:
+        """Edge maps between 0 and 1, float32 (H, W), of a few photos."""
+        return [edges for edges, _ in self._draw(segmenter, photos)]
+
+    def _draw(
+        self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """The edge map of each photo, and how many masks it is made of."""
+        segmenter.look(photos)
+        for number, (photo, logits) in enumerate(zip(photos, self._masks(segmenter, photos), strict=True)):
+            if len(logits):
+                full = (segmenter.full_logits(number, mask[None])[0] for mask in logits)
+                yield edge_map(_sigmoid(mask) for mask in full), len(logits)
+            else:
+                yield np.zeros(photo.shape[:2], np.float32), 0
+
+    def _masks(
+        self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> list[Sequence[Float32[np.ndarray, "h w"]]]:
+        """Low-resolution logits of each photo's masks that are left after suppression; empty masks are none."""
+        grid = point_grid(self.points_per_side)
+        label = np.ones(1, np.int32)
+        points = [(grid * photo.shape[1::-1]).astype(np.float32) for photo in photos]
+        logits: list[list[np.ndarray]] = [[] for _ in photos]
+        boxes: list[list[list[int]]] = [[] for _ in photos]
+        scores: list[list[float]] = [[] for _ in photos]
+        for start in range(0, len(grid), self.points_per_batch):
+            batch = slice(start, start + self.points_per_batch)
+            prompts = [[Prompt(point[None], label) for point in own[batch]] for own in points]
+            for photo, answers in enumerate(segmenter.ask(prompts, multimask=True)):
+                for answer in answers:
+                    for mask, iou, low in zip(answer.masks, answer.iou, answer.logits, strict=True):
+                        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+                        if len(rows):
+                            boxes[photo].append([int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])])
+                            scores[photo].append(float(iou))
+                            logits[photo].append(low)
+        kept = []
+        for own, box, score in zip(logits, boxes, scores, strict=True):
+            best = nms(np.array(box), np.array(score), self.nms_threshold) if own else []
+            kept.append([own[index] for index in best])
+        return kept
+
+
+def _sigmoid(logits: Float32[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
+    from scipy.special import expit
+
+    return expit(logits)

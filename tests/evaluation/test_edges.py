@@ -1,0 +1,114 @@
+"""The edge protocol with a scripted segmenter, and with a small model on a real photo."""
+
+import json
+
+import numpy as np
+import pytest
+
+from samjax.evaluation.datasets import AnnotatedEdges, read_bsds
+from samjax.evaluation.edges import Edges
+from samjax.evaluation.protocol import Answer, EvaluationProtocol, Prompt
+from samjax.evaluation.segmenters import SamSegmenter
+
+SIZE = (60, 80)
+Y, X = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
+
+
+class Circles:
+    """Knows one circle a photo; answers it, a hardly different one with less confidence, and nothing."""
+
+    images_together = 2
+
+    def __init__(self, circles: list[tuple[float, float, float]]) -> None:
+        self.circles = circles
+        self.asked = 0
+        self.upscaled = 0
+
+    def look(self, photos) -> None:
+        assert len(photos) == len(self.circles)
+
+    def ask(self, prompts, *, multimask: bool) -> list[list[Answer]]:
+        assert multimask
+        self.asked += sum(map(len, prompts))
+        return [
+            [self.answer(circle, prompt) for prompt in own] for circle, own in zip(self.circles, prompts, strict=True)
+        ]
+
+    def answer(self, circle, prompt: Prompt) -> Answer:
+        y, x, radius = circle
+        assert prompt.points.shape == (1, 2)
+        assert (prompt.points > 0).all()
+        assert (prompt.points < SIZE[::-1]).all()
+        logits = np.stack([radius - np.hypot(Y - y, X - x), radius - 0.4 - np.hypot(Y - y, X - x), np.full(SIZE, -9.0)])
+        logits = logits.astype(np.float32)
+        return Answer(logits > 0, np.array([0.9, 0.8, 0.99], np.float32), logits)
+
+    def full_logits(self, photo: int, logits: np.ndarray) -> np.ndarray:
+        self.upscaled += len(logits)
+        return logits
+
+
+def photo_of(y: float, x: float, radius: float, name: str = "a") -> AnnotatedEdges:
+    """Two people who drew the same circle."""
+    circle = np.abs(np.hypot(Y - y, X - x) - radius) < 0.5
+    return AnnotatedEdges(
+        name, np.zeros((*SIZE, 3), np.uint8), (circle, circle), (circle.astype(int), circle.astype(int))
+    )
+
+
+def test_it_is_a_protocol():
+    assert isinstance(Edges(), EvaluationProtocol)
+    assert json.loads(json.dumps(Edges().settings())) == {
+        "points_per_side": 16,
+        "nms_threshold": 0.7,
+        "tolerance": 0.0075,
+        "thresholds": 99,
+    }
+
+
+def test_a_segmenter_that_knows_the_objects_has_their_edges():
+    circles = [(30, 40, 18), (28, 38, 12)]
+    segmenter, protocol = Circles(circles), Edges(points_per_side=4, tolerance=0.02, points_per_batch=5)
+    records = protocol.judge(segmenter, [photo_of(*circle, name=str(n)) for n, circle in enumerate(circles)])
+    assert segmenter.asked == 2 * 16
+    assert [record["masks"] for record in records] == [1, 1]  # of 48, with duplicates and empty ones
+    assert segmenter.upscaled == 2
+    records = json.loads(json.dumps(records))
+    assert len(records[0]["predicted"]) == 99
+    summary = protocol.summarise(records)
+    assert summary.metrics["ODS"] > 0.97
+    assert summary.metrics["OIS"] > 0.97
+    assert list(summary.metrics)[:4] == ["ODS", "OIS", "AP", "R50"]
+    curve = summary.figures[0].curves[0]
+    assert curve.y == [1.0] * 99  # precision
+    assert curve.x == sorted(curve.x, reverse=True)
+
+
+def test_a_segmenter_that_is_elsewhere_has_none():
+    records = Edges(points_per_side=2, tolerance=0.02).judge(Circles([(30, 40, 8)]), [photo_of(30, 40, 20)])
+    assert Edges().summarise(records).metrics["ODS"] == 0
+
+
+def test_a_segmenter_that_finds_nothing_has_a_score_of_0():
+    protocol = Edges(points_per_side=2)
+    records = protocol.judge(Circles([(30, 40, -5)]), [photo_of(30, 40, 20)])
+    metrics = protocol.summarise(records).metrics
+    assert (metrics["ODS"], metrics["AP"], metrics["R50"], metrics["masks per photo"]) == (0, 0, 0, 0)
+
+
+def test_settings_that_make_no_sense_are_explained():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        Edges(points_per_side=0)
+    with pytest.raises(ValueError, match=r"up to 1, got 1\.5"):
+        Edges(nms_threshold=1.5)
+    with pytest.raises(ValueError, match="not negative, got -1"):
+        Edges(tolerance=-1.0)
+
+
+def test_a_model_on_a_real_photo(sam, test_data):
+    sample = read_bsds(test_data / "bsds500", "val")[0]
+    protocol = Edges(points_per_side=2)
+    (edges,) = protocol.edges(SamSegmenter(sam), [sample.rgb])
+    assert edges.shape == sample.rgb.shape[:2]
+    assert edges.min() >= 0
+    assert edges.max() <= 1
