@@ -23,18 +23,21 @@ class Coco(IndexedSource):
     """Every object of every photo that has any; crowds are no objects.
 
     Records are named by `file_name`, or for LVIS by the end of `coco_url`. Photos that the file has no objects for are
-    not records: COCO has a thousand. Ids may have gaps; categories play no part. An annotation whose id comes twice
+    not records: COCO has a thousand. Ids may have gaps. An annotation whose id comes twice
     within a photo, whose box or polygon is out of range, or whose mask has another size than the photo is left out.
 
     The annotations of a photo are kept as compressed JSON, a third of the file's size altogether.
     """
 
-    def __init__(self, images: str, annotations: str) -> None:
-        """Raises ValueError where the file is none of COCO's or none of its photos is in `images`, and OSError."""
+    def __init__(self, images: str, annotations: str, *, whole: bool = False) -> None:
+        """With `whole`, for evaluation, photos without objects are records too, and crowds are void.
+
+        Raises ValueError where the file is none of COCO's or none of its photos is in `images`, and OSError.
+        """
         content = _load(annotations)
         by_image: dict[Any, list[dict]] = defaultdict(list)
         for annotation in content["annotations"]:
-            if isinstance(annotation, dict) and not annotation.get("iscrowd"):
+            if isinstance(annotation, dict) and (whole or not annotation.get("iscrowd")):
                 by_image[_key(annotation.get("image_id"))].append(annotation)
         names, sizes, packed, flawed = [], [], [], []
         known, ids = set(), set()
@@ -50,18 +53,18 @@ class Coco(IndexedSource):
                 continue
             ids.add(identity)
             known.add(name)
-            if identity in by_image:
+            if identity in by_image or whole:
                 names.append(name)
                 sizes.append([_side(image.get("height")), _side(image.get("width"))])
-                packed.append(zlib.compress(json.dumps(by_image[identity], separators=(",", ":")).encode(), 1))
+                packed.append(zlib.compress(json.dumps(by_image.get(identity, []), separators=(",", ":")).encode(), 1))
         lost = Counter({identity: len(found) for identity, found in by_image.items() if identity not in ids})
         flawed += [(f"image {id!r}", f"{count} annotations name it, and there is none") for id, count in lost.items()]
-        self._images = images
+        self._images, self._whole = images, whole
         self._names = np.array([name.encode() for name in names], "S")
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
         self._ends = np.cumsum([0, *map(len, packed)])
         self._packed = b"".join(packed)
-        super().__init__(f"{annotations}, no image with annotations", len(names), flawed)
+        super().__init__(f"{annotations}, no image" + " with annotations" * (not whole), len(names), flawed)
         self._check_images(annotations)
 
     def _check_images(self, annotations: str) -> None:
@@ -103,7 +106,7 @@ class Coco(IndexedSource):
             )
         packed = self._packed[self._ends[index] : self._ends[index + 1]]
         found.add_annotations(json.loads(zlib.decompress(packed)))
-        return found.record()
+        return found.record(empty=self._whole)
 
 
 def _load(path: str) -> dict[str, Any]:

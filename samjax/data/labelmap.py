@@ -7,9 +7,9 @@ import numpy as np
 
 from samjax.data import files
 from samjax.data.indexed import IndexedSource
-from samjax.data.masks import Findings, of_labels
+from samjax.data.masks import Findings, of_labels, of_mask
 from samjax.data.matching import matched
-from samjax.data.pictures import labels_of, read_photo
+from samjax.data.pictures import labels_and_void, read_photo
 from samjax.data.record import BadRecord, Record
 
 
@@ -38,23 +38,28 @@ class LabelMaps(IndexedSource):
         photo, (map_name,) = self._pairs[index]
         found = Findings(photo, read_photo(files.join(self._images, photo)))
         path = files.join(self._maps, map_name)
-        labels = labels_of(files.read(path), path)
+        labels, void = labels_and_void(files.read(path), path)
         if labels.shape != found.size:
             raise BadRecord(
                 f"its label map has {labels.shape[1]} x {labels.shape[0]} pixels, the photo {found.size[1]} x "
                 f"{found.size[0]} (turned upright by its EXIF orientation)"
             )
-        for number, part in self._parts(labels):
+        for category, part in self._parts(labels):
             for label, rle in of_labels(part):
-                found.add(f"label {number or label}", rle)
+                if category is None:
+                    found.add(f"label {label}", rle, label)
+                else:
+                    found.add(f"label {category}", rle, f"{category}/{label}", category)
+        if void.any():
+            found.add_void("void", of_mask(void))
         if not labels.any():
             raise BadRecord("its label map has no label (0 is background, in maps of 8 bits 255 is void)")
         return found.record()
 
-    def _parts(self, labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Maps whose numbers are masks, with the label that they are all of, 0 for labels themselves."""
+    def _parts(self, labels: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Maps whose numbers are masks, with the label that they are all of, None for labels themselves."""
         if self._each == "label":
-            yield 0, labels
+            yield None, labels
             return
         from scipy import ndimage
 

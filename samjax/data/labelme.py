@@ -53,22 +53,21 @@ class Labelme(IndexedSource):
                 f"its shapes are for {stated[1]} x {stated[0]} pixels, the photo has {found.size[1]} x {found.size[0]} "
                 "(turned upright by its EXIF orientation)"
             )
-        objects: dict[Any, tuple[str, np.ndarray]] = {}
+        objects: dict[Any, tuple[int, np.ndarray]] = {}
         for number, shape in enumerate(content["shapes"]):
-            what = f"shape number {number}"
             try:
                 mask = drawn(shape, found.size)
             except ValueError as error:
-                found.leave_out(what, error)
+                found.leave_out(f"shape number {number}", error)
                 continue
             group = shape.get("group_id")
             key = (number,) if group is None else (repr(shape.get("label")), repr(group))
             if key in objects:
                 mask |= objects[key][1]
-                what = objects[key][0]
-            objects[key] = what, mask
-        for what, mask in objects.values():
-            found.add(what, of_mask(mask))
+                number = objects[key][0]
+            objects[key] = number, mask
+        for number, mask in objects.values():
+            found.add(f"shape number {number}", of_mask(mask), number)
         return found.record()
 
     def _photo(self, content: dict[str, Any], name: str) -> UInt8[np.ndarray, "H W 3"]:

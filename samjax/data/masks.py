@@ -1,5 +1,6 @@
 """Segmentations in all the forms that annotations have, as checked run-length encodings of a photo's size."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,15 +23,20 @@ class Findings:
     def __init__(self, name: str, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
         self.name, self.rgb = name, rgb
         self.size: Size = (rgb.shape[0], rgb.shape[1])
-        self._masks: list[tuple[str, RLE]] = []
+        self._masks: list[_Found] = []
         self._problems: list[str] = []
 
-    def add(self, what: str, rle: RLE) -> None:
+    def add(self, what: str, rle: RLE, identity: int | str, category: int | None = None) -> None:
         """`what` is what messages call the mask."""
-        self._masks.append((what, rle))
+        self._masks.append(_Found(what, rle, identity, category))
+
+    def add_void(self, what: str, rle: RLE) -> None:
+        """Pixels of which nothing is known."""
+        self._masks.append(_Found(what, rle, "", is_void=True))
 
     def add_annotations(self, annotations: Sequence[Any]) -> None:
-        """Of COCO's form: "id", "bbox" [x, y, width, height] and "segmentation"; the first two may be missing."""
+        """Of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and "segmentation"; all but
+        the last may be missing. Crowds are void."""
         known = set()
         for number, annotation in enumerate(annotations):
             identity = annotation.get("id") if isinstance(annotation, dict) else None
@@ -43,26 +49,55 @@ class Findings:
                 known.add(repr(identity))
                 if annotation.get("bbox"):
                     check_box(annotation["bbox"], self.size)
-                self.add(what, of_coco(annotation.get("segmentation"), self.size))
+                rle = of_coco(annotation.get("segmentation"), self.size)
+                if annotation.get("iscrowd"):
+                    self.add_void(what, rle)
+                    continue
+                category = annotation.get("category_id")
+                self.add(
+                    what,
+                    rle,
+                    identity if isinstance(identity, int | str) else what,
+                    category if isinstance(category, int) else None,
+                )
             except ValueError as error:
                 self.leave_out(what, error)
 
     def leave_out(self, what: str, why: object) -> None:
         self._problems.append(f"{what}: {why}")
 
-    def record(self) -> Record:
-        """The masks that are sound. Raises `BadRecord` where there are none."""
-        masks = []
-        flaws = flaws_of([rle for _, rle in self._masks], self.size)
-        for (what, rle), flaw in zip(self._masks, flaws, strict=True):
+    def record(self, *, empty: bool = False) -> Record:
+        """The masks that are sound. Raises `BadRecord` where there are none, unless it may be `empty`."""
+        sound = []
+        flaws = flaws_of([found.rle for found in self._masks], self.size)
+        for found, flaw in zip(self._masks, flaws, strict=True):
             if flaw is None:
-                masks.append(rle)
+                sound.append(found)
             else:
-                self.leave_out(what, flaw)
-        if not masks:
+                self.leave_out(found.what, flaw)
+        objects = [found for found in sound if not found.is_void]
+        void = [found.rle for found in sound if found.is_void]
+        if not objects and not empty:
             listed = "; ".join(self._problems[:3]) + ("; …" if len(self._problems) > 3 else "")
             raise BadRecord(f"no usable masks ({listed or 'it has no annotations'})")
-        return Record(self.name, self.rgb, tuple(masks), tuple(self._problems))
+        return Record(
+            self.name,
+            self.rgb,
+            tuple(found.rle for found in objects),
+            tuple(self._problems),
+            tuple(found.identity for found in objects),
+            tuple(found.category for found in objects),
+            union(void) if void else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    what: str
+    rle: RLE
+    identity: int | str
+    category: int | None = None
+    is_void: bool = False
 
 
 def of_coco(segmentation: Any, size: Size) -> RLE:

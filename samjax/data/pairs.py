@@ -39,7 +39,7 @@ class Pairs(IndexedSource):
                 if mask.shape != found.size:
                     height, width = mask.shape
                     raise ValueError(f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}")
-                found.add(name, of_mask(mask))
+                found.add(name, of_mask(mask), name)
             except ValueError as error:
                 found.leave_out(name, error)
         return found.record()

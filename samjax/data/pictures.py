@@ -29,12 +29,17 @@ def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
     return _reading(path, lambda: transforms.read_mask(io.BytesIO(data)))
 
 
-def labels_of(data: bytes, path: str) -> Integer[np.ndarray, "H W"]:
-    """A map of whole numbers; 0 is background, and so are negative numbers and, in maps of 8 bits, 255.
+def labels_and_void(data: bytes, path: str) -> tuple[Integer[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """A map of whole numbers, and where it is void: 255 in maps of 8 bits, which becomes 0.
 
-    Palette pictures are read by index. Raises ValueError for pictures with colours.
+    0 is background, and so are negative numbers. Palette pictures are read by index. Raises ValueError for pictures
+    with colours.
     """
-    return _reading(path, lambda: _labels(data))
+    labels = _reading(path, lambda: _labels(data))
+    if labels.dtype != np.uint8:
+        return labels, np.zeros(labels.shape, bool)
+    void = labels == VOID
+    return np.where(void, 0, labels).astype(np.uint8), void
 
 
 def _labels(data: bytes) -> np.ndarray:
@@ -50,8 +55,6 @@ def _labels(data: bytes) -> np.ndarray:
         if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
             raise ValueError("it holds fractions; a label map has whole numbers")
         labels = labels.astype(np.int64)
-    if labels.dtype == np.uint8:
-        return np.where(labels == VOID, 0, labels).astype(np.uint8)
     return labels
 
 

@@ -21,6 +21,9 @@ class Record:
     rgb: UInt8[np.ndarray, "H W 3"]
     masks: tuple[RLE, ...]
     problems: tuple[str, ...] = ()  # annotations that were left out, and why
+    ids: tuple[int | str, ...] = ()  # of the masks, unique in the record: an annotation's, a label, a file's name
+    categories: tuple[int | None, ...] = ()  # of the masks
+    void: RLE | None = None  # where nothing is known: crowds, void pixels
 
 
 @runtime_checkable

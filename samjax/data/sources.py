@@ -1,10 +1,12 @@
 """Where photos and masks come from, by what a recipe says: FORMAT=PATH."""
 
 import bisect
+import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from samjax.data import files
 from samjax.data.coco import Coco
@@ -15,6 +17,7 @@ from samjax.data.record import Record, Source
 from samjax.data.sa1b import Sa1b
 
 # By format: what opens it, and the paths it takes; those in brackets may be left out.
+Formats = Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]
 FORMATS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
     "sa1b": (Sa1b, ("FOLDER_OR_TAR",)),
     "coco": (Coco, ("IMAGES", "ANNOTATIONS.json")),
@@ -36,8 +39,8 @@ def open_sources(specs: Sequence[str]) -> Source:
     if isinstance(specs, str):
         specs = (specs,)
     if not specs:
-        raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + _forms())
-    parts = [_parsed(spec) for spec in specs]
+        raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + forms(FORMATS))
+    parts = [parsed(spec, FORMATS) for spec in specs]
     times, numbers = Counter(form for form, _ in parts), Counter()
     sources = []
     for spec, (form, paths) in zip(specs, parts, strict=True):
@@ -67,7 +70,7 @@ class Joined:
     def __getitem__(self, index: int) -> Record:
         prefix, source, inner = self._locate(index)
         record = source[inner]
-        return Record(f"{prefix}/{record.name}", record.rgb, record.masks, record.problems)
+        return dataclasses.replace(record, name=f"{prefix}/{record.name}")
 
     def _locate(self, index: int) -> tuple[str, Source, int]:
         if not 0 <= index < len(self):
@@ -76,15 +79,18 @@ class Joined:
         return *self._sources[number], index - (self._ends[number - 1] if number else 0)
 
 
-def _parsed(spec: str) -> tuple[str, list[str]]:
+def parsed(spec: str, formats: Formats) -> tuple[str, list[str]]:
+    """The format and the paths of FORMAT=PATH,PATH. Raises ValueError that names all `formats`."""
     form, equals, rest = spec.partition("=")
-    if not equals or form not in FORMATS:
-        raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {_forms()}")
-    wanted = FORMATS[form][1]
+    if not equals or form not in formats:
+        raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {forms(formats)}")
+    wanted = formats[form][1]
     paths = [path.strip() for path in rest.split(",")]
     least = sum(not name.startswith("[") for name in wanted)
     if not all(paths) or not least <= len(paths) <= len(wanted):
-        raise ValueError(f"{spec!r} has {len(paths)} paths where {_form(form)} is wanted; paths must not hold commas")
+        raise ValueError(
+            f"{spec!r} has {len(paths)} paths where {_form(form, formats)} is wanted; paths must not hold commas"
+        )
     return form, [path if files.is_remote(path) else str(Path(path).expanduser()) for path in map(_plain, paths)]
 
 
@@ -92,9 +98,10 @@ def _plain(path: str) -> str:
     return path.removeprefix("file://").rstrip("/") or "/"
 
 
-def _form(form: str) -> str:
-    return f"{form}={','.join(FORMATS[form][1]).replace(',[', '[,')}"
+def _form(form: str, formats: Formats) -> str:
+    return f"{form}={','.join(formats[form][1]).replace(',[', '[,')}"
 
 
-def _forms() -> str:
-    return "one of " + ", ".join(map(_form, FORMATS))
+def forms(formats: Formats) -> str:
+    """What may be written, for a message."""
+    return "one of " + ", ".join(_form(form, formats) for form in formats)

@@ -73,6 +73,23 @@ def test_objects_are_those_of_pycocotools_without_crowds(tmp_path, opened, conte
         assert not record.problems
 
 
+def test_objects_keep_their_ids_and_categories(opened, content):
+    record = opened(content)[0]
+    assert (record.ids, record.categories, record.void) == ((900, 913), (1, 41), None)
+
+
+def test_for_evaluation_photos_without_objects_count_and_crowds_are_void(tmp_path, opened, content):
+    content["annotations"][3]["segmentation"]["counts"] = [100, 50, 2250]
+    opened(content)
+    source = Coco(str(tmp_path / "images"), str(tmp_path / "annotations.json"), whole=True)
+    records = [source[index] for index in range(len(source))]
+    assert [record.name for record in records] == ["a.png", "sub/b.png", "crowd.png", "nothing.png"]
+    assert [record.ids for record in records] == [(900, 913), (926,), (), ()]
+    assert [0 if record.void is None else int(coco.area(record.void)) for record in records] == [50, 0, 2400, 0]
+    other = oracle(tmp_path / "annotations.json")
+    np.testing.assert_array_equal(coco.decode(records[0].void), other.annToMask(other.loadAnns([939])[0]))
+
+
 def test_nuclei_are_those_of_pycocotools(test_data):
     folder = test_data / "dsb2018"
     source, other = Coco(str(folder / "images" / "val"), str(folder / "val.json")), oracle(folder / "val.json")

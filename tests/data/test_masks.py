@@ -121,6 +121,6 @@ def test_a_record_without_a_sound_mask_is_bad():
     found = masks.Findings("photo", RGB)
     with pytest.raises(BadRecord, match="no annotations"):
         found.record()
-    found.add("annotation 5", coco.encode(np.zeros(SIZE, np.uint8, "F")))
+    found.add("annotation 5", coco.encode(np.zeros(SIZE, np.uint8, "F")), 5)
     with pytest.raises(BadRecord, match="annotation 5: its mask is empty"):
         found.record()
