@@ -8,6 +8,7 @@ import pytest
 from samjax.evaluation.datasets import AnnotatedEdges, read_bsds
 from samjax.evaluation.edges import Edges
 from samjax.evaluation.protocol import Answer, EvaluationProtocol, Prompt
+from samjax.evaluation.runner import evaluate
 from samjax.evaluation.segmenters import SamSegmenter
 
 SIZE = (60, 80)
@@ -52,7 +53,7 @@ def photo_of(y: float, x: float, radius: float, name: str = "a") -> AnnotatedEdg
     """Two people who drew the same circle."""
     circle = np.abs(np.hypot(Y - y, X - x) - radius) < 0.5
     return AnnotatedEdges(
-        name, np.zeros((*SIZE, 3), np.uint8), (circle, circle), (circle.astype(int), circle.astype(int))
+        name, np.zeros((*SIZE, 3), np.uint8), (), (circle, circle), (circle.astype(int), circle.astype(int))
     )
 
 
@@ -94,6 +95,28 @@ def test_a_segmenter_that_finds_nothing_has_a_score_of_0():
     records = protocol.judge(Circles([(30, 40, -5)]), [photo_of(30, 40, 20)])
     metrics = protocol.summarise(records).metrics
     assert (metrics["ODS"], metrics["AP"], metrics["R50"], metrics["masks per photo"]) == (0, 0, 0, 0)
+
+
+class TwoPhotos:
+    """What the runner takes for a data set."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def name(self, index: int) -> str:
+        return "ab"[index]
+
+    def __getitem__(self, index: int) -> AnnotatedEdges:
+        return photo_of(30, 40, 18, self.name(index))
+
+
+def test_the_runner_runs_it(tmp_path):
+    segmenter = Circles([(30, 40, 18)] * 2)
+    arguments = {"data": {"name": "circles"}, "model": {"name": "circles"}, "progress": False}
+    outcome = evaluate(Edges(points_per_side=2, tolerance=0.02), segmenter, TwoPhotos(), tmp_path, **arguments)
+    assert outcome.judged == 2
+    assert outcome.summary.metrics["ODS"] > 0.95
+    assert {"results.json", "precision-recall.png"} <= {path.name for path in outcome.files}
 
 
 def test_settings_that_make_no_sense_are_explained():

@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Integer
 
 from samjax.data.masks import of_labels
 from samjax.data.pictures import read_photo
@@ -18,11 +18,9 @@ _PLACES = ("", "data", "BSDS500/data", "BSR/BSDS500/data")  # below what a user 
 
 
 @dataclasses.dataclass(frozen=True)
-class AnnotatedEdges:
-    """One photo with what each of its annotators drew, in the same order."""
+class AnnotatedEdges(Sample):
+    """One photo with what each of its annotators drew, in the same order; no objects."""
 
-    name: str
-    rgb: UInt8[np.ndarray, "H W 3"]
     boundaries: tuple[Bool[np.ndarray, "H W"], ...]  # one pixel wide
     segmentations: tuple[Integer[np.ndarray, "H W"], ...]  # numbers of segments, from 1
 
@@ -66,7 +64,7 @@ class Bsds:
             segmentations.append(segmentation)
         if not boundaries:
             raise ValueError(f"{annotations} has no annotator")
-        return AnnotatedEdges(name, rgb, tuple(boundaries), tuple(segmentations))
+        return AnnotatedEdges(name, rgb, (), tuple(boundaries), tuple(segmentations))
 
 
 def read_bsds(folder: str | os.PathLike[str], split: str = "test") -> Bsds:
