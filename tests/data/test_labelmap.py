@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, png
 from PIL import Image
+from pycocotools import mask as coco
 from scipy import ndimage
 
 from samjax.data.labelmap import LabelMaps
@@ -49,7 +50,8 @@ def test_palettes_are_read_by_index_and_void_is_nothing(tmp_path, write, photo, 
     assert Image.open(io.BytesIO(palette(labels))).mode == "P"
     record = only(tmp_path, write, photo, palette(labels))
     np.testing.assert_array_equal(decoded(record), [labels == 1, labels == 2])
-    assert record.name == "a.jpg"
+    np.testing.assert_array_equal(coco.decode(record.void), labels == 255)
+    assert (record.name, record.ids, record.categories) == ("a.jpg", (1, 2), (None, None))
 
 
 @pytest.mark.parametrize("write_map", [png, tiff])
@@ -64,6 +66,8 @@ def test_instance_maps_have_a_mask_for_each_number(tmp_path, write, photo, label
     record = only(tmp_path, write, photo, write_map(numbers), "tif" if write_map is tiff else "png")
     expected = [numbers == value for value in np.unique(numbers) if value]
     np.testing.assert_array_equal(decoded(record), expected)
+    assert record.ids == tuple(np.unique(numbers[numbers > 0]).tolist())
+    assert record.void is None
 
 
 def test_regions_of_classes_are_those_of_scipy(tmp_path, write, photo, labels):
@@ -77,6 +81,8 @@ def test_regions_of_classes_are_those_of_scipy(tmp_path, write, photo, labels):
     ]
     assert len(expected) == 4
     np.testing.assert_array_equal(decoded(record), expected)
+    assert record.ids == ("1/1", "1/2", "1/3", "2/1")
+    assert record.categories == (1, 1, 1, 2)
 
 
 def test_human_segmentations_as_16_bit_maps(tmp_path, write, test_data):

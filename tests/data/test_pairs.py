@@ -29,6 +29,7 @@ def test_a_folder_for_each_photo(tmp_path, write, photo, masks):
     source = Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
     np.testing.assert_array_equal(decoded(source[0]), [masks[2]])
     np.testing.assert_array_equal(decoded(source[1]), masks)
+    assert source[1].ids == ("x/a/0.png", "x/a/1.png", "x/a/2.png", "x/a/3.png")
 
 
 def test_the_layout_of_the_data_science_bowl(tmp_path, write, photo, masks):

@@ -1,0 +1,53 @@
+"""Annotated photos of `samjax.data` as a data set of objects."""
+
+import logging
+
+import numpy as np
+
+from samjax.data.record import Record, Source
+from samjax.evaluation.protocol import Object, Sample
+from samjax.ops.rle import RLE, decode_rle, encode_rle, rle_area, union_rle
+
+_log = logging.getLogger(__name__)
+
+
+class AnnotatedPhotos:
+    """A `Dataset` of the records of a source: each mask is an object, and void is not judged.
+
+    Where an object lies within void, as COCO's crowds cover some, it is judged. Objects keep the ids and categories of
+    their source; those of sources without ids are numbered from 0.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Annotations that cannot be used are left out, with a warning in the log.
+
+        Raises `samjax.data.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
+        """
+        record = self._source[index]
+        if record.problems:
+            _log.warning("of %s were left out: %s", record.name, "; ".join(record.problems))
+        ids = record.ids or range(len(record.masks))
+        categories = record.categories or (None,) * len(record.masks)
+        objects = tuple(
+            Object(mask, identity, category, _outside(record, mask))
+            for mask, identity, category in zip(record.masks, ids, categories, strict=True)
+        )
+        return Sample(record.name, record.rgb, objects)
+
+
+def _outside(record: Record, mask: RLE) -> RLE | None:
+    """The void outside of a mask."""
+    void = record.void
+    if void is None or rle_area(union_rle([void, mask])) == rle_area(void) + rle_area(mask):
+        return void
+    rest = decode_rle(void) & ~decode_rle(mask)
+    return encode_rle(rest) if np.any(rest) else None
