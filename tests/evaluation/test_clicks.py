@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from example_segmenters import ritm
 from scipy import ndimage
 
 
@@ -9,19 +10,6 @@ def blobs(random, shape, scale):
     """A random region; scales below 1 give specks, with many pixels that are equally deep."""
     noise = random.standard_normal(shape)
     return (ndimage.gaussian_filter(noise, scale) if scale else noise) > random.choice([-0.5, 0, 0.5]) * (scale == 0)
-
-
-def ritm(target, prediction, clicked, judged):
-    """The definition, word for word: (x, y, positive)."""
-    found = []
-    for wrong in (target & ~prediction & judged, ~target & prediction & judged):
-        depth = ndimage.distance_transform_edt(np.pad(wrong, 1)).astype(np.float32)[1:-1, 1:-1]
-        for x, y, _ in clicked:
-            depth[y, x] = 0
-        found.append((depth.max(), np.argwhere(depth == depth.max())[0]))
-    (missed, missed_at), (beside, beside_at) = found
-    y, x = missed_at if missed > beside else beside_at
-    return int(x), int(y), bool(missed > beside)
 
 
 def cases():

@@ -1,0 +1,43 @@
+"""What several protocols make of their records: {"objects": [{"id", "category", "area", ...}], ...}, one a photo."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from samjax.evaluation.protocol import Record
+
+Entry = dict[str, Any]  # of one object
+# COCO's: areas in pixels, from and below.
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+
+
+def objects_of(records: Sequence[Record]) -> list[Entry]:
+    """The objects of all photos. Raises ValueError where there is none."""
+    entries = [entry for record in records for entry in record["objects"]]
+    if not entries:
+        raise ValueError(
+            f"{len(records)} photo(s) have no object to be judged; does --min-area leave any, and are there "
+            "annotations for these photos?"
+        )
+    return entries
+
+
+def by_size(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Objects by COCO's sizes, without those that there are none of."""
+    sizes = {size: [entry for entry in entries if low <= entry["area"] < high] for size, (low, high) in SIZES.items()}
+    return {size: inside for size, inside in sizes.items() if inside}
+
+
+def mean(entries: Sequence[Entry], value: Callable[[Entry], float | int]) -> float:
+    """Over objects; every object counts the same."""
+    return float(np.mean([value(entry) for entry in entries], dtype=np.float64))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's, of pairs; None where it is undefined: for fewer than two pairs, or where one side is constant."""
+    from scipy.stats import spearmanr
+
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return float(spearmanr(first, second).statistic)
