@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from samjax.evaluation.boxes import segment_boxes
 from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
 from samjax.ops.rle import encode_rle
 
@@ -68,8 +69,6 @@ class BoxDetections:
 
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
         """{"image_id", "results"}: COCO results with "segmentation", and the detector's "bbox"."""
-        from samjax.evaluation.boxes import segment_boxes
-
         ids = [self._id(sample) for sample in samples]
         found = [self._found.get(id, []) for id in ids]
         segmenter.look([sample.rgb for sample in samples])
@@ -246,7 +245,7 @@ def _read(path: str | os.PathLike[str], what: str) -> Any:
 def digest(path: str | os.PathLike[str]) -> str:
     """By which results made with another file are told apart."""
     with Path(path).open("rb") as file:
-        return hashlib.filedigest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _ids_by_name(truth: Mapping[str, Any]) -> dict[str, int | str]:

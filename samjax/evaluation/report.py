@@ -108,7 +108,7 @@ def plot(figure: Figure, path: Path) -> None:
     for curve in figure.curves:
         axes.plot(curve.x, curve.y, label=curve.label, linewidth=1.8, marker="o" if len(curve.x) <= 30 else None)
     xs, ys = ([value for curve in figure.curves for value in getattr(curve, axis)] for axis in ("x", "y"))
-    if xs and all(float(x).is_integer() for x in xs) and max(xs) > 1:
+    if xs and all(isinstance(x, int) for x in xs):  # counts: clicks, points
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     else:
         axes.set_xlim(*_share_limits(xs) or axes.get_xlim())
@@ -140,7 +140,7 @@ def _plot_all(out: Path, summary: Summary) -> list[Path]:
     return paths
 
 
-def _share_limits(values: list[float]) -> tuple[float, float] | None:
+def _share_limits(values: list[float | int]) -> tuple[float, float] | None:
     """Axes of shares go from 0 to 1, whatever the curve does."""
     finite = [value for value in values if math.isfinite(value)]
     return (0.0, 1.02) if finite and min(finite) >= 0 and max(finite) <= 1 else None

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from samjax.evaluation import report
 from samjax.evaluation.journal import Journal, Known, claim
-from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
+from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Segmenter, Summary
 
 READERS = 2  # threads that read photos
 
@@ -106,11 +106,11 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterable[list[tuple[int, "Future[Sample]"]]]:
+def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterable[list[tuple[int, "Future[Any]"]]]:
     """Photos in groups, by index; those of the next group are being read when one is handed out."""
     groups = [todo[start : start + together] for start in range(0, len(todo), together)]
     with ThreadPoolExecutor(READERS, "read") as reader:
-        following: list[tuple[int, Future[Sample]]] = []
+        following: list[tuple[int, Future[Any]]] = []
         try:
             for group in [*groups, []]:
                 current, following = following, [(index, reader.submit(dataset.__getitem__, index)) for index in group]
@@ -123,12 +123,12 @@ def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterabl
 def _judge(
     protocol: EvaluationProtocol,
     segmenter: Segmenter,
-    group: Sequence[tuple[int, "Future[Sample]"]],
+    group: Sequence[tuple[int, "Future[Any]"]],
     names: Sequence[str],
     journal: Journal,
 ) -> int:
     """Judges those of a group that can be read; returns how many have a record now."""
-    samples: dict[str, Sample] = {}
+    samples: dict[str, Any] = {}  # whatever the protocol takes: `Sample`, `AnnotatedEdges`
     for index, reading in group:
         try:
             samples[names[index]] = reading.result()
@@ -147,7 +147,7 @@ def _judge(
 
 
 def _records(
-    protocol: EvaluationProtocol, segmenter: Segmenter, samples: Mapping[str, Sample]
+    protocol: EvaluationProtocol, segmenter: Segmenter, samples: Mapping[str, Any]
 ) -> list[tuple[str, Record, float]]:
     """(name, record, seconds) of each."""
     if not samples:

@@ -37,7 +37,7 @@ def scene() -> list[tuple[list[dict], list[dict], np.ndarray]]:
             truth.append(disc(x, y, radius))
             for _ in range(0 if number == 3 else 4):
                 moved = random.normal(0, 1.5, 2)
-                proposals.append(disc(x + moved[0], y + moved[1], radius * random.uniform(0.75, 1.3)))
+                proposals.append(disc(x + moved[0], y + moved[1], radius * random.uniform(0.7, 1.35)))
         if number != 3:
             proposals += [disc(*random.uniform(0, 150, 2), random.uniform(3, 20)) for _ in range(120)]
         proposals = [proposal for proposal in proposals if rle_area(proposal)]

@@ -93,6 +93,12 @@ def test_every_figure_is_a_picture_with_its_curves(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(("x", "y"), [([1], [1]), ([0.0, 1.0], [0, 1]), ([], []), ([3, 4], [-0.5, math.nan])])
+def test_every_curve_can_be_plotted(tmp_path, x, y):
+    report.plot(Figure("a", "x", "y", (Curve("", x, y),)), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
 def test_results_replace_earlier_ones(tmp_path):
     write(tmp_path)
     write(tmp_path, Summary({"NoC@90": 1.0}))

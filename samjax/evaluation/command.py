@@ -1,0 +1,300 @@
+"""`samjax evaluate PROTOCOL`: a model, a data set and a protocol become numbers, a table and plots."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from tyro.conf import arg
+
+from samjax import hub
+from samjax.cli_everything import process_share
+from samjax.cli_options import Dtype, ImageSize, check_writable
+from samjax.data.sources import forms
+from samjax.embeddings import model_hash
+from samjax.evaluation import report
+from samjax.evaluation.boxes import Boxes
+from samjax.evaluation.datasets import FORMATS, AnnotatedEdges, Bsds, Chosen, open_dataset, read_bsds
+from samjax.evaluation.detection import BoxDetections, digest
+from samjax.evaluation.edges import Edges
+from samjax.evaluation.interactive import Interactive
+from samjax.evaluation.points import Points
+from samjax.evaluation.proposals import Proposals
+from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Segmenter, Summary
+from samjax.evaluation.runner import evaluate
+from samjax.evaluation.segmenters import SamSegmenter, from_spec
+from samjax.evaluation.semantic import VOID, evaluate_label_maps
+from samjax.sharding import make_mesh
+
+DESCRIPTION = """Measure how good a model is, by the protocols that papers use.
+
+Results go into DIR: results.json, results.txt and plots. A run that was stopped goes on where it was when the same
+command is given again; photos that fail are listed at the end. Several processes may share DIR."""
+
+app = tyro.extras.SubcommandApp()
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What is evaluated: a checkpoint, or any predictor with Meta's interface."""
+
+    checkpoint: Annotated[
+        str | None, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")
+    ] = None
+    predictor: Annotated[
+        str | None,
+        arg(
+            metavar="MODULE:FACTORY",
+            help="Instead of a checkpoint, a function without arguments that returns what has the interface of "
+            "segment_anything.SamPredictor; its module is also looked for in the current folder.",
+        ),
+    ] = None
+    dtype: Annotated[Dtype, arg(help="Compute dtype of a checkpoint.")] = "float32"
+    image_size: ImageSize = None
+
+    def check(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        if (self.checkpoint is None) == (self.predictor is None):
+            raise ValueError("give either --checkpoint or --predictor")
+        if self.predictor is not None and (self.image_size is not None or self.dtype != "float32"):
+            raise ValueError("--dtype and --image-size belong to --checkpoint; a --predictor decides these itself")
+
+    def open(self) -> tuple[Segmenter, dict[str, Any]]:
+        """The segmenter, over all devices of this process, and what identifies it."""
+        if self.predictor is not None:
+            return from_spec(self.predictor), {"predictor": self.predictor}
+        sam = hub.load(self.checkpoint, image_size=self.image_size).with_dtype(self.dtype)
+        identity = {
+            "variant": sam.config.variant,
+            "image_size": list(sam.config.image_size),
+            "dtype": self.dtype,
+            "sha256": model_hash(sam)[:16],
+        }
+        devices = jax.local_devices()
+        return SamSegmenter(sam, make_mesh(devices=devices) if len(devices) > 1 else None), identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Photos with objects."""
+
+    data: Annotated[str, arg(metavar="FORMAT=PATH[,PATH]", help=f"Photos with masks: {forms(FORMATS)}.")]
+    limit: Annotated[int | None, arg(metavar="N", help="Only the first N photos.")] = None
+    objects_per_image: Annotated[
+        int | None, arg(metavar="N", help="Only N objects of each photo, drawn with --seed.")
+    ] = None
+    min_area: Annotated[int, arg(metavar="PX", help="Only objects of at least this many pixels.")] = 1
+    seed: Annotated[int, arg(help="Of the objects that are drawn.")] = 0
+
+    def open(self) -> tuple[Dataset, dict[str, Any]]:
+        """The data set, and what identifies it beside the photos' names."""
+        dataset = Chosen(
+            open_dataset(self.data),
+            limit=self.limit,
+            objects_per_image=self.objects_per_image,
+            min_area=self.min_area,
+            seed=self.seed,
+        )
+        form, _, paths = self.data.partition("=")
+        identity: dict[str, Any] = {"format": form, "min_area": self.min_area}
+        if self.objects_per_image is not None:
+            identity |= {"objects_per_image": self.objects_per_image, "seed": self.seed}
+        annotations = [path for path in map(Path, paths.split(",")) if path.suffix == ".json" and path.is_file()]
+        return dataset, identity | {path.name: digest(path) for path in annotations}
+
+
+class First:
+    """The first photos of what is no `Dataset` of objects."""
+
+    def __init__(self, photos: Bsds, limit: int | None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {limit}")
+        self._photos, self._limit = photos, limit
+        self.name = photos.name
+
+    def __len__(self) -> int:
+        return len(self._photos) if self._limit is None else min(self._limit, len(self._photos))
+
+    def __getitem__(self, index: int) -> AnnotatedEdges:
+        return self._photos[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where results go, and which part of the work is this process's."""
+
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the results; goes on with a run it holds.")]
+    process_index: Annotated[
+        int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
+    ] = None
+    process_count: Annotated[int | None, arg(metavar="N", help="Of how many processes this is one.")] = None
+
+
+ModelOptions = Annotated[Model, arg(name="")]
+DataOptions = Annotated[Data, arg(name="")]
+PlaceOptions = Annotated[Place, arg(name="")]
+
+
+@app.command
+def interactive(
+    data: DataOptions,
+    place: PlaceOptions,
+    clicks: Annotated[int, arg(help="At most, for each object.")] = 20,
+    thresholds: Annotated[tuple[float, ...], arg(metavar="IOU...", help="IoUs of NoC.")] = (0.8, 0.85, 0.9),
+    model: ModelOptions = Model(),
+) -> int:
+    """A user who corrects masks: clicks to an IoU (NoC), mean IoU by click; RITM's protocol."""
+    return run(Interactive(clicks, thresholds), model, data, place)
+
+
+@app.command
+def points(
+    data: DataOptions,
+    place: PlaceOptions,
+    points: Annotated[tuple[int, ...], arg(metavar="N...", help="Numbers of points to report.")] = (1, 2, 3, 5, 9),
+    model: ModelOptions = Model(),
+) -> int:
+    """Central points: mean IoU of the most confident mask and of the best of three; SAM's zero-shot protocol."""
+    return run(Points(points), model, data, place)
+
+
+@app.command
+def boxes(
+    data: DataOptions,
+    place: PlaceOptions,
+    refinements: Annotated[int, arg(help="How often the most confident mask is fed back.")] = 0,
+    model: ModelOptions = Model(),
+) -> int:
+    """The objects' own boxes: mean IoU of the masks they give."""
+    return run(Boxes(refinements), model, data, place)
+
+
+@app.command
+def edges(
+    data: Annotated[Path, arg(metavar="FOLDER", help="BSDS500 as it is published: images/ and groundTruth/.")],
+    place: PlaceOptions,
+    split: Annotated[Literal["train", "val", "test"], arg(help="Of BSDS500.")] = "test",
+    limit: Annotated[int | None, arg(metavar="N", help="Only the first N photos.")] = None,
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 16,
+    nms_threshold: Annotated[float, arg(help="IoU of boxes above which a mask is a duplicate.")] = 0.7,
+    points_per_batch: Annotated[int, arg(help="Points asked for together: memory, not results.")] = 64,
+    model: ModelOptions = Model(),
+) -> int:
+    """Outlines of everything against those that people drew: ODS, OIS, AP, R50 on BSDS500."""
+    protocol = Edges(points_per_side, nms_threshold, points_per_batch=points_per_batch)
+    model.check()
+    identity = {"format": "bsds500", "split": split}
+    return _run(protocol, model, First(read_bsds(data, split), limit), identity, place, data=str(data))
+
+
+@app.command
+def detections(
+    data: DataOptions,
+    place: PlaceOptions,
+    detections: Annotated[
+        Path,
+        arg(metavar="RESULTS.json", help="A detector's boxes as COCO results: image_id, category_id, bbox, score."),
+    ],
+    annotations: Annotated[
+        Path | None,
+        arg(metavar="ANNOTATIONS.json", help="What is judged against; by default the JSON of --data."),
+    ] = None,
+    refinements: Annotated[int, arg(help="How often the most confident mask is fed back.")] = 1,
+    model: ModelOptions = Model(),
+) -> int:
+    """A detector's boxes as prompts: COCO's average precision of the masks."""
+    if data.objects_per_image is not None or data.min_area > 1:
+        raise ValueError("detections are judged against all annotations: leave --objects-per-image and --min-area out")
+    if annotations is None:
+        annotations = next((path for path in map(Path, data.data.split(",")) if path.suffix == ".json"), None)
+    if annotations is None:
+        raise ValueError("--annotations ANNOTATIONS.json is missing: --data names no JSON to judge detections against")
+    return run(BoxDetections(annotations, detections, refinements), model, data, place, detections=str(detections))
+
+
+@app.command
+def proposals(
+    data: DataOptions,
+    place: PlaceOptions,
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 64,
+    nms_threshold: Annotated[float, arg(help="IoU of boxes above which a mask is a duplicate.")] = 0.9,
+    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
+    model: ModelOptions = Model(),
+) -> int:
+    """Everything in a photo, ranked: class-agnostic average recall of the best 10, 100 and 1000."""
+    return run(Proposals(points_per_side, nms_threshold, points_per_batch), model, data, place)
+
+
+@app.command
+def semantic(
+    predicted: Annotated[Path, arg(metavar="DIR", help="Label maps that a model made.")],
+    truth: Annotated[Path, arg(metavar="DIR", help="True label maps of the same names.")],
+    classes: Annotated[int, arg(metavar="K", help="Labels are 0 to K - 1.")],
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the results.")],
+    void: Annotated[int, arg(help="Label of pixels that are not judged; -1 for none.")] = VOID,
+) -> int:
+    """Label maps against label maps: pixel accuracy, mean accuracy, mean IoU, dice."""
+    check_writable(out)
+    started = time.perf_counter()
+    scores, confusion = evaluate_label_maps(predicted, truth, classes, void=None if void < 0 else void)
+    metrics = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
+    by_class = {name: values for name, values in metrics.items() if isinstance(values, np.ndarray)}
+    flat = {name: value for name, value in metrics.items() if name not in by_class}
+    flat |= {f"{name} {label}": float(value) for name, values in by_class.items() for label, value in enumerate(values)}
+    identity = {
+        "protocol": "semantic",
+        "settings": {"classes": classes, "void": void},
+        "data": {"pixels": int(confusion.sum())},
+        "model": {},
+        "given": {"predicted": str(predicted), "truth": str(truth)},
+    }
+    photos = {"judged": len(list(truth.iterdir())), "failed": 0}
+    report.write(out, Summary(flat), identity, photos, {}, time.perf_counter() - started)
+    print((out / report.TABLE).read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def main(args: Sequence[str]) -> int:
+    """The command. Raises ValueError and OSError for what the user can mend."""
+    return app.cli(prog="samjax evaluate", description=DESCRIPTION, args=list(args) or ["--help"])
+
+
+def run(protocol: EvaluationProtocol, model: Model, data: Data, place: Place, **given: str) -> int:
+    """Evaluates on photos with objects, and prints the table."""
+    model.check()
+    dataset, identity = data.open()
+    return _run(protocol, model, dataset, identity, place, data=data.data, **given)
+
+
+def _run(
+    protocol: EvaluationProtocol, model: Model, dataset: Any, identity: dict[str, Any], place: Place, **given: str
+) -> int:
+    index, count = process_share(place.process_index, place.process_count)
+    check_writable(place.out)
+    segmenter, model_identity = model.open()
+    outcome = evaluate(
+        protocol,
+        segmenter,
+        dataset,
+        place.out,
+        data=identity,
+        model=model_identity,
+        given=given | ({"checkpoint": model.checkpoint} if model.checkpoint else {}),
+        process_index=index,
+        process_count=count,
+    )
+    if outcome.summary is None:
+        print(f"{outcome.judged} photo(s) judged; {outcome.left} are left to other processes, then there are results")
+    else:
+        print((place.out / report.TABLE).read_text(encoding="utf-8"), end="")
+        print("\n".join(map(str, outcome.files)))
+    if outcome.failures:
+        some = [f"{name}: {reason}" for name, reason in list(outcome.failures.items())[: report.LISTED]]
+        more = len(outcome.failures) - len(some)
+        listed = "\n  ".join([*some, *([f"and {more} more"] if more else [])])
+        raise ValueError(f"{len(outcome.failures)} photo(s) failed; the same command tries them again:\n  {listed}")
+    return 0

@@ -1,0 +1,214 @@
+"""`samjax evaluate`, run as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+from example_models import SMALL, random_params, shapes_photo
+from PIL import Image
+
+from samjax import cli, convert
+from samjax.ops.rle import encode_rle, rle_area, rle_box
+
+
+@pytest.fixture
+def samjax(tmp_path, monkeypatch, capsys):
+    """Runs the command; returns (exit code, standard output, standard error)."""
+    monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
+
+    def run(*args) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(arg) for arg in args])
+        except SystemExit as left:  # tyro, for --help and for options that it does not know
+            code = left.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    convert.write(path, SMALL, random_params(SMALL))
+    return path
+
+
+BOXY = """
+import numpy as np
+
+class Boxy:
+    "Answers a box with the box."
+
+    def set_image(self, image):
+        self.size = image.shape[:2]
+
+    def predict(self, point_coords, point_labels, box, mask_input, multimask_output):
+        masks = np.zeros((1, *self.size), bool)
+        x0, y0, x1, y1 = np.round(box).astype(int)
+        masks[0, y0 : y1 + 1, x0 : x1 + 1] = True
+        return masks, np.ones(1), np.zeros((1, 8, 8))
+"""
+
+
+@pytest.fixture
+def boxy(tmp_path, monkeypatch) -> str:
+    """What --predictor takes; its module lies in the current folder."""
+    (tmp_path / "boxy.py").write_text(BOXY)
+    monkeypatch.chdir(tmp_path)
+    return "boxy:Boxy"
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """Two photos of shapes with annotations in COCO's form: (images, annotations.json, its content)."""
+    folder = tmp_path_factory.mktemp("coco")
+    (folder / "images").mkdir()
+    images, annotations = [], []
+    for number in (1, 2):
+        rgb, masks = shapes_photo(90, 120, seed=number)
+        Image.fromarray(rgb).save(folder / "images" / f"{number:012}.png")
+        images.append({"id": number, "height": 90, "width": 120, "file_name": f"{number:012}.png"})
+        for mask in masks:
+            rle = encode_rle(mask)
+            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": 3, "iscrowd": 0}
+            annotations.append({**entry, "segmentation": rle, "area": rle_area(rle), "bbox": rle_box(rle)})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "shape"}]}
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    return folder / "images", path, content
+
+
+def metrics(out) -> dict:
+    return json.loads((out / "results.json").read_text())["metrics"]
+
+
+PROTOCOLS = ("interactive", "points", "boxes", "detections", "proposals", "edges", "semantic")
+
+
+def test_help_lists_the_protocols(samjax):
+    for args in (["evaluate"], ["evaluate", "--help"]):
+        code, printed, _ = samjax(*args)
+        assert code == 0
+        assert all(protocol in printed for protocol in PROTOCOLS)
+    assert "samjax evaluate PROTOCOL" in samjax("--help")[1]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_protocol_explains_its_options(samjax, protocol):
+    code, printed, _ = samjax("evaluate", protocol, "--help")
+    assert code == 0
+    assert "--out DIR" in printed
+    assert (protocol == "semantic") != ("--checkpoint" in printed and "--predictor MODULE:FACTORY" in printed)
+
+
+def test_detections_of_a_detector_that_is_always_right(samjax, boxy, coco, tmp_path):
+    images, annotations, content = coco
+    names = ("image_id", "category_id", "bbox")
+    found = [{**{name: entry[name] for name in names}, "score": 0.9} for entry in content["annotations"]]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    out = tmp_path / "out"
+    options = ("--data", f"coco={images},{annotations}", "--predictor", boxy, "--out", out)
+    code, printed, _ = samjax("evaluate", "detections", *options, "--detections", tmp_path / "found.json")
+    assert code == 0
+    assert metrics(out)["box AP (detector)"] == pytest.approx(1)
+    assert 0.3 < metrics(out)["mask AP"] < 0.9 < metrics(out)["mask AP50"]  # most shapes fill most of their boxes
+    assert "detections: 2 photo(s)" in printed
+    assert (out / "precision_recall.png").exists()
+
+
+def test_semantic_compares_two_folders(samjax, tmp_path):
+    truth = np.repeat(np.arange(4, dtype=np.uint8), 25).reshape(10, 10)
+    for folder, labels in (("truth", truth), ("predicted", np.minimum(truth, 2))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(labels).save(tmp_path / folder / "a.png")
+    folders = ("--predicted", tmp_path / "predicted", "--truth", tmp_path / "truth")
+    code, printed, _ = samjax("evaluate", "semantic", *folders, "--classes", 4, "--out", tmp_path / "out")
+    assert code == 0
+    assert "semantic: 1 photo(s)" in printed
+    assert metrics(tmp_path / "out")["pixel_accuracy"] == 0.75
+    assert metrics(tmp_path / "out")["iou 2"] == 0.5
+    assert metrics(tmp_path / "out")["iou 3"] == 0
+
+
+def test_points_on_real_photos_go_on_and_do_not_mix(samjax, checkpoint, test_data, tmp_path):
+    """A small random model: the numbers mean nothing, but are there."""
+    out = tmp_path / "out"
+    options = ["points", "--data", f"sa1b={test_data / 'sa_mini' / 'val'}", "--limit", 2, "--objects-per-image", 3]
+    options += ["--points", 1, "--checkpoint", checkpoint, "--out", out]
+    code, printed, errors = samjax("evaluate", *options)
+    assert code == 0, errors
+    assert "points: 2 photo(s)" in printed
+    found = metrics(out)
+    assert found["objects"] == 6
+    assert 0 < found["mIoU@1"] < found["best of 3@1"] < 1
+    records = (out / "records" / "0-of-1.jsonl").read_bytes()
+    assert samjax("evaluate", *options)[0] == 0
+    assert (out / "records" / "0-of-1.jsonl").read_bytes() == records
+    assert metrics(out) == found
+    code, _, errors = samjax("evaluate", *options, "--seed", 1)
+    assert code == 2
+    assert "holds results of another evaluation:\n  data.seed: 0, now 1\n" in errors
+    code, _, errors = samjax("evaluate", *options, "--dtype", "bfloat16")
+    assert code == 2
+    assert 'model.dtype: "float32", now "bfloat16"' in errors
+
+
+def test_a_predictor_of_ones_own_in_two_processes(samjax, boxy, coco, tmp_path):
+    images, annotations, content = coco
+    options = ["boxes", "--data", f"coco={images},{annotations}", "--predictor", boxy, "--out", "out"]
+    code, printed, _ = samjax("evaluate", *options, "--process-index", 0, "--process-count", 2)
+    assert code == 0
+    assert "1 photo(s) judged; 1 are left to other processes" in printed
+    assert samjax("evaluate", *options, "--process-index", 1, "--process-count", 2)[0] == 0
+    areas = [(entry["area"], entry["bbox"][2] * entry["bbox"][3]) for entry in content["annotations"]]
+    assert metrics(tmp_path / "out")["mIoU"] == pytest.approx(np.mean([area / box for area, box in areas]))
+
+
+def test_photos_that_fail_are_named_and_the_exit_code_says_so(samjax, boxy, coco, tmp_path):
+    images, annotations, content = coco
+    (tmp_path / "images").mkdir()
+    for entry in content["images"]:
+        (tmp_path / "images" / entry["file_name"]).write_bytes((images / entry["file_name"]).read_bytes())
+    second = tmp_path / "images" / content["images"][1]["file_name"]
+    second.write_bytes(second.read_bytes()[:200])
+    options = ["--data", f"coco={second.parent},{annotations}", "--predictor", boxy, "--out", tmp_path / "out"]
+    code, printed, errors = samjax("evaluate", "boxes", *options)
+    assert code == 2
+    assert "boxes: 1 photo(s), 1 FAILED" in printed
+    assert f"1 photo(s) failed; the same command tries them again:\n  {second.name}: " in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "give either --checkpoint or --predictor"),
+        (["--checkpoint", "x.pth", "--predictor", "a:b"], "give either --checkpoint or --predictor"),
+        (["--predictor", "a:b", "--dtype", "bfloat16"], "--dtype and --image-size belong to --checkpoint"),
+        (["--predictor", "nothing"], "a predictor is named module:factory"),
+        (["--checkpoint", "x.pth", "--process-index", "0"], "--process-index and --process-count belong together"),
+        (["--checkpoint", "x.pth", "--limit", "0"], "limit must be at least 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(samjax, coco, tmp_path, options, problem):
+    images, annotations, _ = coco
+    data = ["--data", f"coco={images},{annotations}", "--out", tmp_path / "out"]
+    code, _, errors = samjax("evaluate", "boxes", *data, *options)
+    assert code == 2
+    assert errors.startswith("samjax: error: ")
+    assert problem in errors
+
+
+def test_detections_need_annotations(samjax, checkpoint, coco, tmp_path):
+    images, annotations, _ = coco
+    data = ["--data", f"coco={images},{annotations}"]
+    options = ["--checkpoint", checkpoint, "--out", tmp_path / "out", "--detections", tmp_path / "found.json"]
+    code, _, errors = samjax("evaluate", "detections", "--data", f"pairs={images}", *options)
+    assert code == 2
+    assert "--annotations ANNOTATIONS.json is missing" in errors
+    code, _, errors = samjax("evaluate", "detections", *data, "--min-area", 5, *options)
+    assert code == 2
+    assert "detections are judged against all annotations" in errors
+    code, _, errors = samjax("evaluate", "detections", *data, *options)
+    assert code == 2
+    assert "there is no file" in errors
