@@ -197,6 +197,18 @@ def _train(args: Sequence[str]) -> int:
     return main(args)
 
 
+@app.command
+def evaluate(protocol: Annotated[Positional[str], arg(metavar="PROTOCOL", help="See `samjax evaluate -h`.")]) -> int:
+    """Measure how good a model is: samjax evaluate PROTOCOL --data FORMAT=PATH --checkpoint C --out DIR."""
+    return _evaluate([protocol])
+
+
+def _evaluate(args: Sequence[str]) -> int:
+    from samjax.evaluation.command import main
+
+    return main(args)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line; errors of use are one line on standard error and exit code 2."""
     args = sys.argv[1:] if args is None else args
@@ -207,6 +219,8 @@ def main(args: Sequence[str] | None = None) -> int:
     run = functools.partial(app.cli, prog="samjax", description=samjax.__doc__, args=args)
     if list(args[:1]) == ["train"]:  # its options are those of the recipe that is named first
         run = functools.partial(_train, args[1:])
+    elif list(args[:1]) == ["evaluate"]:
+        run = functools.partial(_evaluate, args[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
