@@ -102,6 +102,13 @@ def test_an_object_is_found_once():
     assert found["found"]["small"] == [[0] * 10] * 3
 
 
+def test_an_object_is_found_at_the_thresholds_that_the_overlap_reaches():
+    whole, part = np.zeros((2, 120, 10), bool)
+    whole[:100], part[:57] = True, True
+    found = count_matches([encode_rle(whole)], [encode_rle(part)], np.ones(1))
+    assert found["found"]["all"] == [[1, 1, *[0] * 8]] * 3
+
+
 class Empty:
     """Answers every prompt with three masks of which one is empty."""
 
