@@ -49,6 +49,11 @@ def test_of_two_masks_the_sharper_one_decides_and_scaling_is_common():
     assert edges[:, 45:].max() == pytest.approx(slopes[0] / slopes[1], rel=0.25)
 
 
+def test_the_order_of_masks_does_not_matter():
+    masks = [disc(35, 40, 14), disc(35, 46, 14, softness=3.0), disc(30, 40, 20, softness=2.0)]
+    assert np.array_equal(edge_map(masks), edge_map(masks[::-1]))
+
+
 def test_masks_without_pixels_give_no_edges():
     assert not edge_map([np.full((20, 30), 0.2, np.float32)]).any()
 

@@ -149,6 +149,10 @@ def test_precision_that_never_falls_to_half_gives_the_recall_where_it_is_lowest(
     assert score_edges([counts_of((8, 10, 3, 10), (4, 10, 2, 5))], np.array([0.1, 0.9])).r50 == 0
 
 
+def test_of_equal_precisions_the_one_with_most_recall_counts():
+    assert score_edges([counts_of((8, 10, 4, 8), (4, 10, 2, 4))], np.array([0.1, 0.9])).r50 == pytest.approx(0.8)
+
+
 def test_people_agree_as_far_as_they_draw_the_same():
     line, far = blank(*[(20, x) for x in range(10)]), blank(*[(5, x) for x in range(20)])
     counts = human_agreement([[line, line], [line, far], [far]])
