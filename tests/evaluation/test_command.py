@@ -38,16 +38,18 @@ BOXY = """
 import numpy as np
 
 class Boxy:
-    "Answers a box with the box."
+    "Answers a box with the box, and points with the box that is 21 pixels wide and high around the last of them."
 
     def set_image(self, image):
         self.size = image.shape[:2]
 
     def predict(self, point_coords, point_labels, box, mask_input, multimask_output):
-        masks = np.zeros((1, *self.size), bool)
+        if box is None:
+            box = np.concatenate([point_coords[-1] - 10, point_coords[-1] + 10]).clip(0)
+        masks = np.zeros((3 if multimask_output else 1, *self.size), bool)
         x0, y0, x1, y1 = np.round(box).astype(int)
-        masks[0, y0 : y1 + 1, x0 : x1 + 1] = True
-        return masks, np.ones(1), np.zeros((1, 8, 8))
+        masks[:, y0 : y1 + 1, x0 : x1 + 1] = True
+        return masks, np.ones(len(masks)), np.full((len(masks), 8, 8), 2)
 """
 
 
@@ -115,6 +117,33 @@ def test_detections_of_a_detector_that_is_always_right(samjax, boxy, coco, tmp_p
     assert 0.3 < metrics(out)["mask AP"] < 0.9 < metrics(out)["mask AP50"]  # most shapes fill most of their boxes
     assert "detections: 2 photo(s)" in printed
     assert (out / "precision_recall.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "metric"),
+    [
+        ("interactive", ["--clicks", 2, "--thresholds", 0.1, 0.9], "NoC@90"),
+        ("points", ["--points", 1, 3], "best of 3@3"),
+        ("boxes", ["--refinements", 1], "mIoU"),
+        ("proposals", ["--points-per-side", 3], "AR@1000"),
+    ],
+)
+def test_each_protocol_runs(samjax, boxy, coco, tmp_path, protocol, options, metric):
+    images, annotations, _ = coco
+    data = ["--data", f"coco={images},{annotations}", "--predictor", boxy, "--out", tmp_path / "out"]
+    code, printed, errors = samjax("evaluate", protocol, *data, *options)
+    assert code == 0, errors
+    assert f"{protocol}: 2 photo(s)" in printed
+    assert 0 <= metrics(tmp_path / "out")[metric] <= 2
+
+
+def test_edges_of_a_photo(samjax, boxy, test_data, tmp_path):
+    """A box's outline is hardly ever a drawn edge."""
+    data = ["--data", test_data / "bsds500", "--split", "val", "--limit", 1, "--predictor", boxy]
+    code, printed, errors = samjax("evaluate", "edges", *data, "--points-per-side", 2, "--out", tmp_path / "out")
+    assert code == 0, errors
+    assert "edges: 1 photo(s)" in printed
+    assert 0 <= metrics(tmp_path / "out")["ODS"] < 0.5
 
 
 def test_semantic_compares_two_folders(samjax, tmp_path):
