@@ -38,18 +38,21 @@ class Points:
         }
 
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
-        """{"objects"}: of each object also "answers", one for each of the numbers of points: "iou", "dice",
-        "boundary_iou" and "predicted" IoU of the most confident mask, and the "best_iou" of three."""
+        """{"objects"}: of each object also its "points" [x, y, 1 or 0], and "answers", one for each of the numbers of
+        points: "iou", "dice", "boundary_iou" and "predicted" IoU of the most confident mask, and the "best_iou" of
+        three."""
         segmenter.look([sample.rgb for sample in samples])
         entries: list[list[Entry]] = [[] for _ in samples]
         for group in groups(samples):
-            targets = [target for own in group for target in own]
-            for target, answers in zip(targets, self._pointed(segmenter, len(samples), targets), strict=True):
-                entries[target.photo].append({**target.entry, "answers": answers})
+            everyone = [Interaction(target) for own in group for target in own]
+            for one, answers in zip(everyone, self._pointed(segmenter, len(samples), everyone), strict=True):
+                points = [[x, y, int(positive)] for x, y, positive in one.clicks]
+                entries[one.target.photo].append({**one.target.entry, "points": points, "answers": answers})
         return [{"objects": own} for own in entries]
 
-    def _pointed(self, segmenter: Segmenter, photos: int, targets: Sequence[Target]) -> list[list[dict[str, float]]]:
-        everyone = [Interaction(target) for target in targets]
+    def _pointed(
+        self, segmenter: Segmenter, photos: int, everyone: Sequence[Interaction]
+    ) -> list[list[dict[str, float]]]:
         latest: dict[int, tuple[Answer, Answer]] = {}  # of each object: what is carried on, and what to choose from
         found: list[list[dict[str, float]]] = [[] for _ in everyone]
         active = list(range(len(everyone)))
@@ -64,8 +67,8 @@ class Points:
                 for one, answer in zip(asked, answers, strict=True):
                     one.carry_on(answer)
             if number in self.points:
-                for index, target in enumerate(targets):
-                    found[index].append(_judged(target, *latest[index]))
+                for index, one in enumerate(everyone):
+                    found[index].append(_judged(one.target, *latest[index]))
         return found
 
     def summarise(self, records: Sequence[Record]) -> Summary:

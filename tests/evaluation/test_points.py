@@ -97,6 +97,19 @@ def test_a_record_is_json(protocol, record):
     assert list(figure.curves[0].x) == [1, 3]
 
 
+def test_the_next_point_is_the_middle_of_all_that_is_wrong_together():
+    from samjax.evaluation.points import Points
+
+    # A mask beside the object: 3 columns missed and 3 wrongly taken are 6 columns of error.
+    target, beside = rectangle(SIZE, 2, 18, 5, 8), rectangle(SIZE, 2, 18, 8, 11)
+    segmenter = Scripted(lambda photo, prompt, multimask: answer(beside))
+    [record] = Points(points=(2,)).judge(segmenter, [sample(target)])
+    assert record["objects"][0]["points"] == [[6, 3, 1], [7, 4, 1]]
+    [prompt] = segmenter.asked[-1][1][0]
+    assert prompt.points.tolist() == [[6, 3], [7, 4]]
+    assert prompt.labels.tolist() == [1, 1]
+
+
 def test_an_object_without_error_keeps_its_answer():
     from samjax.evaluation.points import Points
 
