@@ -19,7 +19,6 @@ from samjax import convert as converter
 from samjax.cli_everything import everything
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.embeddings import EmbeddingStore
-from samjax.sam import Sam
 from samjax.segment import Box, Point, Request, segment, write
 
 app = tyro.extras.SubcommandApp()
@@ -29,8 +28,8 @@ app.command(everything)
 @app.command(name="segment")
 def segment_images(
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
-    checkpoint: Checkpoint,
     out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
+    checkpoint: Checkpoint = hub.BUNDLED,
     point: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
@@ -148,36 +147,15 @@ def warmup(
 
 @app.command
 def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo")) -> int:
-    """Segment a bundled photo with a small model, offline: an example of everything that `segment` writes."""
-    checkpoint = out / "vit_tiny_random.pth"
-    native = out / "vit_tiny_random"
-    print(f"1. A Meta-format checkpoint of vit_tiny with fixed RANDOM weights: {checkpoint}")
-    untrained = Sam.init("vit_tiny", jax.random.key(0))
-    converter.write(checkpoint, untrained.config, untrained.params, overwrite=True)
-    print(f"2. Converted to the native format: {native}")
-    _print_description(native, converter.convert(checkpoint, native, overwrite=True))
-    print("3. A bundled photo segmented by a point, and by a box with a point:")
-    sam = hub.load(native)
-    rgb = transforms.read_image(assets.photo())
-    embedding = sam.encode(rgb)
-    box = (170.0, 15.0, 425.0, 305.0)
-    requests = {
-        "coffee_point": (Request(points=((290.0, 150.0, 1),)), True),
-        "coffee_box": (Request(points=((290.0, 150.0, 1), (500.0, 330.0, 0)), boxes=(box,)), False),
-    }
-    described = {
-        "image": str(assets.photo()),
-        "model": {"checkpoint": str(native), "variant": sam.config.variant, "dtype": "float32"},
-    }
-    for name, (request, multimask) in requests.items():
-        answer = segment(sam, rgb, embedding, request, multimask=multimask)
-        for path in write(out, name, rgb, request, answer, described):
-            print(f"   {path}")
-    print(
-        "\nThe weights are UNTRAINED: the masks are the meaningless answer of a random network. What is real is the\n"
-        "whole path from checkpoint to picture. For real masks: samjax segment PHOTO --checkpoint vit_b --point X,Y\n"
-        "--out DIR (downloads Meta's ViT-B, 358 MiB, once)."
-    )
+    """Segment bundled photos with the bundled model, offline: by a point, by a box, and everything."""
+    from samjax.demo import run
+
+    check_writable(out)
+    print(f"Segmenting with {hub.BUNDLED}, which is in the package. Written:")
+    for what, path in run(out):
+        print(f"  {path}  ({what})")
+    print("\nYour own photo: samjax segment PHOTO --point X,Y --out DIR, or samjax everything PHOTO --out DIR.")
+    print("--checkpoint vit_b (vit_l, vit_h) takes Meta's large models instead; they are downloaded once.")
     return 0
 
 

@@ -20,8 +20,8 @@ def everything(
     images: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="IMAGE|FOLDER...", help="Photos, and folders searched for photos.")
     ],
-    checkpoint: Checkpoint,
     out: Annotated[Path, arg(metavar="DIR", help="Folder for the results; photos that are done there are skipped.")],
+    checkpoint: Checkpoint = hub.BUNDLED,
     format: Annotated[
         UseAppendAction[tuple[FormatName, ...]],
         arg(help="What to write beside an overlay picture, coco by default. Repeatable."),

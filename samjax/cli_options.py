@@ -11,7 +11,9 @@ ImageSize = Annotated[
     tuple[int, int] | None,
     arg(metavar="H W", help="Model input size, multiples of the patch size; the checkpoint's by default."),
 ]
-Checkpoint = Annotated[str, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")]
+Checkpoint = Annotated[
+    str, arg(metavar="C", help="A known name (samjax-tiny, vit_b, vit_l, vit_h), a file or a folder.")
+]
 
 
 def check_writable(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from samjax import checkpoint
+from samjax import assets, checkpoint
 from samjax.checkpoint import CheckpointError, Placement
 from samjax.config import VARIANTS
 from samjax.sam import Sam
@@ -51,8 +51,11 @@ OFFICIAL: dict[str, RemoteFile] = {
 }
 
 
+BUNDLED = "samjax-tiny"  # travels inside the package
+
+
 def load(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] = BUNDLED,
     *,
     dtype: Any = np.float32,
     sharding: Placement = None,
@@ -62,8 +65,8 @@ def load(
     """A model ready to run.
 
     Args:
-        name_or_path: "vit_b", "vit_l" or "vit_h" (the official checkpoints), or a checkpoint: a native or Hugging Face
-            folder, `.pth`, `.pt`, `.bin` or `.safetensors`.
+        name_or_path: "samjax-tiny" (small and bundled: needs no network), "vit_b", "vit_l" or "vit_h" (the official
+            checkpoints), or a checkpoint: a native or Hugging Face folder, `.pth`, `.pt`, `.bin` or `.safetensors`.
         dtype: of the PARAMETERS: float32, bfloat16 or float16, or None for the dtypes of the file; `Sam.with_dtype`
             chooses the dtype to compute in. The matrix of the Fourier features is float32 beside any of them.
         sharding: where parameters go: one `jax.sharding.Sharding`, or a function of (name, `jax.ShapeDtypeStruct`) that
@@ -101,21 +104,22 @@ def locate(name_or_path: str | os.PathLike[str], *, files: Mapping[str, RemoteFi
     Only a string can be a known name, and not one that a file or folder here has too.
     """
     path = Path(name_or_path)
-    if name_or_path in files:
+    known = (BUNDLED, *files)
+    if name_or_path in known:
         if path.exists():
             raise CheckpointError(
                 f"{path} is both a known name and a file or folder here; say ./{path} for the one here, "
                 "or rename it to have the known one"
             )
-        return download(files[str(name_or_path)])
+        return assets.model() if name_or_path == BUNDLED else download(files[str(name_or_path)])
     if path.exists():
         return path
-    if str(path) in files:
+    if str(path) in known:
         raise CheckpointError(f"There is no file or folder {name_or_path}; the known name is the string {str(path)!r}")
-    nearest = difflib.get_close_matches(str(name_or_path), files, n=1)
+    nearest = difflib.get_close_matches(str(name_or_path), known, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise CheckpointError(
-        f"{str(name_or_path)!r} is neither a file or folder nor a known name ({', '.join(files)}){hint}"
+        f"{str(name_or_path)!r} is neither a file or folder nor a known name ({', '.join(known)}){hint}"
     )
 
 

@@ -65,6 +65,11 @@ class Segmentation:
     masks: Bool[np.ndarray, "N M H W"]
     iou: Float32[np.ndarray, "N M"]  # predicted, may exceed 1
 
+    def most_confident(self) -> "Segmentation":
+        """One mask for each object: the one with the highest predicted IoU."""
+        rows, best = np.arange(len(self.iou)), self.iou.argmax(1)
+        return Segmentation(self.masks[rows, best][:, None], self.iou[rows, best][:, None])
+
 
 def segment(
     sam: Sam, rgb: UInt8[np.ndarray, "H W 3"], embedding: Embedding, request: Request, *, multimask: bool

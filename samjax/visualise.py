@@ -110,6 +110,28 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     return strip
 
 
+def contact_sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], height: int = 260) -> Image.Image:
+    """Rows of pictures, each `height` pixels high on its sheet, with a title over each column."""
+    gap, font = 10, ImageFont.load_default(size=18)
+    scaled = [
+        [one.resize((round(one.width * height / one.height), height), Image.Resampling.LANCZOS) for one in row]
+        for row in rows
+    ]
+    widths = [max(picture.width for picture in column) for column in zip(*scaled, strict=True)]
+    head = 28
+    size = sum(widths) + gap * (len(widths) + 1), head + (height + gap) * len(rows)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    x = gap
+    for column, (width, title) in enumerate(zip(widths, titles, strict=True)):
+        pen.text((x + width / 2, head / 2), title, font=font, fill=(60, 60, 60), anchor="mm")
+        for row, pictures in enumerate(scaled):
+            inset = (width - pictures[column].width) // 2
+            sheet.paste(pictures[column], (x + inset, head + row * (height + gap)))
+        x += width + gap
+    return sheet
+
+
 def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], unit: float) -> Image.Image:
     stencil = _stencil(mask)
     solid = Image.new("RGB", picture.size, colour)

@@ -254,15 +254,6 @@ def test_warmup_reports_compile_and_run_time(samjax, checkpoint):
     assert lines[-1].startswith("upscale to 60 x 90")
 
 
-def test_the_demo_writes_pictures_and_says_that_its_weights_are_untrained(samjax, tmp_path):
-    code, printed, _ = samjax("demo", "--out", tmp_path / "demo")
-    assert code == 0
-    assert "UNTRAINED" in printed
-    with Image.open(tmp_path / "demo" / "coffee_box_overlay.png") as picture:
-        assert picture.size == (600, 400)
-    assert len(json.loads((tmp_path / "demo" / "coffee_point.json").read_text())["masks"]) == 3
-
-
 def test_the_version_is_printed(samjax):
     assert samjax("--version")[1].startswith("samjax ")
 

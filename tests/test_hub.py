@@ -258,7 +258,7 @@ def test_a_name_that_a_file_has_too_is_asked_about(files, content, tmp_path, mon
 
 
 def test_unknown_names_list_the_known_ones_and_the_nearest():
-    with pytest.raises(CheckpointError, match=r"known name \(vit_b, vit_l, vit_h\); did you mean 'vit_h'\?"):
+    with pytest.raises(CheckpointError, match=r"\(samjax-tiny, vit_b, vit_l, vit_h\); did you mean 'vit_h'\?"):
         hub.load("vit-h")
     with pytest.raises(CheckpointError, match=r"nowhere/sam\.pth' is neither a file or folder nor a known name"):
         hub.load("nowhere/sam.pth")

@@ -1,8 +1,18 @@
-"""Files that travel inside the package: the demo photo and its licence."""
+"""Files that travel inside the package: the bundled model, photos for demonstrations, and where they come from."""
 
 from pathlib import Path
 
 
-def photo() -> Path:
-    """A CC0 photograph of a cup of coffee, 600 x 400 pixels."""
-    return Path(__file__).with_name("coffee.jpg")
+def model() -> Path:
+    """The bundled model's checkpoint, in Meta's names and float16; its card, samjax-tiny.md, is beside it."""
+    return Path(__file__).with_name("samjax-tiny.safetensors")
+
+
+def model_card() -> Path:
+    """What the bundled model was trained on and how, and what it scores."""
+    return Path(__file__).with_name("samjax-tiny.md")
+
+
+def photo(name: str = "coffee") -> Path:
+    """A photograph that is in the public domain: "coffee", "cat" or "rocket"."""
+    return Path(__file__).with_name(f"{name}.jpg")

@@ -43,7 +43,8 @@ class Model:
     """What is evaluated: a checkpoint, or any predictor with Meta's interface."""
 
     checkpoint: Annotated[
-        str | None, arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder.")
+        str | None,
+        arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder; samjax-tiny by default."),
     ] = None
     predictor: Annotated[
         str | None,
@@ -58,7 +59,7 @@ class Model:
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        if (self.checkpoint is None) == (self.predictor is None):
+        if self.checkpoint is not None and self.predictor is not None:
             raise ValueError("give either --checkpoint or --predictor")
         if self.predictor is not None and (self.image_size is not None or self.dtype != "float32"):
             raise ValueError("--dtype and --image-size belong to --checkpoint; a --predictor decides these itself")
@@ -67,7 +68,7 @@ class Model:
         """The segmenter, over all devices of this process, and what identifies it."""
         if self.predictor is not None:
             return from_spec(self.predictor), {"predictor": self.predictor}
-        sam = hub.load(self.checkpoint, image_size=self.image_size).with_dtype(self.dtype)
+        sam = hub.load(self.checkpoint or hub.BUNDLED, image_size=self.image_size).with_dtype(self.dtype)
         identity = {
             "variant": sam.config.variant,
             "image_size": list(sam.config.image_size),
@@ -283,7 +284,7 @@ def _run(
         place.out,
         data=identity,
         model=model_identity,
-        given=given | ({"checkpoint": model.checkpoint} if model.checkpoint else {}),
+        given=given | ({} if model.predictor else {"checkpoint": model.checkpoint or hub.BUNDLED}),
         process_index=index,
         process_count=count,
     )

@@ -211,7 +211,6 @@ def test_photos_that_fail_are_named_and_the_exit_code_says_so(samjax, boxy, coco
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ([], "give either --checkpoint or --predictor"),
         (["--checkpoint", "x.pth", "--predictor", "a:b"], "give either --checkpoint or --predictor"),
         (["--predictor", "a:b", "--dtype", "bfloat16"], "--dtype and --image-size belong to --checkpoint"),
         (["--predictor", "nothing"], "a predictor is named module:factory"),

@@ -28,6 +28,22 @@ def pair(segment_anything):
 
 
 @pytest.fixture(scope="session")
+def bundled(segment_anything, tmp_path_factory):
+    """(Meta's model with the weights that `samjax-tiny` is exported to, our model)."""
+    import torch
+    from parity.reference import build_reference
+
+    import samjax
+    from samjax import assets, convert
+
+    exported = tmp_path_factory.mktemp("export") / "samjax-tiny.pth"
+    convert.convert(assets.model(), exported)
+    reference = build_reference(samjax.VARIANTS["vit_tiny"])
+    reference.load_state_dict(torch.load(exported), strict=True)
+    return reference, samjax.load()
+
+
+@pytest.fixture(scope="session")
 def small(pair):
     from example_models import SMALL
 

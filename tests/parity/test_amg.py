@@ -60,11 +60,11 @@ def test_the_same_masks_are_found_as_by_the_reference(segment_anything, shapes, 
 
 
 @pytest.mark.parametrize("name", ["truck", "groceries", "dog"])
-def test_the_same_masks_are_found_in_photographs(segment_anything, shapes, photos, name):
-    # The network knows no photographs: what it finds there is ragged, which makes the comparison harder.
-    reference, sam = shapes
+@pytest.mark.parametrize("options", [{}, {"crop_n_layers": 1, "min_mask_region_area": 100}], ids=str)
+def test_the_same_masks_are_found_in_photographs(segment_anything, bundled, photos, name, options):
+    reference, sam = bundled
     photo = photos[name]
-    options = {"points_per_side": 7, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, "crop_n_layers": 1}
+    options = {"points_per_side": 12, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.8, **options}
     theirs = segment_anything.SamAutomaticMaskGenerator(reference, **options).generate(photo)
     assert len(theirs) > 4
     assert_same(SamAutomaticMaskGenerator(sam, **options).generate(photo), theirs)

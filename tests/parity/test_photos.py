@@ -1,4 +1,4 @@
-"""The whole way from photos of every shape to masks, on a small model."""
+"""The whole way from photos of every shape to masks, with the bundled model, whose masks mean something."""
 
 import numpy as np
 import pytest
@@ -19,9 +19,10 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module", params=SHAPES)
-def encoded(request, photos, small):
+def encoded(request, segment_anything, photos, bundled):
     """A photo that both sides have encoded."""
-    predictor, sam = small
+    reference, sam = bundled
+    predictor = segment_anything.SamPredictor(reference)
     photo = np.ascontiguousarray(SHAPES[request.param](photos))
     predictor.set_image(photo)
     return predictor, sam, sam.encode(photo)

@@ -55,12 +55,12 @@ embedding = predictor.get_image_embedding()
 """
 
 
-def test_the_predictor_example_gives_the_references_answers(photos, tmp_path, monkeypatch):
+def test_the_predictor_example_gives_the_references_answers(photos, bundled, tmp_path, monkeypatch):
     from samjax import VARIANTS
 
     reference = import_segment_anything()
     config = VARIANTS["vit_tiny"]
-    torch.save(build_reference(config).state_dict(), tmp_path / "sam_vit_tiny.pth")
+    torch.save(bundled[0].state_dict(), tmp_path / "sam_vit_tiny.pth")
 
     def build_tiny(checkpoint):
         model = build_reference(config, seed=1)

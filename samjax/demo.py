@@ -1,0 +1,73 @@
+"""The demonstration: what the bundled model finds in bundled photos by a point, by a box and by a grid of points."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from samjax import assets, hub, transforms
+from samjax.amg import SamAutomaticMaskGenerator
+from samjax.amg.labels import label_map
+from samjax.atomic import replacing
+from samjax.segment import Box, Point, Request, segment, write
+from samjax.visualise import contact_sheet, overlay_labels
+
+SHEET = "contact_sheet.jpg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A bundled photo and what is asked about it, in its pixels."""
+
+    photo: str
+    point: Point
+    box: Box
+
+
+SCENES = (
+    Scene("coffee", (290.0, 150.0, 1), (170.0, 15.0, 425.0, 305.0)),
+    Scene("cat", (165.0, 115.0, 1), (125.0, 80.0, 212.0, 150.0)),
+    Scene("rocket", (325.0, 230.0, 1), (300.0, 120.0, 350.0, 425.0)),
+)
+
+
+def run(out: Path) -> Iterator[tuple[str, Path]]:
+    """Segments every scene; yields what each written file is, and its path.
+
+    For each photo NAME: NAME_point and NAME_box, each an overlay, mask pictures and JSON (`samjax.segment.write`), and
+    NAME_everything.json, the records of `SamAutomaticMaskGenerator`; for all, the contact sheet.
+    """
+    sam = hub.load()
+    generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle")
+    rows = []
+    for scene in SCENES:
+        path = assets.photo(scene.photo)
+        rgb = transforms.read_image(path)
+        embedding = sam.encode(rgb)
+        described = {
+            "image": path.name,
+            "model": {"checkpoint": hub.BUNDLED, "variant": sam.config.variant, "dtype": "float32"},
+        }
+        pictures = []
+        for kind, request in (("point", Request(points=(scene.point,))), ("box", Request(boxes=(scene.box,)))):
+            answer = segment(sam, rgb, embedding, request, multimask=kind == "point")
+            if kind == "point":  # of the three masks that answer an ambiguous point, the most confident
+                answer = answer.most_confident()
+            files = write(out, f"{scene.photo}_{kind}", rgb, request, answer, described)
+            pictures.append(Image.open(files[0]).convert("RGB"))
+            for file in files:
+                yield f"{scene.photo}: what a {kind} finds", file
+        records = generator.generate(rgb)
+        report = out / f"{scene.photo}_everything.json"
+        with replacing(report, overwrite=True) as temporary:
+            temporary.write_text(json.dumps({**described, "masks": records}, indent=1), encoding="utf-8")
+        yield f"{scene.photo}: all {len(records)} masks", report
+        pictures.append(overlay_labels(rgb, label_map(records, rgb.shape[:2])))
+        rows.append([Image.fromarray(np.asarray(rgb)), *pictures])
+    sheet = contact_sheet(rows, ("photo", "a point", "a box", "everything"))
+    with replacing(out / SHEET, overwrite=True) as temporary:
+        sheet.save(temporary, format="JPEG", quality=90)
+    yield "all of it at a glance", out / SHEET

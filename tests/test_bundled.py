@@ -1,0 +1,90 @@
+"""The model that travels inside the package, and the demonstration of it."""
+
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import samjax
+from samjax import assets, convert
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("there is no network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_without_a_name_the_bundled_model_is_loaded_and_needs_no_network(no_network):
+    sam = samjax.load()
+    assert sam.config == samjax.VARIANTS["vit_tiny"]
+    named = samjax.load("samjax-tiny")
+    kernel = sam.params["image_encoder"]["patch_embed"]["proj"]["kernel"]
+    assert kernel.dtype == np.float32
+    np.testing.assert_array_equal(kernel, named.params["image_encoder"]["patch_embed"]["proj"]["kernel"])
+
+
+def test_it_is_small():
+    assert assets.model().stat().st_size <= 16 * 2**20
+
+
+def test_its_card_names_its_checksum_and_size():
+    described = convert.describe(assets.model())
+    card = assets.model_card().read_text(encoding="utf-8")
+    assert described.checksum in card
+    assert f"{described.parameters:,}" in card
+
+
+def test_it_follows_a_box_and_a_point():
+    photo = samjax.read_image(assets.photo("cat"))
+    sam = samjax.load()
+    embedding = sam.encode(photo)
+    eye = (118.0, 78.0, 202.0, 145.0)
+    prediction = sam.predict(embedding, samjax.Prompts.of(boxes=[eye]), multimask=False)
+    y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
+    # An ellipse in the box; what is seen of the eye is a little less.
+    ellipse = ((x - 160) / 42) ** 2 + ((y - 111.5) / 33.5) ** 2 < 1
+    assert iou(sam.masks(prediction, embedding)[0, 0], ellipse) > 0.6
+    pointed = sam.masks(sam.predict(embedding, samjax.Prompts.of([[[158, 110]]], [[1]])), embedding)[0]
+    assert pointed[:, 110, 158].all()
+    assert max(iou(mask, ellipse) for mask in pointed) > 0.4
+
+
+def test_the_demo_segments_photos_by_point_box_and_everything(no_network, tmp_path):
+    from samjax.demo import SCENES, run
+
+    written = [path for _, path in run(tmp_path)]
+    assert set(written) == set(tmp_path.iterdir())
+    for scene in SCENES:
+        with (
+            Image.open(tmp_path / f"{scene.photo}_box_overlay.png") as picture,
+            Image.open(assets.photo(scene.photo)) as photo,
+        ):
+            assert picture.size == photo.size
+        (found,) = json.loads((tmp_path / f"{scene.photo}_box.json").read_text())["masks"]
+        x, y, width, height = found["bbox"]
+        x0, y0, x1, y1 = scene.box
+        overlap = max(min(x + width, x1) - max(x, x0), 0) * max(min(y + height, y1) - max(y, y0), 0)
+        assert overlap / (width * height + (x1 - x0) * (y1 - y0) - overlap) > 0.5
+        assert len(json.loads((tmp_path / f"{scene.photo}_everything.json").read_text())["masks"]) >= 5
+    with Image.open(tmp_path / "contact_sheet.jpg") as sheet:
+        assert sheet.width > 1200
+
+
+def test_the_demo_is_a_command(tmp_path, capsys, monkeypatch):
+    from samjax import cli, demo
+
+    monkeypatch.setattr(demo, "run", lambda out: iter([("a sheet", out / "sheet.jpg")]))
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "samjax-tiny" in printed
+    assert f"{Path(tmp_path / 'sheet.jpg')}  (a sheet)" in printed
