@@ -102,13 +102,15 @@ def lazy(array: Any) -> LazyArray:
     return LazyArray(tuple(array.shape), np.dtype(array.dtype), lambda: np.asarray(array))
 
 
-def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: Placement = None) -> jax.Array:
-    """One parameter on its devices: cast on the host, then each device receives its own shard and nothing more.
+def cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
+    """A parameter in another dtype; the matrix of the Fourier features, which coordinates need, always in float32."""
+    return array.astype(np.float32 if name.rpartition("/")[2] == _COORDINATES else dtype, copy=False)
 
-    A cast leaves the matrix of the Fourier features in float32, which coordinates need.
-    """
+
+def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: Placement = None) -> jax.Array:
+    """One parameter on its devices: `cast` on the host, then each device receives its own shard and nothing more."""
     if dtype is not None:
-        array = array.astype(np.float32 if name.rpartition("/")[2] == _COORDINATES else dtype, copy=False)
+        array = cast(name, array, dtype)
     if callable(sharding):
         sharding = sharding(name, jax.ShapeDtypeStruct(array.shape, array.dtype))
     if sharding is None:

@@ -1,6 +1,7 @@
 """Training may see a window of the model's input at a time; its positions are those of the whole."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -79,3 +80,45 @@ def test_windows_that_would_cut_attention_windows_are_refused(side):
     with pytest.raises(ValueError, match=r"model.window must be a multiple of 24 .* at most the model's input"):
         check_window(side, CONFIG)
     check_window(48, CONFIG)
+
+
+RUN = """
+import dataclasses, json, os
+from pathlib import Path
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from example_training import PICO, nano_recipe
+from samjax.config import VARIANTS
+from samjax.train import loop, step
+VARIANTS["pico"] = PICO
+folder = Path(os.environ["FOLDER"])
+recipe = nano_recipe(folder, steps=2, validate_every=2, batch=2, images_together=2, validation_images=2)
+recipe = dataclasses.replace(
+    recipe,
+    model=dataclasses.replace(recipe.model, image_size=48, window=24),
+    data=dataclasses.replace(recipe.data, val=recipe.data.train),
+)
+seen = []
+make_step, validate = loop.make_step, loop.validate
+def noted(*args):
+    inner = make_step(*args)
+    def step(state, batch):
+        seen.append(batch.image.shape)
+        return inner(state, batch)
+    return step
+def validated(config, params, batches, execution):
+    batches = list(batches)
+    seen.extend(batch.image.shape for batch in batches)
+    return validate(config, params, batches, execution)
+loop.make_step, loop.validate = noted, validated
+outcome = loop.train(recipe, folder / "run")
+print(json.dumps([seen, outcome.metrics["masks"]]))
+"""
+
+
+@pytest.mark.heavy
+def test_a_run_sees_windows_and_is_validated_on_whole_inputs(run_python, root, tmp_path):
+    printed = run_python(RUN, FOLDER=str(tmp_path), PYTHONPATH=str(root / "tests"))
+    shapes, masks = json.loads(printed.splitlines()[-1])
+    assert shapes == [[2, 24, 24, 3]] * 2 + [[2, 48, 48, 3]]
+    assert masks > 0
