@@ -287,6 +287,9 @@ def _run(
         process_index=index,
         process_count=count,
     )
+    if outcome.skipped:
+        total = outcome.skipped + outcome.judged
+        print(f"{outcome.skipped} of {total} photo(s) had been judged before, in {place.out}")
     if outcome.summary is None:
         print(f"{outcome.judged} photo(s) judged; {outcome.left} are left to other processes, then there are results")
     else:

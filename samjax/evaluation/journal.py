@@ -93,6 +93,8 @@ def claim(out: Path, identity: Mapping[str, Any]) -> None:
     if not path.exists():
         if any((out / RECORDS).glob("*.jsonl")):
             raise ValueError(f"{out / RECORDS} has results, but {path} that says of what is missing; remove both")
+        if (out / "results.json").exists():
+            raise ValueError(f"{out} has a results.json of something else; give another --out, or remove it")
         with replacing(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
     try:  # also what was just written: another process may have been at it
