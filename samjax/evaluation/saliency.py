@@ -59,7 +59,8 @@ class Saliency:
             "max F threshold": int(THRESHOLDS[best]),
         }
         over_threshold = Curve("", THRESHOLDS.tolist(), f.tolist())
-        over_recall = Curve("", recall.tolist(), precision.tolist())
+        some = np.any([record["marked"] for record in records], 0)
+        over_recall = Curve("", recall[some].tolist(), precision[some].tolist())
         figures = (
             Figure("f_by_threshold", "threshold (grey value)", "mean F", (over_threshold,)),
             Figure("precision_recall", "mean recall", "mean precision", (over_recall,)),
