@@ -52,8 +52,14 @@ def test_counts_of_a_real_photo_are_those_of_this_process(workers, test_data):
 
 
 def test_they_run_without_jax():
-    code = f"import runpy, sys; runpy.run_path({edge_scores.__file__!r}); print('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = f"""
+import runpy, sys
+import numpy as np
+line = np.eye(8, dtype=bool)
+assert runpy.run_path({edge_scores.__file__!r})["count_mask"](line, [line], 0.1) == (8, 8, 8)
+print([name for name in ("jax", "samjax") if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are listed in /proc")
