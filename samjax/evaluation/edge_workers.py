@@ -24,11 +24,10 @@ class EdgeWorkers:
     """Processes that count the masks of `edge_scores.count_edges`; they end with this object, or with this process.
 
     Args:
-        count: of processes; as many as this process may use cores by default, but no more than `MOST`.
+        count: of processes.
     """
 
-    def __init__(self, count: int | None = None) -> None:
-        count = count or min(cores(), MOST)
+    def __init__(self, count: int) -> None:
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count, "edges")  # each waits for one process at a time
         for _ in range(count):
@@ -55,9 +54,10 @@ class EdgeWorkers:
         return answer
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usual_count() -> int:
+    """As many as this process may use cores, but no more than `MOST`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST)
 
 
 def _start() -> "subprocess.Popen[bytes]":

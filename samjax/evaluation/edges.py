@@ -16,7 +16,7 @@ from jaxtyping import Float32, UInt8
 from samjax.evaluation.datasets import AnnotatedEdges
 from samjax.evaluation.edge_maps import edge_map
 from samjax.evaluation.edge_scores import THRESHOLDS, TOLERANCE, EdgeCounts, count_edges, human_agreement, score_edges
-from samjax.evaluation.edge_workers import MOST, EdgeWorkers, cores
+from samjax.evaluation.edge_workers import EdgeWorkers, usual_count
 from samjax.evaluation.grid import Grid
 from samjax.evaluation.protocol import Curve, Figure, Record, Segmenter, Summary
 from samjax.ops.boxes import nms
@@ -84,7 +84,7 @@ class Edges:
     @functools.cached_property
     def _workers(self) -> EdgeWorkers | None:
         """From the first photo on, as long as there is this protocol."""
-        count = min(cores(), MOST) if self.processes is None else self.processes
+        count = usual_count() if self.processes is None else self.processes
         return EdgeWorkers(count) if count > 1 else None
 
     def edges(self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 from samjax.evaluation import edge_scores
 from samjax.evaluation.datasets import read_bsds
 from samjax.evaluation.edge_scores import THRESHOLDS, count_edges
-from samjax.evaluation.edge_workers import EdgeWorkers, cores
+from samjax.evaluation.edge_workers import MOST, EdgeWorkers, usual_count
 
 
 @pytest.fixture
@@ -93,5 +93,11 @@ def test_a_process_that_dies_is_replaced():
     workers.close()
 
 
-def test_there_are_as_many_as_cores():
-    assert 1 <= cores() <= os.cpu_count()
+def test_there_are_as_many_as_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 5}, raising=False)
+    assert usual_count() == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(200)), raising=False)
+    assert usual_count() == MOST
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usual_count() == 1
