@@ -138,8 +138,9 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with schedules, parameter groups and averaging."""
+    """AdamW, or Muon beside it, with schedules, parameter groups and averaging."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of attention and MLPs (arXiv 2502.16982)
     learning_rate: float = 8e-4  # the peak [P]
     schedule: Literal["constant", "steps", "cosine", "poly"] = "steps"
     warmup_steps: int = 250  # linear from zero [P]

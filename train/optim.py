@@ -1,4 +1,4 @@
-"""The optimiser: AdamW by optax, with the schedules and parameter groups that a recipe names."""
+"""The optimiser: AdamW or Muon by optax, with the schedules and parameter groups that a recipe names."""
 
 import math
 import re
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import optax
 from flax.traverse_util import flatten_dict
+from optax import contrib
 
 from samjax.config import SamConfig
 from samjax.sam import abstract_params
@@ -16,6 +17,9 @@ from .config import OptimConfig
 
 # A buffer in the reference: it has no gradient, and weight decay must not shrink it.
 BUFFERS = (r"positional_encoding_gaussian_matrix$",)
+# Both of whose sides are features, so that Muon's orthogonal update means something.
+MATRICES = (r"/blocks/.*kernel$", r"/transformer/.*kernel$")
+MUON_RMS = 0.2  # of an update, as large as AdamW's are, so that the two share one learning rate (arXiv 2502.16982)
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -39,8 +43,8 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, Adam, decoupled weight decay, rates by layer, schedule; frozen parameters get neither updates nor
-    moments, and do not count for clipping.
+    """Clipping, Adam or Muon, decoupled weight decay, rates by layer, schedule; frozen parameters get neither updates
+    nor moments, and do not count for clipping.
 
     Raises ValueError for patterns that fit no parameter and where nothing is left to train.
     """
@@ -56,7 +60,7 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
         return lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: function(path_name(path)), tree)
 
     trained = [
-        optax.scale_by_adam(*config.betas),
+        _scale_by_moments(config, by_name),
         optax.add_decayed_weights(config.weight_decay, by_name(lambda name: not _fits(name, config.no_decay))),
         _scale_by_name(lambda name: learning_rate_factor(config, sam, name)),
         optax.scale_by_learning_rate(make_schedule(config, steps)),
@@ -92,6 +96,25 @@ def is_frozen(config: OptimConfig, sam: SamConfig, part: str) -> bool:
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _scale_by_moments(config: OptimConfig, by_name: Any) -> optax.GradientTransformation:
+    """Adam, or Muon for `MATRICES` and Adam for the rest."""
+    adam = optax.scale_by_adam(*config.betas)
+    if config.optimizer == "adamw":
+        return adam
+
+    def matrices(tree):
+        return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(), tree)
+
+    def rescaled(updates, params=None):
+        del params
+        return jax.tree.map(lambda leaf: leaf * (MUON_RMS * math.sqrt(max(leaf.shape))), updates)
+
+    muon = optax.chain(contrib.scale_by_muon(weight_dimension_numbers=matrices), optax.stateless(rescaled))
+    return optax.partition(
+        {"adam": adam, "muon": muon}, by_name(lambda name: "muon" if _fits(name, MATRICES) else "adam")
+    )
 
 
 def _scale_by_name(factor: Any) -> optax.GradientTransformation:

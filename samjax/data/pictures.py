@@ -29,17 +29,42 @@ def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
     return _reading(path, lambda: transforms.read_mask(io.BytesIO(data)))
 
 
-def labels_and_void(data: bytes, path: str) -> tuple[Integer[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """A map of whole numbers, and where it is void: 255 in maps of 8 bits, which becomes 0.
+def grey_of(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
+    """A grey picture of 8 bits, of any mode whose colours are all grey; black and white of 1 bit are 0 and 255.
 
-    0 is background, and so are negative numbers. Palette pictures are read by index. Raises ValueError for pictures
-    with colours.
+    Raises ValueError for pictures in colour and of more bits.
     """
-    labels = _reading(path, lambda: _labels(data))
+    return _reading(path, lambda: _grey(data))
+
+
+def labels_of(data: bytes, path: str) -> Integer[np.ndarray, "H W"]:
+    """A map of whole numbers, of 8, 16 or 32 bits. Palette pictures are read by index.
+
+    Raises ValueError for pictures with colours.
+    """
+    return _reading(path, lambda: _labels(data))
+
+
+def labels_and_void(data: bytes, path: str) -> tuple[Integer[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """`labels_of`, and where it is void: 255 in maps of 8 bits, which becomes 0.
+
+    0 is background, and so are negative numbers.
+    """
+    labels = labels_of(data, path)
     if labels.dtype != np.uint8:
         return labels, np.zeros(labels.shape, bool)
     void = labels == VOID
     return np.where(void, 0, labels).astype(np.uint8), void
+
+
+def _grey(data: bytes) -> np.ndarray:
+    picture = transforms.open_upright(io.BytesIO(data))
+    if np.asarray(picture).dtype not in (np.uint8, bool):
+        raise ValueError(f"it is a picture in {picture.mode}; expected grey of 8 bits")
+    rgb = np.asarray(picture.convert("RGB"))
+    if (rgb != rgb[..., :1]).any():
+        raise ValueError("it has colours; expected a grey picture")
+    return rgb[..., 0]
 
 
 def _labels(data: bytes) -> np.ndarray:

@@ -1,33 +1,46 @@
 """`samjax evaluate PROTOCOL`: a model, a data set and a protocol become numbers, a table and plots."""
 
 import dataclasses
-import time
+import hashlib
+import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import numpy as np
 import tyro
 from tyro.conf import arg
 
 from samjax import hub
 from samjax.cli_everything import process_share
 from samjax.cli_options import Dtype, ImageSize, check_writable
+from samjax.data.files import sizes
 from samjax.data.sources import forms
 from samjax.embeddings import model_hash
 from samjax.evaluation import report
 from samjax.evaluation.boxes import Boxes
-from samjax.evaluation.datasets import FORMATS, AnnotatedEdges, Bsds, Chosen, open_dataset, read_bsds
+from samjax.evaluation.datasets import (
+    FORMATS,
+    Chosen,
+    First,
+    MapPairs,
+    grey_pairs,
+    label_pairs,
+    open_dataset,
+    read_bsds,
+)
 from samjax.evaluation.detection import BoxDetections, digest
-from samjax.evaluation.edges import Edges
+from samjax.evaluation.edges import Edges, HumanEdges
 from samjax.evaluation.interactive import Interactive
 from samjax.evaluation.points import Points
 from samjax.evaluation.proposals import Proposals
-from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Segmenter, Summary
+from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Segmenter
 from samjax.evaluation.runner import evaluate
+from samjax.evaluation.saliency import Saliency
 from samjax.evaluation.segmenters import SamSegmenter, from_spec
-from samjax.evaluation.semantic import VOID, evaluate_label_maps
+from samjax.evaluation.semantic import VOID, Semantic
+from samjax.evaluation.unasked import Unasked
 from samjax.sharding import make_mesh
 
 DESCRIPTION = """Measure how good a model is, by the protocols that papers use.
@@ -64,16 +77,24 @@ class Model:
         if self.predictor is not None and (self.image_size is not None or self.dtype != "float32"):
             raise ValueError("--dtype and --image-size belong to --checkpoint; a --predictor decides these itself")
 
+    def given(self) -> dict[str, str]:
+        """What the results mention."""
+        return {} if self.predictor else {"checkpoint": self.checkpoint or hub.BUNDLED}
+
     def open(self) -> tuple[Segmenter, dict[str, Any]]:
         """The segmenter, over all devices of this process, and what identifies it."""
         if self.predictor is not None:
-            return from_spec(self.predictor), {"predictor": self.predictor}
+            segmenter = from_spec(self.predictor)
+            return segmenter, {"predictor": self.predictor, **segmenter.fingerprint()}
         sam = hub.load(self.checkpoint or hub.BUNDLED, image_size=self.image_size).with_dtype(self.dtype)
         identity = {
             "variant": sam.config.variant,
             "image_size": list(sam.config.image_size),
             "dtype": self.dtype,
             "sha256": model_hash(sam)[:16],
+            "samjax": version("samjax"),
+            "backend": jax.default_backend(),
+            "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         }
         devices = jax.local_devices()
         return SamSegmenter(sam, make_mesh(devices=devices) if len(devices) > 1 else None), identity
@@ -91,8 +112,8 @@ class Data:
     min_area: Annotated[int, arg(metavar="PX", help="Only objects of at least this many pixels.")] = 1
     seed: Annotated[int, arg(help="Of the objects that are drawn.")] = 0
 
-    def open(self) -> tuple[Dataset, dict[str, Any]]:
-        """The data set, and what identifies it beside the photos' names."""
+    def open(self, out: Path) -> tuple[Dataset, dict[str, Any]]:
+        """The data set, and what identifies it beside the photos' names; files in `out` are none of its."""
         dataset = Chosen(
             open_dataset(self.data),
             limit=self.limit,
@@ -100,28 +121,28 @@ class Data:
             min_area=self.min_area,
             seed=self.seed,
         )
-        form, _, paths = self.data.partition("=")
+        form, _, joined = self.data.partition("=")
+        paths = joined.split(",")
         identity: dict[str, Any] = {"format": form, "min_area": self.min_area}
         if self.objects_per_image is not None:
             identity |= {"objects_per_image": self.objects_per_image, "seed": self.seed}
-        annotations = [path for path in map(Path, paths.split(",")) if path.suffix == ".json" and path.is_file()]
-        return dataset, identity | {path.name: digest(path) for path in annotations}
+        annotations = [path for path in map(Path, paths) if path.suffix == ".json" and path.is_file()]
+        identity |= {path.name: digest(path) for path in annotations}
+        found = [(name, size) for path in paths for name, size in sizes(path) if out not in Path(path, name).parents]
+        return dataset, identity | {"files": hashlib.sha256(repr(found).encode()).hexdigest()[:16]}
 
 
-class First:
-    """The first photos of what is no `Dataset` of objects."""
+class NoModel(Model):
+    """Of protocols that judge what is there already."""
 
-    def __init__(self, photos: Bsds, limit: int | None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"--limit must be at least 1, got {limit}")
-        self._photos, self._limit = photos, limit
-        self.name = photos.name
+    def check(self) -> None:
+        pass
 
-    def __len__(self) -> int:
-        return len(self._photos) if self._limit is None else min(self._limit, len(self._photos))
+    def given(self) -> dict[str, str]:
+        return {}
 
-    def __getitem__(self, index: int) -> AnnotatedEdges:
-        return self._photos[index]
+    def open(self) -> tuple[Segmenter, dict[str, Any]]:
+        return Unasked(), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,10 +204,19 @@ def edges(
     points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 16,
     nms_threshold: Annotated[float, arg(help="IoU of boxes above which a mask is a duplicate.")] = 0.7,
     points_per_batch: Annotated[int, arg(help="Points asked for together: memory, not results.")] = 64,
+    human: Annotated[
+        bool, arg(help="Instead of a model, people: each annotator against the others; published F 0.80.")
+    ] = False,
     model: ModelOptions = Model(),
 ) -> int:
     """Outlines of everything against those that people drew: ODS, OIS, AP, R50 on BSDS500."""
-    protocol = Edges(points_per_side, nms_threshold, points_per_batch=points_per_batch)
+    protocol: EvaluationProtocol
+    if human:
+        if model.checkpoint is not None or model.predictor is not None:
+            raise ValueError("--human compares people with people: leave --checkpoint and --predictor out")
+        protocol, model = HumanEdges(), NoModel()
+    else:
+        protocol = Edges(points_per_side, nms_threshold, points_per_batch=points_per_batch)
     model.check()
     identity = {"format": "bsds500", "split": split}
     return _run(protocol, model, First(read_bsds(data, split), limit), identity, place, data=str(data))
@@ -234,29 +264,28 @@ def proposals(
 def semantic(
     predicted: Annotated[Path, arg(metavar="DIR", help="Label maps that a model made.")],
     truth: Annotated[Path, arg(metavar="DIR", help="True label maps of the same names.")],
-    classes: Annotated[int, arg(metavar="K", help="Labels are 0 to K - 1.")],
-    out: Annotated[Path, arg(metavar="DIR", help="Folder of the results.")],
-    void: Annotated[int, arg(help="Label of pixels that are not judged; -1 for none.")] = VOID,
+    place: PlaceOptions,
+    classes: Annotated[int | None, arg(metavar="K", help="Labels are 0 to K - 1.")] = None,
+    names: Annotated[
+        Path | None, arg(metavar="FILE", help="Instead of --classes their names, one a line, in the order of labels.")
+    ] = None,
+    void: Annotated[int, arg(help="True label of pixels that are not judged; -1 for none.")] = VOID,
 ) -> int:
     """Label maps against label maps: pixel accuracy, mean accuracy, mean IoU, dice."""
-    check_writable(out)
-    started = time.perf_counter()
-    scores, confusion = evaluate_label_maps(predicted, truth, classes, void=None if void < 0 else void)
-    metrics = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
-    by_class = {name: values for name, values in metrics.items() if isinstance(values, np.ndarray)}
-    flat = {name: value for name, value in metrics.items() if name not in by_class}
-    flat |= {f"{name} {label}": float(value) for name, values in by_class.items() for label, value in enumerate(values)}
-    identity = {
-        "protocol": "semantic",
-        "settings": {"classes": classes, "void": void},
-        "data": {"pixels": int(confusion.sum())},
-        "model": {},
-        "given": {"predicted": str(predicted), "truth": str(truth)},
-    }
-    photos = {"judged": len(list(truth.iterdir())), "failed": 0}
-    report.write(out, Summary(flat), identity, photos, {}, time.perf_counter() - started)
-    print((out / report.TABLE).read_text(encoding="utf-8"), end="")
-    return 0
+    if (classes is None) == (names is None):
+        raise ValueError("give either --classes K or --names FILE")
+    protocol = Semantic(class_names(names) if names else classes, None if void < 0 else void)
+    return _run_maps(protocol, label_pairs(str(predicted), str(truth)), place, predicted, truth)
+
+
+@app.command
+def saliency(
+    predicted: Annotated[Path, arg(metavar="DIR", help="Saliency maps that a model made: grey, 8 bits.")],
+    truth: Annotated[Path, arg(metavar="DIR", help="True maps of the same names: black and white.")],
+    place: PlaceOptions,
+) -> int:
+    """Saliency maps against objects that stand out: F (beta² = 0.3; best, mean, adaptive) and mean absolute error."""
+    return _run_maps(Saliency(), grey_pairs(str(predicted), str(truth)), place, predicted, truth)
 
 
 def main(args: Sequence[str]) -> int:
@@ -267,8 +296,22 @@ def main(args: Sequence[str]) -> int:
 def run(protocol: EvaluationProtocol, model: Model, data: Data, place: Place, **given: str) -> int:
     """Evaluates on photos with objects, and prints the table."""
     model.check()
-    dataset, identity = data.open()
+    dataset, identity = data.open(place.out)
     return _run(protocol, model, dataset, identity, place, data=data.data, **given)
+
+
+def class_names(path: Path) -> list[str]:
+    """The lines of a file, up to the last that is not empty. Raises ValueError for an empty one before, and OSError."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines()]
+    if not all(lines):
+        raise ValueError(
+            f"{path}: line {lines.index('') + 1 if lines else 1} has no name; the lines are labels 0, 1, ..."
+        )
+    return lines
+
+
+def _run_maps(protocol: EvaluationProtocol, pairs: MapPairs, place: Place, predicted: Path, truth: Path) -> int:
+    return _run(protocol, NoModel(), pairs, pairs.digests(), place, predicted=str(predicted), truth=str(truth))
 
 
 def _run(
@@ -277,17 +320,24 @@ def _run(
     index, count = process_share(place.process_index, place.process_count)
     check_writable(place.out)
     segmenter, model_identity = model.open()
-    outcome = evaluate(
-        protocol,
-        segmenter,
-        dataset,
-        place.out,
-        data=identity,
-        model=model_identity,
-        given=given | ({} if model.predictor else {"checkpoint": model.checkpoint or hub.BUNDLED}),
-        process_index=index,
-        process_count=count,
-    )
+    try:
+        outcome = evaluate(
+            protocol,
+            segmenter,
+            dataset,
+            place.out,
+            data=identity,
+            model=model_identity,
+            given=given | model.given(),
+            process_index=index,
+            process_count=count,
+        )
+    except KeyboardInterrupt:
+        print(f"stopped; {place.out} keeps what is judged, and the same command goes on", file=sys.stderr)
+        raise
+    if outcome.skipped:
+        total = outcome.skipped + outcome.judged
+        print(f"{outcome.skipped} of {total} photo(s) had been judged before, in {place.out}")
     if outcome.summary is None:
         print(f"{outcome.judged} photo(s) judged; {outcome.left} are left to other processes, then there are results")
     else:

@@ -3,10 +3,15 @@
 Source: Arbelaez et al., "Contour detection and hierarchical image segmentation", TPAMI 2011, and its code
 (`boundaryBench`, `correspondPixels`), to which Dollar's `edgesEvalDir` adds R50. Where a rule has no other reason than
 that the published figures were made with it, the place says so.
+
+This file imports nothing of samjax: `edge_workers` runs it as a program of its own, without JAX.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
@@ -16,6 +21,10 @@ TOLERANCE = 0.0075  # how far apart matched pixels may lie, as a share of the ph
 OUTLIER_COST = 100  # what a pair less costs, in tolerances
 COST_UNIT = 100  # costs are whole numbers of 1/100 pixel
 PAIRS_TOGETHER = 1000  # possible pairs solved at once, but for parts that are larger
+
+
+Task = tuple[Bool[np.ndarray, "H W"], Sequence[Bool[np.ndarray, "_ _"]], float]  # what `count_mask` is called with
+Row = tuple[int, int, int]  # what it returns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +78,14 @@ def count_edges(
     *,
     thresholds: Float64[np.ndarray, " K"] = THRESHOLDS,
     tolerance: float = TOLERANCE,
+    count_masks: Callable[[list[Task]], Iterable[Row]] | None = None,
 ) -> EdgeCounts:
     """What an edge map, between 0 and 1, has in common with the boundaries that several people have drawn.
 
     At each threshold the pixels that reach it are thinned to lines one pixel wide and matched to each annotator's.
+    `count_masks` does so for the masks of several thresholds, in their order; by default one after the other.
     Raises ValueError where there is no annotator, or sizes differ, or the map has values outside [0, 1].
     """
-    from skimage.morphology import thin
-
     if not len(boundaries):
         raise ValueError("edges are compared with at least one annotator's boundaries; none were given")
     for boundary in boundaries:
@@ -84,19 +93,29 @@ def count_edges(
             raise ValueError(f"the edge map is {edges.shape} (height, width), the boundaries are {boundary.shape}")
     if not (edges.min() >= 0 and edges.max() <= 1):  # false for NaN too
         raise ValueError(f"an edge map must lie in [0, 1], got {edges.min():g} to {edges.max():g}; scale it")
-    drawn = sum(int(boundary.sum()) for boundary in boundaries)
-    counts = np.zeros((4, len(thresholds)), np.int64)
-    previous, row = None, None
-    for number, threshold in enumerate(thresholds):
+    masks, numbers = [], []
+    for threshold in thresholds:
         above = edges >= threshold
-        if previous is None or not np.array_equal(above, previous):
-            thinned = thin(above)
-            matches = [match_edges(thinned, boundary, tolerance) for boundary in boundaries]
-            found = sum(int(theirs.sum()) for _, theirs in matches)
-            right = np.logical_or.reduce([ours for ours, _ in matches]).sum()
-            previous, row = above, (found, drawn, right, thinned.sum())
-        counts[:, number] = row
-    return EdgeCounts(*counts)
+        if not masks or not np.array_equal(above, masks[-1]):
+            masks.append(above)
+        numbers.append(len(masks) - 1)
+    tasks = [(mask, boundaries, tolerance) for mask in masks]
+    rows = list(count_masks(tasks)) if count_masks else [count_mask(*task) for task in tasks]
+    found, right, predicted = np.array(rows, np.int64).reshape(-1, 3)[numbers].T
+    drawn = sum(int(boundary.sum()) for boundary in boundaries)
+    return EdgeCounts(found, np.full(len(found), drawn), right, predicted)
+
+
+def count_mask(above: Bool[np.ndarray, "H W"], boundaries: Sequence[Bool[np.ndarray, "_ _"]], tolerance: float) -> Row:
+    """Of the edges at one threshold, thinned: drawn pixels that are matched, summed over annotators, predicted ones
+    that are matched by any, and predicted ones."""
+    from skimage.morphology import thin
+
+    thinned = thin(above)
+    matches = [match_edges(thinned, boundary, tolerance) for boundary in boundaries]
+    found = sum(int(theirs.sum()) for _, theirs in matches)
+    right = np.logical_or.reduce([ours for ours, _ in matches]).sum()
+    return found, int(right), int(thinned.sum())
 
 
 def match_edges(
@@ -221,18 +240,39 @@ def score_edges(photos: Sequence[EdgeCounts], thresholds: Float64[np.ndarray, " 
     )
 
 
-def human_agreement(annotations: Sequence[Sequence[Bool[np.ndarray, "_ _"]]]) -> EdgeCounts:
-    """Each annotator's boundaries counted against those of the others of the same photo, summed: one threshold.
+def human_agreement(boundaries: Sequence[Bool[np.ndarray, "_ _"]]) -> EdgeCounts:
+    """Each annotator's boundaries of a photo counted against those of the others, summed: one threshold.
 
-    Its `f` is the human figure of the benchmark, published as 0.80 for BSDS500. Photos with one annotator are skipped.
-    Raises ValueError where no photo has two.
+    All 0 where there is one annotator. The sum over photos has as its `f` the human figure of the benchmark, published
+    as 0.80 for BSDS500.
     """
+    nothing = EdgeCounts(*np.zeros((4, 1), np.int64))
     counts = [
-        count_edges(boundary.astype(np.float64), [*photo[:number], *photo[number + 1 :]], thresholds=np.array([0.5]))
-        for photo in annotations
-        if len(photo) > 1
-        for number, boundary in enumerate(photo)
+        count_edges(
+            own.astype(np.float64), [*boundaries[:number], *boundaries[number + 1 :]], thresholds=np.array([0.5])
+        )
+        for number, own in enumerate(boundaries)
+        if len(boundaries) > 1
     ]
-    if not counts:
-        raise ValueError("no photo has two annotators whose boundaries could be compared")
-    return sum(counts[1:], counts[0])
+    return sum(counts, nothing)
+
+
+def _serve() -> None:
+    """Answers pickled tasks from standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that asks
+    answers, sys.stdout = sys.stdout.buffer, sys.stderr
+    while True:
+        try:
+            task = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer = count_mask(*task)
+        except Exception as error:
+            answer = error
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()

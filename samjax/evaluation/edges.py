@@ -6,17 +6,19 @@ ViT-H: ODS 0.768, OIS 0.786, AP 0.794, R50 0.928.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from samjax.amg.crops import point_grid
 from samjax.evaluation.datasets import AnnotatedEdges
 from samjax.evaluation.edge_maps import edge_map
-from samjax.evaluation.edge_scores import THRESHOLDS, TOLERANCE, EdgeCounts, count_edges, score_edges
-from samjax.evaluation.protocol import Curve, Figure, Prompt, Record, Segmenter, Summary
+from samjax.evaluation.edge_scores import THRESHOLDS, TOLERANCE, EdgeCounts, count_edges, human_agreement, score_edges
+from samjax.evaluation.edge_workers import EdgeWorkers, usual_count
+from samjax.evaluation.grid import Grid
+from samjax.evaluation.protocol import Curve, Figure, Record, Segmenter, Summary
 from samjax.ops.boxes import nms
 
 
@@ -28,6 +30,7 @@ class Edges:
         nms_threshold: IoU of boxes above which a mask is a duplicate of one with a higher predicted IoU.
         tolerance: how far apart an edge and a drawn one may lie, as a share of the photo's diagonal.
         points_per_batch: asked for together: memory, not results.
+        processes: that match edges, by default one for each core; 1 is this process.
     """
 
     name = "edges"
@@ -38,40 +41,29 @@ class Edges:
         nms_threshold: float = 0.7,
         tolerance: float = TOLERANCE,
         points_per_batch: int = 64,
+        processes: int | None = None,
     ) -> None:
-        if points_per_side < 1 or points_per_batch < 1:
-            raise ValueError(
-                f"points per side and per batch are at least 1, got {points_per_side} and {points_per_batch}"
-            )
-        if not 0 < nms_threshold <= 1:
-            raise ValueError(f"the threshold of suppression is an IoU above 0 and up to 1, got {nms_threshold}")
+        self.grid = Grid(points_per_side, nms_threshold, points_per_batch)
         if not tolerance >= 0:
             raise ValueError(f"the tolerance is a share of the diagonal and not negative, got {tolerance}")
-        self.points_per_side = points_per_side
-        self.nms_threshold = nms_threshold
+        if processes is not None and processes < 1:
+            raise ValueError(f"there must be at least one process, got {processes}")
         self.tolerance = tolerance
-        self.points_per_batch = points_per_batch
+        self.processes = processes
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "points_per_side": self.points_per_side,
-            "nms_threshold": self.nms_threshold,
-            "tolerance": self.tolerance,
-            "thresholds": len(THRESHOLDS),
-        }
+        return {**self.grid.settings(), "tolerance": self.tolerance, "thresholds": len(THRESHOLDS)}
 
     def judge(self, segmenter: Segmenter, samples: Sequence[AnnotatedEdges]) -> list[Record]:
         """Pixels at each threshold, under the names of `EdgeCounts`, and how many masks the edges are of."""
         records = []
         for sample, (edges, masks) in zip(samples, self._draw(segmenter, [s.rgb for s in samples]), strict=True):
-            counts = count_edges(edges, sample.boundaries, tolerance=self.tolerance)
-            record = {name: values.tolist() for name, values in dataclasses.asdict(counts).items()}
-            records.append({**record, "masks": masks})
+            counts = count_edges(edges, sample.boundaries, tolerance=self.tolerance, count_masks=self._workers)
+            records.append({**_record(counts), "masks": masks})
         return records
 
     def summarise(self, records: Sequence[Record]) -> Summary:
-        names = [field.name for field in dataclasses.fields(EdgeCounts)]
-        photos = [EdgeCounts(*(np.array(record[name]) for name in names)) for record in records]
+        photos = [_counts(record) for record in records]
         scores = score_edges(photos)
         total = sum(photos[1:], photos[0])
         metrics = {
@@ -86,7 +78,14 @@ class Edges:
         }
         some = total.predicted > 0
         curve = Curve("edges", total.recall[some].tolist(), total.precision[some].tolist())
-        return Summary(metrics, (Figure("precision-recall", "recall", "precision", (curve,)),))
+        best = Curve(f"ODS {scores.ods:.3f}", [scores.ods_recall], [scores.ods_precision])
+        return Summary(metrics, (Figure("precision_recall", "recall", "precision", (curve, best)),))
+
+    @functools.cached_property
+    def _workers(self) -> EdgeWorkers | None:
+        """From the first photo on, as long as there is this protocol."""
+        count = usual_count() if self.processes is None else self.processes
+        return EdgeWorkers(count) if count > 1 else None
 
     def edges(self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[np.ndarray]:
         """Edge maps between 0 and 1, float32 (H, W), of a few photos."""
@@ -108,15 +107,10 @@ class Edges:
         self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
     ) -> list[Sequence[Float32[np.ndarray, "h w"]]]:
         """Low-resolution logits of each photo's masks that are left after suppression; empty masks are none."""
-        grid = point_grid(self.points_per_side)
-        label = np.ones(1, np.int32)
-        points = [(grid * photo.shape[1::-1]).astype(np.float32) for photo in photos]
         logits: list[list[np.ndarray]] = [[] for _ in photos]
         boxes: list[list[list[int]]] = [[] for _ in photos]
         scores: list[list[float]] = [[] for _ in photos]
-        for start in range(0, len(grid), self.points_per_batch):
-            batch = slice(start, start + self.points_per_batch)
-            prompts = [[Prompt(point[None], label) for point in own[batch]] for own in points]
+        for prompts in zip(*(self.grid.prompts(photo.shape[:2]) for photo in photos), strict=True):
             for photo, answers in enumerate(segmenter.ask(prompts, multimask=True)):
                 for answer in answers:
                     for mask, iou, low in zip(answer.masks, answer.iou, answer.logits, strict=True):
@@ -127,9 +121,51 @@ class Edges:
                             logits[photo].append(low)
         kept = []
         for own, box, score in zip(logits, boxes, scores, strict=True):
-            best = nms(np.array(box), np.array(score), self.nms_threshold) if own else []
+            best = nms(np.array(box), np.array(score), self.grid.nms_threshold) if own else []
             kept.append([own[index] for index in best])
         return kept
+
+
+class HumanEdges:
+    """How far people agree: the boundaries of each annotator of a photo against those of the others, one left out.
+
+    An `EvaluationProtocol` for photos with boundaries, without a model. Published for BSDS500: F 0.80.
+    """
+
+    name = "human_edges"
+
+    def settings(self) -> dict[str, Any]:
+        return {"tolerance": TOLERANCE}
+
+    def judge(self, segmenter: Segmenter, samples: Sequence[AnnotatedEdges]) -> list[Record]:
+        """Pixels, under the names of `EdgeCounts`, and how many "annotators" there are."""
+        return [
+            {**_record(human_agreement(sample.boundaries)), "annotators": len(sample.boundaries)} for sample in samples
+        ]
+
+    def summarise(self, records: Sequence[Record]) -> Summary:
+        """Raises ValueError where no photo has two annotators."""
+        annotators = [record["annotators"] for record in records]
+        if max(annotators) < 2:
+            raise ValueError("no photo has two annotators whose boundaries could be compared")
+        counts = [_counts(record) for record in records]
+        total = sum(counts[1:], counts[0])
+        return Summary(
+            {
+                "F": float(total.f[0]),
+                "precision": float(total.precision[0]),
+                "recall": float(total.recall[0]),
+                "annotators per photo": float(np.mean(annotators)),
+            }
+        )
+
+
+def _record(counts: EdgeCounts) -> Record:
+    return {name: values.tolist() for name, values in dataclasses.asdict(counts).items()}
+
+
+def _counts(record: Record) -> EdgeCounts:
+    return EdgeCounts(*(np.array(record[field.name]) for field in dataclasses.fields(EdgeCounts)))
 
 
 def _sigmoid(logits: Float32[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:

@@ -108,14 +108,16 @@ class Interactive:
         metrics["objects"] = len(entries)
         counted = [(record, sum(len(entry["clicks"]) for entry in record["objects"])) for record in records]
         per_click = [record["click_seconds"] / count for record, count in counted if count]
-        metrics["seconds per click"] = float(np.median(per_click))
-        metrics["seconds per photo to encode"] = float(np.median([record["encode_seconds"] for record in records]))
+        seconds = {
+            "seconds per click": float(np.median(per_click)),
+            "seconds per photo to encode": float(np.median([record["encode_seconds"] for record in records])),
+        }
 
         def curve(label: str, some: Sequence[Entry]) -> Curve:
             return Curve(label, range(1, self.clicks + 1), np.mean([entry["iou"] for entry in some], 0).tolist())
 
         curves = (curve("all", entries), *(curve(size, inside) for size, inside in sizes.items() if len(sizes) > 1))
-        return Summary(metrics, (Figure("iou_by_clicks", "clicks", "mean IoU", curves),))
+        return Summary(metrics, (Figure("iou_by_clicks", "clicks", "mean IoU", curves),), seconds)
 
 
 def noc(ious: Sequence[float], threshold: float) -> int:

@@ -1,7 +1,8 @@
 """What of an evaluation is done, in the folder of its results.
 
 OUT/run.json             what decides the results: protocol, settings, data, model
-OUT/records/I-of-N.jsonl one line a photo, by process: {"photo", "record", "seconds"}, or {"photo", "error"}
+OUT/records/I-of-N.jsonl one line a photo, by process: {"photo", "record", "seconds", "left_out"}, or {"photo",
+                         "error"}
 """
 
 import json
@@ -25,6 +26,7 @@ class Known(NamedTuple):
     records: dict[str, Record]
     errors: dict[str, str]  # of photos without a record
     seconds: float  # of judging those with one
+    left_out: int  # of their annotations could not be used
 
 
 class Journal:
@@ -54,9 +56,9 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def done(self, photo: str, record: Record, seconds: float) -> None:
+    def done(self, photo: str, record: Record, seconds: float, left_out: int = 0) -> None:
         """Raises TypeError for a record that is not JSON."""
-        self._append({"photo": photo, "record": record, "seconds": seconds})
+        self._append({"photo": photo, "record": record, "seconds": seconds, "left_out": left_out})
 
     def failed(self, photo: str, error: str) -> None:
         self._append({"photo": photo, "error": error})
@@ -66,6 +68,7 @@ class Journal:
         records: dict[str, Record] = {}
         errors: dict[str, str] = {}
         seconds: dict[str, float] = {}
+        left_out: dict[str, int] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for entry in _lines(path):
                 photo = entry["photo"]
@@ -73,8 +76,9 @@ class Journal:
                     errors[photo] = entry["error"]
                 else:
                     records[photo], seconds[photo] = entry["record"], entry["seconds"]
+                    left_out[photo] = entry["left_out"]
         errors = {photo: error for photo, error in errors.items() if photo not in records}
-        return Known(records, errors, sum(seconds.values()))
+        return Known(records, errors, sum(seconds.values()), sum(left_out.values()))
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, default=_plain) + "\n"
@@ -93,6 +97,8 @@ def claim(out: Path, identity: Mapping[str, Any]) -> None:
     if not path.exists():
         if any((out / RECORDS).glob("*.jsonl")):
             raise ValueError(f"{out / RECORDS} has results, but {path} that says of what is missing; remove both")
+        if (out / "results.json").exists():
+            raise ValueError(f"{out} has a results.json of something else; give another --out, or remove it")
         with replacing(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
     try:  # also what was just written: another process may have been at it

@@ -1,12 +1,13 @@
 """How far two masks agree. Masks are bool; all leading axes are batches; results are float64."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 
 BOUNDARY_DILATION = 0.02  # width of the band along a mask's boundary, as a share of the photo's diagonal
 BETA_SQUARED = 0.3  # the weight of precision that salient object detection has agreed on
 
 Mask = Bool[np.ndarray, "*B H W"]
+Areas = Int[np.ndarray, "*B"] | np.integer | int
 Scores = Float64[np.ndarray, "*B"] | np.float64
 
 
@@ -54,9 +55,14 @@ def f_beta(predicted: Mask, truth: Mask, *, beta_squared: float = BETA_SQUARED) 
 
     0.3 for beta² weighs precision more than recall (Achanta et al. 2009).
     """
-    both = (predicted & truth).sum((-2, -1))
-    # The same without dividing by areas that may be 0.
-    return _share((1 + beta_squared) * both, beta_squared * truth.sum((-2, -1)) + predicted.sum((-2, -1)))
+    areas = ((predicted & truth).sum((-2, -1)), predicted.sum((-2, -1)), truth.sum((-2, -1)))
+    return f_beta_of_areas(*areas, beta_squared=beta_squared)
+
+
+def f_beta_of_areas(both: Areas, predicted: Areas, truth: Areas, *, beta_squared: float = BETA_SQUARED) -> Scores:
+    """`f_beta` of masks of these areas, which share `both` pixels."""
+    # The same as of precision and recall, without dividing by areas that may be 0.
+    return _share((1 + beta_squared) * both, beta_squared * truth + predicted)
 
 
 def mean_absolute_error(saliency: Float[np.ndarray, "*B H W"] | Mask, truth: Mask) -> Scores:

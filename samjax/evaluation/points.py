@@ -17,8 +17,8 @@ class Points:
 
     The first point is the object's pixel farthest from its boundary, each further one that of what is wrong. One point
     asks for three masks, several for one, with the logits of the most confident mask before as mask prompt. "Best of 3"
-    (the paper's oracle) chooses among three masks by their true IoU: those of the first point, or with several points
-    those that the same prompt gives when three are asked for; they are not carried on. An object whose mask has no
+    (the paper's oracle) chooses by true IoU: among the three masks of the first point, or with several points among the
+    single one and the three that the same prompt gives; only the single one is carried on. An object whose mask has no
     error left that was not pointed at keeps its answer.
     """
 
@@ -104,5 +104,5 @@ def _judged(target: Target, answer: Answer, choices: Answer) -> dict[str, float]
     return {
         **target.overlaps(answer.masks[answer.best]),
         "predicted": float(answer.iou[answer.best]),
-        "best_iou": max(target.iou(mask) for mask in choices.masks),
+        "best_iou": max(target.iou(mask) for mask in (*choices.masks, answer.masks[answer.best])),
     }

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from samjax.amg import SamAutomaticMaskGenerator
-from samjax.amg.crops import point_grids
 from samjax.evaluation.detection import coco_index, quiet
-from samjax.evaluation.protocol import RLE, Prompt, Record, Sample, Segmenter, Summary
+from samjax.evaluation.grid import Grid
+from samjax.evaluation.protocol import RLE, Record, Sample, Segmenter, Summary
 from samjax.evaluation.segmenters import SamSegmenter
 from samjax.ops.boxes import nms
 from samjax.ops.rle import encode_rle, inclusive_box, rle_area, rle_iou
@@ -39,18 +39,10 @@ class Proposals:
     name = "proposals"
 
     def __init__(self, points_per_side: int = 64, nms_threshold: float = 0.9, points_per_batch: int = 64) -> None:
-        if points_per_side < 1 or points_per_batch < 1:
-            raise ValueError(
-                f"points per side and per batch are at least 1, got {points_per_side} and {points_per_batch}"
-            )
-        if not 0 < nms_threshold <= 1:
-            raise ValueError(f"the threshold of suppression is an IoU above 0 and up to 1, got {nms_threshold}")
-        self.points_per_side = points_per_side
-        self.nms_threshold = nms_threshold
-        self.points_per_batch = points_per_batch
+        self.grid = Grid(points_per_side, nms_threshold, points_per_batch)
 
     def settings(self) -> dict[str, Any]:
-        return {"points_per_side": self.points_per_side, "nms_threshold": self.nms_threshold}
+        return self.grid.settings()
 
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
         """`count_matches` of each, with "proposals", their number."""
@@ -72,12 +64,12 @@ class Proposals:
         if isinstance(segmenter, SamSegmenter):
             generator = SamAutomaticMaskGenerator(
                 segmenter.sam,
-                points_per_side=self.points_per_side,
-                points_per_batch=self.points_per_batch,
+                points_per_side=self.grid.points_per_side,
+                points_per_batch=self.grid.points_per_batch,
                 pred_iou_thresh=0.0,
                 stability_score_thresh=0.0,
                 stability_score_offset=STABILITY_OFFSET,
-                box_nms_thresh=self.nms_threshold,
+                box_nms_thresh=self.grid.nms_threshold,
             )
             found = generator.candidates(sample.rgb)
             masks, scores = found.rles, (found.iou + found.stability) / 2
@@ -87,20 +79,16 @@ class Proposals:
         return [mask for mask, kept in zip(masks, there, strict=True) if kept], np.asarray(scores, float)[there]
 
     def _ask(self, segmenter: Segmenter, sample: Sample) -> tuple[list[RLE], Float[np.ndarray, " N"]]:
-        size = sample.rgb.shape[:2]
-        points = (point_grids(self.points_per_side, 0, 1)[0] * size[::-1]).astype(np.float32)
-        label = np.ones(1, np.int32)
         segmenter.look([sample.rgb])
         masks: list[RLE] = []
         iou, stabilities = [], []
-        for start in range(0, len(points), self.points_per_batch):
-            prompts = [Prompt(point[None], label) for point in points[start : start + self.points_per_batch]]
+        for prompts in self.grid.prompts(sample.rgb.shape[:2]):
             for answer in segmenter.ask([prompts], multimask=True)[0]:
                 masks += [encode_rle(mask) for mask in answer.masks]
                 iou.append(answer.iou)
                 stabilities.append(stability(segmenter.full_logits(0, answer.logits)))
         predicted, stable = np.concatenate(iou), np.concatenate(stabilities)
-        kept = nms(np.array([inclusive_box(mask) for mask in masks]), predicted, self.nms_threshold)
+        kept = nms(np.array([inclusive_box(mask) for mask in masks]), predicted, self.grid.nms_threshold)
         return [masks[index] for index in kept], (predicted[kept] + stable[kept]).astype(float) / 2
 
 

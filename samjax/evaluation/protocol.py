@@ -30,6 +30,7 @@ class Sample:
     name: str  # unique in its data set; a result is kept under it
     rgb: UInt8[np.ndarray, "H W 3"]
     objects: tuple[Object, ...]
+    left_out: int = dataclasses.field(default=0, kw_only=True)  # annotations of it that cannot be used
 
 
 @runtime_checkable
@@ -118,6 +119,7 @@ class Summary:
 
     metrics: dict[str, float | int]  # in the order they are shown in; shares from 0 to 1 unless the name says otherwise
     figures: tuple[Figure, ...] = ()
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # what no two runs agree on
 
 
 @runtime_checkable

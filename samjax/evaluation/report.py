@@ -31,7 +31,7 @@ def write(
         out: the folder.
         summary: what was found. A metric that is not finite, because nothing in the data defines it, is null in JSON.
         identity: "protocol", "settings", "data" and "model" of the run, and what it was "given", as JSON.
-        photos: how many were "judged" and "failed".
+        photos: how many were "judged" and "failed", and how many "annotations_left_out" the judged ones had.
         failures: by photo, why.
         seconds: that judging took, of all processes together.
     """
@@ -45,7 +45,7 @@ def write(
         "model": identity["model"],
         "given": identity["given"],
         "versions": versions(),
-        "seconds": round(seconds, 3),
+        "seconds": {"judging": round(seconds, 3), **summary.seconds},
         "figures": {
             figure.name: {
                 "x": figure.x_label,
@@ -70,8 +70,10 @@ def write(
 
 def table(summary: Summary, identity: Mapping[str, Any], photos: Mapping[str, int], failures: Mapping[str, str]) -> str:
     """The results as aligned text."""
-    rows = [(name, _number(value)) for name, value in summary.metrics.items()]
+    rows = [(name, _number(value)) for name, value in (summary.metrics | summary.seconds).items()]
     count = f"{photos['judged']} photo(s)" + (f", {photos['failed']} FAILED" if photos["failed"] else "")
+    if photos.get("annotations_left_out"):
+        count += f", {photos['annotations_left_out']} annotation(s) left out because they cannot be used"
     wide = max((len(name) for name, _ in rows), default=0)
     right = max((len(value) for _, value in rows), default=0)
     lines = [f"{identity['protocol']}: {count}", *(f"  {name:<{wide}}  {value:>{right}}" for name, value in rows)]

@@ -15,6 +15,7 @@ from samjax.evaluation.journal import Journal, Known, claim
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Segmenter, Summary
 
 READERS = 2  # threads that read photos
+HOPELESS = 20  # photos that fail before any is judged: the rest would too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,8 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        ValueError: OUT has results of something else; the data set has no photo, or two of one name; or no photo at
-            all could be judged.
+        ValueError: OUT has results of something else; the data set has no photo, or two of one name; no photo at all
+            could be judged, or none of the first `HOPELESS`.
     """
     names = [dataset.name(index) for index in range(len(dataset))]
     if not names:
@@ -78,16 +79,19 @@ def evaluate(
     }
     claim(out, identity)
     with journal:
-        before = journal.read().records
+        before = frozenset(journal.read().records)
         mine = range(process_index, len(names), process_count)
         todo = [index for index in mine if names[index] not in before]
-        judged = 0
+        judged = tried = 0
         with tqdm(
             total=len(mine), initial=len(mine) - len(todo), unit="image", desc=protocol.name, disable=not progress
         ) as bar:
             for group in _read_ahead(dataset, todo, max(segmenter.images_together, 1)):
                 judged += _judge(protocol, segmenter, group, names, journal)
+                tried += len(group)
                 bar.update(len(group))
+                if not before and not judged and len(mine) > tried >= HOPELESS:
+                    raise _none_judged(journal.read().errors, tried)
         known = journal.read()
     failures = {name: known.errors[name] for name in names if name in known.errors}
     left = sum(name not in known.records and name not in failures for name in names)
@@ -142,7 +146,7 @@ def _judge(
         journal.failed(*samples, described(error))
         return 0
     for name, record, seconds in judged:
-        journal.done(name, record, seconds)
+        journal.done(name, record, seconds, getattr(samples[name], "left_out", 0))
     return len(judged)
 
 
@@ -168,8 +172,12 @@ def _finish(
 ) -> tuple[Summary, list[Path]]:
     records = [known.records[name] for name in names if name in known.records]
     if not records:
-        name, reason = next(iter(failures.items()))
-        raise ValueError(f"none of {len(names)} photo(s) could be judged; the first, {name}: {reason}")
+        raise _none_judged(failures, len(names))
     summary = protocol.summarise(records)
-    counts = {"judged": len(records), "failed": len(failures)}
+    counts = {"judged": len(records), "failed": len(failures), "annotations_left_out": known.left_out}
     return summary, report.write(out, summary, identity, counts, failures, known.seconds)
+
+
+def _none_judged(failures: Mapping[str, str], photos: int) -> ValueError:
+    name, reason = next(iter(failures.items()))
+    return ValueError(f"none of {photos} photo(s) could be judged; the first, {name}: {reason}")

@@ -1,8 +1,9 @@
 """Models to be evaluated: samjax on its devices, and whatever has the interface of `segment_anything.SamPredictor`."""
 
+import hashlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from samjax import transforms
 from samjax.config import SamConfig
+from samjax.embeddings import model_hash
 from samjax.evaluation.protocol import Answer, Prompt
 from samjax.nn.prompt_encoder import ABSENT
 from samjax.sam import Sam
@@ -97,17 +99,30 @@ class PredictorSegmenter:
 
     images_together = 1
 
-    def __init__(self, predictor: Any) -> None:
-        """Raises TypeError for an object without the two methods."""
+    def __init__(self, predictor: Any, source: Path | None = None) -> None:
+        """`source`: the file that the predictor comes from. Raises TypeError for an object without the two methods."""
         missing = [name for name in ("set_image", "predict") if not callable(getattr(predictor, name, None))]
         if missing:
             raise TypeError(
                 f"a predictor has the methods set_image and predict of segment_anything.SamPredictor; "
                 f"{type(predictor).__name__} lacks {' and '.join(missing)}"
             )
-        self.predictor = predictor
+        self.predictor, self.source = predictor, source
         self._photos: list[np.ndarray] = []
         self._at: int | None = None  # which photo the predictor has
+
+    def fingerprint(self) -> dict[str, str]:
+        """By which its results are told from those of another: a SHA-256 of its source and one of its weights, where
+        they are known as a `samjax.Sam`'s or a PyTorch module's, `predictor.model`."""
+        found = {}
+        if self.source is not None:
+            found["source"] = hashlib.sha256(self.source.read_bytes()).hexdigest()[:16]
+        model = getattr(self.predictor, "model", None)
+        if isinstance(sam := getattr(model, "sam", None), Sam):
+            found["sha256"] = model_hash(sam)[:16]
+        elif callable(state := getattr(model, "state_dict", None)):
+            found["sha256"] = _state_hash(state())[:16]
+        return found
 
     def look(self, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> None:
         """Takes up photos; the predictor is given the first, and each further one when it is asked about."""
@@ -169,6 +184,17 @@ def _above_0(masks: Bool[np.ndarray, "M H W"] | Float[np.ndarray, "M H W"]) -> B
     return masks if masks.dtype == bool else masks > 0
 
 
+def _state_hash(state: Mapping[str, Any]) -> str:
+    """Of PyTorch tensors by name, of any dtype."""
+    import torch  # whose tensors they are
+
+    checksum = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        checksum.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return checksum.hexdigest()
+
+
 def from_spec(spec: str) -> PredictorSegmenter:
     """A predictor by name, "module:factory": the factory is called without arguments and returns an object like
     `segment_anything.SamPredictor`. Modules are looked for in the current folder too.
@@ -189,6 +215,7 @@ def from_spec(spec: str) -> PredictorSegmenter:
         build = getattr(module, factory, None)
         if not callable(build):
             raise ValueError(f"module {name!r} has no function {factory!r}; it must return a predictor")
-        return PredictorSegmenter(build())
+        source = getattr(module, "__file__", None)
+        return PredictorSegmenter(build(), Path(source) if source else None)
     finally:
         sys.path.remove(here)

@@ -2,12 +2,61 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int, Integer
 
+from samjax.evaluation.datasets import MapPair
+from samjax.evaluation.protocol import Record, Segmenter, Summary
+
 VOID = 255  # the label of pixels that are not judged
+
+
+class Semantic:
+    """Pixel and mean accuracy, mean IoU and dice; an `EvaluationProtocol` for pairs of label maps, without a model.
+
+    Args:
+        classes: their number, or their names in the order of the labels.
+        void: the true label of pixels that are not judged; None where all are.
+    """
+
+    name = "semantic"
+
+    def __init__(self, classes: int | Sequence[str], void: int | None = VOID) -> None:
+        names = [str(label) for label in range(classes)] if isinstance(classes, int) else list(classes)
+        if not names:
+            raise ValueError("label maps have at least one class, got none")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two classes are called {twice[0]!r}; results are kept by name, so rename one")
+        self.names, self.void = names, void
+
+    def settings(self) -> dict[str, Any]:
+        return {"classes": self.names, "void": self.void}
+
+    def judge(self, segmenter: Segmenter, samples: Sequence[MapPair]) -> list[Record]:
+        """{"confusion": [[true class, predicted class, pixels], ...]}, without pairs of classes that have no pixel."""
+        records = []
+        for sample in samples:
+            matrix = confusion_matrix(sample.truth, sample.predicted, len(self.names), void=self.void)
+            true, predicted = np.nonzero(matrix)
+            records.append({"confusion": np.stack([true, predicted, matrix[true, predicted]], 1).tolist()})
+        return records
+
+    def summarise(self, records: Sequence[Record]) -> Summary:
+        """Raises ValueError where no pixel of any photo was judged."""
+        confusion = np.zeros((len(self.names), len(self.names)), np.int64)
+        for record in records:
+            for true, predicted, pixels in record["confusion"]:
+                confusion[true, predicted] += pixels
+        scores = semantic_scores(confusion)
+        found = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
+        metrics = {name: value for name, value in found.items() if isinstance(value, float)}
+        metrics["pixels"] = int(confusion.sum())
+        for measure, values in found.items():
+            if measure not in metrics:
+                metrics |= {f"{measure} {name}": float(value) for name, value in zip(self.names, values, strict=True)}
+        return Summary(metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,63 +108,6 @@ def semantic_scores(confusion: Integer[np.ndarray, "K K"]) -> SemanticScores:
     dice = _shares(2 * correct, true + predicted)
     means = (float(np.nanmean(values)) for values in (accuracy, iou, dice))
     return SemanticScores(float(correct.sum() / true.sum()), *means, accuracy, iou, dice)
-
-
-def evaluate_label_maps(
-    predicted_folder: str | Path, truth_folder: str | Path, classes: int | Sequence[str], *, void: int | None = VOID
-) -> tuple[SemanticScores, Int[np.ndarray, "K K"]]:
-    """Scores of a folder of label maps, and their confusion matrix.
-
-    Files (pictures of one channel, or with a palette, whose pixels are labels) are paired by their names without
-    ending; every true map needs a predicted one. `classes` is their number or their names.
-    Raises FileNotFoundError or ValueError, naming the file.
-    """
-    count = classes if isinstance(classes, int) else len(classes)
-    if count < 1:
-        raise ValueError("there must be at least one class")
-    truths, predictions = _label_maps(truth_folder), _label_maps(predicted_folder)
-    missing = sorted(truths.keys() - predictions.keys())
-    if missing:
-        raise FileNotFoundError(
-            f"{predicted_folder} lacks {len(missing)} of the {len(truths)} maps in {truth_folder}: "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
-        )
-    confusion = np.zeros((count, count), np.int64)
-    for name, path in truths.items():
-        try:
-            confusion += confusion_matrix(read_labels(path), read_labels(predictions[name]), count, void=void)
-        except ValueError as error:
-            raise ValueError(f"{predictions[name]} against {path}: {error}") from error
-    return semantic_scores(confusion), confusion
-
-
-def read_labels(path: str | Path) -> Integer[np.ndarray, "H W"]:
-    """A picture whose pixels are labels: of one channel, 8 or 16 bits, or with a palette, whose indices count.
-
-    Raises ValueError for a picture in colour.
-    """
-    from samjax.transforms import open_upright
-
-    picture = open_upright(path)
-    labels = np.asarray(picture)
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{path} is no label map but a picture of mode {picture.mode}; expected one channel of labels")
-    return labels
-
-
-def _label_maps(folder: str | Path) -> dict[str, Path]:
-    """Files by their names without ending, in the order of the names."""
-    found: dict[str, Path] = {}
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    for path in sorted(Path(folder).iterdir()):
-        if path.suffix.lower() in (".png", ".tif", ".tiff", ".bmp", ".gif"):
-            if path.stem in found:
-                raise ValueError(f"{folder} has two maps called {path.stem}: {found[path.stem].name} and {path.name}")
-            found[path.stem] = path
-    if not found:
-        raise FileNotFoundError(f"{folder} has no label maps; expected .png, .tif, .bmp or .gif files")
-    return found
 
 
 def _shares(part: Float64[np.ndarray, " K"], whole: Int[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:

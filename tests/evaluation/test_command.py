@@ -85,7 +85,7 @@ def metrics(out) -> dict:
     return json.loads((out / "results.json").read_text())["metrics"]
 
 
-PROTOCOLS = ("interactive", "points", "boxes", "detections", "proposals", "edges", "semantic")
+PROTOCOLS = ("interactive", "points", "boxes", "detections", "proposals", "edges", "semantic", "saliency")
 
 
 def test_help_lists_the_protocols(samjax):
@@ -101,7 +101,9 @@ def test_each_protocol_explains_its_options(samjax, protocol):
     code, printed, _ = samjax("evaluate", protocol, "--help")
     assert code == 0
     assert "--out DIR" in printed
-    assert (protocol == "semantic") != ("--checkpoint" in printed and "--predictor MODULE:FACTORY" in printed)
+    assert (protocol in ("semantic", "saliency")) != (
+        "--checkpoint" in printed and "--predictor MODULE:FACTORY" in printed
+    )
 
 
 def test_detections_of_a_detector_that_is_always_right(samjax, boxy, coco, tmp_path):
@@ -146,18 +148,76 @@ def test_edges_of_a_photo(samjax, boxy, test_data, tmp_path):
     assert 0 <= metrics(tmp_path / "out")["ODS"] < 0.5
 
 
-def test_semantic_compares_two_folders(samjax, tmp_path):
+def test_edges_of_people_need_no_model(samjax, boxy, test_data, tmp_path):
+    options = ["edges", "--data", test_data / "bsds500", "--split", "val", "--human", "--out", tmp_path / "out"]
+    code, printed, errors = samjax("evaluate", *options, "--limit", 1)
+    assert code == 0, errors
+    assert "human_edges: 1 photo(s)" in printed
+    assert 0.6 < metrics(tmp_path / "out")["F"] < 0.95
+    assert "1 of 1 photo(s) had been judged before" in samjax("evaluate", *options, "--limit", 1)[1]
+    code, _, errors = samjax("evaluate", *options, "--predictor", boxy)
+    assert code == 2
+    assert "leave --checkpoint and --predictor out" in errors
+
+
+@pytest.fixture
+def maps(tmp_path) -> tuple:
+    """Options that name a folder of two true maps and one of predictions, where 3 is taken for 2."""
     truth = np.repeat(np.arange(4, dtype=np.uint8), 25).reshape(10, 10)
     for folder, labels in (("truth", truth), ("predicted", np.minimum(truth, 2))):
         (tmp_path / folder).mkdir()
-        Image.fromarray(labels).save(tmp_path / folder / "a.png")
-    folders = ("--predicted", tmp_path / "predicted", "--truth", tmp_path / "truth")
-    code, printed, _ = samjax("evaluate", "semantic", *folders, "--classes", 4, "--out", tmp_path / "out")
-    assert code == 0
-    assert "semantic: 1 photo(s)" in printed
+        for name in "ab":
+            Image.fromarray(labels).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "truth" / "readme.txt").touch()
+    return ("--predicted", tmp_path / "predicted", "--truth", tmp_path / "truth", "--out", tmp_path / "out")
+
+
+def test_semantic_compares_two_folders(samjax, maps, tmp_path):
+    code, printed, errors = samjax("evaluate", "semantic", *maps, "--classes", 4)
+    assert code == 0, errors
+    assert "semantic: 2 photo(s)" in printed
     assert metrics(tmp_path / "out")["pixel_accuracy"] == 0.75
     assert metrics(tmp_path / "out")["iou 2"] == 0.5
     assert metrics(tmp_path / "out")["iou 3"] == 0
+    assert "2 of 2 photo(s) had been judged before" in samjax("evaluate", "semantic", *maps, "--classes", 4)[1]
+
+
+def test_results_of_other_maps_of_the_same_names_are_not_mixed(samjax, maps, tmp_path):
+    assert samjax("evaluate", "semantic", *maps, "--classes", 4)[0] == 0
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "predicted" / "b.png")
+    code, _, errors = samjax("evaluate", "semantic", *maps, "--classes", 4)
+    assert code == 2
+    assert "holds results of another evaluation:\n  data.predicted: " in errors
+
+
+def test_classes_may_have_names(samjax, maps, tmp_path):
+    (tmp_path / "names.txt").write_text("sky\nroad\ntree\nlamp post\n\n")
+    code, printed, errors = samjax("evaluate", "semantic", *maps, "--names", tmp_path / "names.txt")
+    assert code == 0, errors
+    assert "iou lamp post" in printed
+    assert metrics(tmp_path / "out")["iou tree"] == 0.5
+    (tmp_path / "names.txt").write_text("sky\n\ntree\n")
+    for options, problem in (
+        (["--names", tmp_path / "names.txt"], "names.txt: line 2 has no name"),
+        (["--names", tmp_path / "names.txt", "--classes", 4], "give either --classes K or --names FILE"),
+        ([], "give either --classes K or --names FILE"),
+    ):
+        code, _, errors = samjax("evaluate", "semantic", *maps, *options)
+        assert code == 2
+        assert problem in errors
+
+
+def test_saliency_compares_two_folders(samjax, maps, tmp_path):
+    for name in "ab":
+        Image.fromarray(np.array([[0, 0, 255, 255]], np.uint8)).save(tmp_path / "truth" / f"{name}.png")
+        Image.fromarray(np.array([[0, 51, 102, 255]], np.uint8)).save(tmp_path / "predicted" / f"{name}.png")
+    code, printed, errors = samjax("evaluate", "saliency", *maps)
+    assert code == 0, errors
+    assert "saliency: 2 photo(s)" in printed
+    found = metrics(tmp_path / "out")
+    assert (found["max F"], found["max F threshold"], found["MAE"]) == (1, 52, pytest.approx((0.2 + 0.6) / 4))
+    assert (tmp_path / "out" / "precision_recall.png").exists()
+    assert (tmp_path / "out" / "f_by_threshold.png").exists()
 
 
 def test_points_on_real_photos_go_on_and_do_not_mix(samjax, checkpoint, test_data, tmp_path):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from samjax.evaluation.datasets import AnnotatedEdges, read_bsds
-from samjax.evaluation.edges import Edges
+from samjax.evaluation.edges import Edges, HumanEdges
 from samjax.evaluation.protocol import Answer, EvaluationProtocol, Prompt
 from samjax.evaluation.runner import evaluate
 from samjax.evaluation.segmenters import SamSegmenter
+from samjax.evaluation.unasked import Unasked
 
 SIZE = (60, 80)
 Y, X = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
@@ -69,7 +70,7 @@ def test_it_is_a_protocol():
 
 def test_a_segmenter_that_knows_the_objects_has_their_edges():
     circles = [(30, 40, 18), (28, 38, 12)]
-    segmenter, protocol = Circles(circles), Edges(points_per_side=4, tolerance=0.02, points_per_batch=5)
+    segmenter, protocol = Circles(circles), Edges(points_per_side=4, tolerance=0.02, points_per_batch=5, processes=1)
     records = protocol.judge(segmenter, [photo_of(*circle, name=str(n)) for n, circle in enumerate(circles)])
     assert segmenter.asked == 2 * 16
     assert [record["masks"] for record in records] == [1, 1]  # of 48, with duplicates and empty ones
@@ -80,18 +81,21 @@ def test_a_segmenter_that_knows_the_objects_has_their_edges():
     assert summary.metrics["ODS"] > 0.97
     assert summary.metrics["OIS"] > 0.97
     assert list(summary.metrics)[:4] == ["ODS", "OIS", "AP", "R50"]
-    curve = summary.figures[0].curves[0]
+    curve, best = summary.figures[0].curves
+    assert (best.x, best.y) == ([summary.metrics["ODS recall"]], [summary.metrics["ODS precision"]])
     assert curve.y == [1.0] * 99  # precision
     assert curve.x == sorted(curve.x, reverse=True)
 
 
 def test_a_segmenter_that_is_elsewhere_has_none():
-    records = Edges(points_per_side=2, tolerance=0.02).judge(Circles([(30, 40, 8)]), [photo_of(30, 40, 20)])
+    records = Edges(points_per_side=2, tolerance=0.02, processes=1).judge(
+        Circles([(30, 40, 8)]), [photo_of(30, 40, 20)]
+    )
     assert Edges().summarise(records).metrics["ODS"] == 0
 
 
 def test_a_segmenter_that_finds_nothing_has_a_score_of_0():
-    protocol = Edges(points_per_side=2)
+    protocol = Edges(points_per_side=2, processes=1)
     records = protocol.judge(Circles([(30, 40, -5)]), [photo_of(30, 40, 20)])
     metrics = protocol.summarise(records).metrics
     assert (metrics["ODS"], metrics["AP"], metrics["R50"], metrics["masks per photo"]) == (0, 0, 0, 0)
@@ -113,10 +117,12 @@ class TwoPhotos:
 def test_the_runner_runs_it(tmp_path):
     segmenter = Circles([(30, 40, 18)] * 2)
     arguments = {"data": {"name": "circles"}, "model": {"name": "circles"}, "progress": False}
-    outcome = evaluate(Edges(points_per_side=2, tolerance=0.02), segmenter, TwoPhotos(), tmp_path, **arguments)
+    outcome = evaluate(
+        Edges(points_per_side=2, tolerance=0.02, processes=1), segmenter, TwoPhotos(), tmp_path, **arguments
+    )
     assert outcome.judged == 2
     assert outcome.summary.metrics["ODS"] > 0.95
-    assert {"results.json", "precision-recall.png"} <= {path.name for path in outcome.files}
+    assert {"results.json", "precision_recall.png"} <= {path.name for path in outcome.files}
 
 
 def test_settings_that_make_no_sense_are_explained():
@@ -126,6 +132,43 @@ def test_settings_that_make_no_sense_are_explained():
         Edges(nms_threshold=1.5)
     with pytest.raises(ValueError, match="not negative, got -1"):
         Edges(tolerance=-1.0)
+    with pytest.raises(ValueError, match="at least one process, got 0"):
+        Edges(processes=0)
+
+
+def test_processes_find_what_one_finds():
+    samples, segmenter = [photo_of(31, 40, 17)], Circles([(30, 40, 18)])
+    serial, pooled = (
+        Edges(points_per_side=2, tolerance=0.02, processes=processes).judge(segmenter, samples) for processes in (1, 2)
+    )
+    assert serial == pooled
+
+
+def test_people_against_people_need_no_model(tmp_path):
+    protocol = HumanEdges()
+    assert isinstance(protocol, EvaluationProtocol)
+    arguments = {"data": {}, "model": {}, "progress": False}
+    assert evaluate(protocol, Unasked(), TwoPhotos(), tmp_path, **arguments).summary.metrics["F"] > 0.95
+    again = evaluate(protocol, Unasked(), TwoPhotos(), tmp_path, **arguments)
+    assert (again.judged, again.skipped) == (0, 2)
+    circle, elsewhere = photo_of(30, 40, 18).boundaries[0], photo_of(30, 40, 8).boundaries[0]
+    alone, apart = (
+        AnnotatedEdges("a", np.zeros((*SIZE, 3), np.uint8), (), drawn, (circle.astype(int),) * len(drawn))
+        for drawn in ((circle,), (circle, elsewhere))
+    )
+    records = json.loads(json.dumps(protocol.judge(Unasked(), [alone, apart])))
+    assert protocol.summarise(records).metrics == {"F": 0, "precision": 0, "recall": 0, "annotators per photo": 1.5}
+    with pytest.raises(ValueError, match="no photo has two annotators"):
+        protocol.summarise(records[:1])
+
+
+@pytest.mark.heavy
+def test_people_agree_as_published(test_data):
+    photos = read_bsds(test_data / "bsds500", "val")
+    protocol = HumanEdges()
+    records = [protocol.judge(Unasked(), [photos[index]])[0] for index in range(len(photos))]
+    # Published for the test photos; 0.787 for these.
+    assert protocol.summarise(records).metrics["F"] == pytest.approx(0.80, abs=0.03)
 
 
 def test_a_model_on_a_real_photo(sam, test_data):

@@ -33,13 +33,16 @@ PRECISION = Figure(
     (Curve("IoU 0.5", np.linspace(0, 1, 101).tolist(), (1 - np.linspace(0, 1, 101) ** 3).tolist()),),
 )
 SUMMARY = Summary(
-    {"NoC@90": 5.25, "failures": 12, "AP small": math.nan, "mIoU@1": np.float64(0.5)}, (CLICKS, PRECISION)
+    {"NoC@90": 5.25, "failures": 12, "AP small": math.nan, "mIoU@1": np.float64(0.5)},
+    (CLICKS, PRECISION),
+    {"seconds per click": 0.01},
 )
 
 
 def write(out, summary=SUMMARY, failures=None):
     failures = failures or {}
-    return report.write(out, summary, IDENTITY, {"judged": 3, "failed": len(failures)}, failures, 1.25)
+    counts = {"judged": 3, "failed": len(failures), "annotations_left_out": 2}
+    return report.write(out, summary, IDENTITY, counts, failures, 1.25)
 
 
 def test_the_json_is_strict_and_complete(tmp_path):
@@ -52,8 +55,8 @@ def test_the_json_is_strict_and_complete(tmp_path):
         ("mIoU@1", 0.5),
     ]
     assert {name: found[name] for name in IDENTITY} == IDENTITY
-    assert found["seconds"] == 1.25
-    assert found["photos"] == {"judged": 3, "failed": 0}
+    assert found["seconds"] == {"judging": 1.25, "seconds per click": 0.01}
+    assert found["photos"] == {"judged": 3, "failed": 0, "annotations_left_out": 2}
     assert {"python", "samjax", "jax", "numpy", "pycocotools"} <= found["versions"].keys()
     curve = found["figures"]["iou_by_click"]["curves"][0]
     assert (curve["label"], curve["x"][:2], curve["y"][0]) == ("samjax", [1, 2], pytest.approx(0.4))
@@ -63,11 +66,12 @@ def test_the_table_has_aligned_numbers(tmp_path):
     write(tmp_path)
     lines = (tmp_path / "results.txt").read_text().splitlines()
     assert lines == [
-        "clicks: 3 photo(s)",
-        "  NoC@90    5.2500",
-        "  failures      12",
-        "  AP small       -",
-        "  mIoU@1    0.5000",
+        "clicks: 3 photo(s), 2 annotation(s) left out because they cannot be used",
+        "  NoC@90             5.2500",
+        "  failures               12",
+        "  AP small                -",
+        "  mIoU@1             0.5000",
+        "  seconds per click  0.0100",
         "settings: clicks 20",
         "data: photos 3",
         "given: checkpoint vit_b",

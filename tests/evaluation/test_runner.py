@@ -1,5 +1,6 @@
 """Runs go on where they were, lose nothing, and mix nothing."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -187,7 +188,7 @@ def test_bad_photos_are_named_while_the_others_go_on(tmp_path, together):
     assert outcome.failures == {"photo001": "photo001.jpg is cut off", "photo005": "RuntimeError: too grey"}
     assert (outcome.judged, outcome.summary.metrics["photos"]) == (5, 5)
     found = results(tmp_path)
-    assert found["photos"] == {"judged": 5, "failed": 2}
+    assert found["photos"] == {"judged": 5, "failed": 2, "annotations_left_out": 0}
     assert found["failures"] == outcome.failures
     table = (tmp_path / "results.txt").read_text()
     assert "5 photo(s), 2 FAILED" in table
@@ -198,12 +199,33 @@ def test_bad_photos_are_tried_again(tmp_path):
     run(tmp_path, Grey(bad=[5]), Squares(7, bad=[1]))
     outcome = run(tmp_path)
     assert (outcome.judged, outcome.skipped, outcome.failures) == (2, 5, {})
-    assert results(tmp_path)["photos"] == {"judged": 7, "failed": 0}
+    assert results(tmp_path)["photos"] == {"judged": 7, "failed": 0, "annotations_left_out": 0}
+
+
+def test_annotations_that_were_left_out_are_counted_once(tmp_path):
+    class Flawed(Squares):
+        def __getitem__(self, index):
+            return dataclasses.replace(super().__getitem__(index), left_out=index % 3)
+
+    run(tmp_path, dataset=Flawed(4), process_index=0, process_count=2)
+    run(tmp_path, dataset=Flawed(4))
+    assert results(tmp_path)["photos"] == {"judged": 4, "failed": 0, "annotations_left_out": 3}
+    assert "4 photo(s), 3 annotation(s) left out" in (tmp_path / "results.txt").read_text()
 
 
 def test_a_run_in_which_nothing_works_fails(tmp_path):
     with pytest.raises(ValueError, match=r"none of 3 photo\(s\) could be judged; the first, photo000: .* cut off"):
         run(tmp_path, dataset=Squares(3, bad=range(3)))
+
+
+def test_a_run_that_begins_with_failures_only_stops_early(tmp_path):
+    dataset = Squares(100, bad=range(100))
+    with pytest.raises(ValueError, match=r"none of 20 photo\(s\) could be judged"):
+        run(tmp_path, dataset=dataset)
+    assert max(dataset.read) < 24
+    # One success is enough to go on, and so is one of an earlier run.
+    assert len(run(tmp_path, dataset=Squares(100, bad=range(1, 100))).failures) == 99
+    assert len(run(tmp_path, dataset=Squares(100, bad=range(1, 100))).failures) == 99
 
 
 def test_a_protocol_that_loses_photos_is_found_out(tmp_path):

@@ -221,6 +221,25 @@ def test_a_predictor_is_made_by_a_factory_in_the_current_folder(module, looked_a
     assert answer.masks[0].mean() == 0.5
 
 
+def test_a_predictor_of_another_source_has_another_fingerprint(module, tmp_path):
+    from samjax.evaluation.segmenters import from_spec
+
+    before = from_spec(f"{module}:Half").fingerprint()
+    assert list(before) == ["source"]
+    (tmp_path / "another_predictor.py").write_text(MODULE + "\n# changed\n", encoding="utf-8")
+    assert from_spec("another_predictor:Half").fingerprint() != before
+
+
+def test_a_samjax_predictor_has_the_fingerprint_of_its_weights(sam):
+    from samjax import SamPredictor
+    from samjax.embeddings import model_hash
+    from samjax.evaluation.segmenters import PredictorSegmenter
+
+    own = {"sha256": model_hash(sam)[:16]}
+    assert PredictorSegmenter(SamPredictor(sam)).fingerprint() == own
+    assert PredictorSegmenter(SamPredictor(sam.with_dtype("bfloat16"))).fingerprint() != own
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [

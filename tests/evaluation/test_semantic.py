@@ -1,18 +1,20 @@
 """Semantic metrics against the formulas written out over pixels, and hand-counted maps."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from samjax.evaluation.semantic import confusion_matrix, evaluate_label_maps, read_labels, semantic_scores
+from samjax.evaluation.datasets import MapPair, label_pairs
+from samjax.evaluation.protocol import EvaluationProtocol
+from samjax.evaluation.runner import evaluate
+from samjax.evaluation.semantic import Semantic, confusion_matrix, semantic_scores
+from samjax.evaluation.unasked import Unasked
 
 
-def write(folder, name: str, labels: list[list[int]], mode: str = "L") -> None:
-    folder.mkdir(exist_ok=True)
-    picture = Image.fromarray(np.array(labels, np.uint8))
-    if mode == "P":
-        picture.putpalette([7, 77, 177] * 256)
-    picture.save(folder / name)
+def pair(truth: list[list[int]], predicted: list[list[int]], name: str = "a") -> MapPair:
+    return MapPair(name, np.array(predicted, np.uint8), np.array(truth, np.uint8))
 
 
 def test_rows_of_the_matrix_are_true_classes():
@@ -60,39 +62,51 @@ def test_classes_that_do_not_occur_are_in_no_mean():
     assert np.isnan(scores.accuracy).tolist() == [False, True, True]
 
 
-def test_folders_are_compared_by_name(tmp_path):
-    write(tmp_path / "truth", "a.png", [[0, 1], [255, 1]])
-    write(tmp_path / "truth", "b.png", [[1, 1, 0]])
-    write(tmp_path / "mine", "a.bmp", [[0, 1], [1, 0]])
-    write(tmp_path / "mine", "b.png", [[1, 0, 0]], mode="P")
-    write(tmp_path / "mine", "c.png", [[9]])  # no truth: not compared
-    scores, confusion = evaluate_label_maps(tmp_path / "mine", tmp_path / "truth", ["ground", "thing"])
-    assert confusion.tolist() == [[2, 0], [2, 2]]
-    assert scores.pixel_accuracy == pytest.approx(4 / 6)
+def test_the_photos_matrices_add_up():
+    protocol = Semantic(["ground", "thing"])
+    assert isinstance(protocol, EvaluationProtocol)
+    samples = [pair([[0, 1], [255, 1]], [[0, 1], [1, 0]]), pair([[1, 1, 0]], [[1, 0, 0]], "b")]
+    records = json.loads(json.dumps(protocol.judge(Unasked(), samples)))
+    assert records[0] == {"confusion": [[0, 0, 1], [1, 0, 1], [1, 1, 1]]}
+    metrics = protocol.summarise(records).metrics  # [[2, 0], [2, 2]]
+    assert metrics["pixel_accuracy"] == pytest.approx(4 / 6)
+    assert metrics["iou ground"] == pytest.approx(2 / 4)
+    assert metrics["accuracy thing"] == pytest.approx(2 / 4)
+    assert metrics["dice thing"] == pytest.approx(4 / 6)
+    assert metrics["pixels"] == 6
+    assert "iou 0" in Semantic(2).summarise(records).metrics
 
 
-def test_bad_folders_and_maps_are_explained(tmp_path):
-    write(tmp_path / "truth", "a.png", [[0, 1]])
-    write(tmp_path / "truth", "b.png", [[0, 1]])
-    write(tmp_path / "mine", "a.png", [[0, 7]])
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        evaluate_label_maps(tmp_path / "nowhere", tmp_path / "truth", 2)
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 of the 2 maps .*: b"):
-        evaluate_label_maps(tmp_path / "mine", tmp_path / "truth", 2)
-    write(tmp_path / "mine", "b.png", [[0, 1, 1]])
-    with pytest.raises(ValueError, match=r"a\.png.*predicted map has label\(s\) 7; with 2 classes they are 0 to 1"):
-        evaluate_label_maps(tmp_path / "mine", tmp_path / "truth", 2)
-    write(tmp_path / "mine", "a.png", [[0, 1]])
-    with pytest.raises(ValueError, match=r"b\.png.*\(1, 2\).*\(1, 3\)"):
-        evaluate_label_maps(tmp_path / "mine", tmp_path / "truth", 2)
-    write(tmp_path / "mine", "a.tif", [[0, 1]])
-    with pytest.raises(ValueError, match=r"two maps called a: a\.png and a\.tif"):
-        evaluate_label_maps(tmp_path / "mine", tmp_path / "truth", 2)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no label maps"):
-        evaluate_label_maps(tmp_path / "empty", tmp_path / "truth", 2)
-    Image.new("RGB", (2, 2)).save(tmp_path / "colour.png")
-    with pytest.raises(ValueError, match="mode RGB; expected one channel"):
-        read_labels(tmp_path / "colour.png")
+def test_a_record_of_150_classes_is_as_small_as_what_occurs():
+    labels = [[0, 7], [149, 149]]
+    (record,) = Semantic(150).judge(Unasked(), [pair(labels, labels)])
+    assert record == {"confusion": [[0, 0, 1], [7, 7, 1], [149, 149, 2]]}
+
+
+def test_a_run_goes_on_and_names_the_photos_that_fail(tmp_path):
+    for folder, maps in (("truth", ([[0, 1]], [[1, 1]])), ("mine", ([[0, 1]], [[0, 9]]))):
+        (tmp_path / folder).mkdir()
+        for name, labels in zip("ab", maps, strict=True):
+            Image.fromarray(np.array(labels, np.uint8)).save(tmp_path / folder / f"{name}.png")
+    pairs = label_pairs(str(tmp_path / "mine"), str(tmp_path / "truth"))
+    run = (tmp_path / "out",), {"data": {}, "model": {}, "progress": False}
+    outcome = evaluate(Semantic(2), Unasked(), pairs, *run[0], **run[1])
+    assert outcome.judged == 1
+    assert outcome.failures == {"b": "the predicted map has label(s) 9; with 2 classes they are 0 to 1"}
+    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "mine" / "b.png")
+    outcome = evaluate(Semantic(2), Unasked(), pairs, *run[0], **run[1])
+    assert (outcome.judged, outcome.skipped, outcome.failures) == (1, 1, {})
+    assert outcome.summary.metrics["pixel_accuracy"] == 3 / 4
+
+
+def test_settings_and_maps_that_make_no_sense_are_explained():
+    with pytest.raises(ValueError, match="at least one class"):
+        Semantic(0)
+    with pytest.raises(ValueError, match="two classes are called 'road'"):
+        Semantic(["road", "sky", "road"])
+    with pytest.raises(ValueError, match=r"\(1, 2\).*\(1, 3\)"):
+        confusion_matrix(np.zeros((1, 2), int), np.zeros((1, 3), int), 2)
     with pytest.raises(ValueError, match="no pixel was judged"):
         semantic_scores(np.zeros((2, 2), int))
+    with pytest.raises(TypeError, match="asks a model"):
+        Unasked().look([])

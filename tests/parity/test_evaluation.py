@@ -57,11 +57,26 @@ def test_the_reference_and_samjax_get_the_same_results(segmenters, samples, name
         records, metrics = results[kind]
         assert metrics.keys() == expected.keys()
         for metric, value in metrics.items():
-            if "seconds" not in metric:
-                assert value == pytest.approx(expected[metric], abs=1e-3), (kind, metric)
+            assert value == pytest.approx(expected[metric], abs=1e-3), (kind, metric)
         if name == "interactive":
             clicks = [[entry["clicks"] for entry in record["objects"]] for record in records]
             assert clicks == [[entry["clicks"] for entry in record["objects"]] for record in expected_records]
+
+
+def test_the_weights_of_a_pytorch_model_are_told_apart(small):
+    import torch
+
+    from samjax.evaluation.segmenters import PredictorSegmenter
+
+    theirs, _ = small
+    before = PredictorSegmenter(theirs).fingerprint()
+    assert before.keys() == {"sha256"}
+    bias = theirs.model.mask_decoder.iou_prediction_head.layers[0].bias
+    with torch.no_grad():
+        bias[0] += 1
+        changed = PredictorSegmenter(theirs).fingerprint()
+        bias[0] -= 1
+    assert changed != before
 
 
 def test_logits_at_the_photos_size_are_the_references(segmenters, samples):

@@ -191,6 +191,34 @@ def test_three_steps_are_those_of_adamw_in_float64_with_rates_and_decay_by_group
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+def muon(start, all_gradients, rate, decay):
+    """Jordan et al. (2024) with Nesterov's momentum, scaled as by Liu et al. (arXiv 2502.16982), in float64."""
+    momentum, now = 0.0, start
+    for step, gradient in enumerate(all_gradients, 1):
+        momentum = 0.95 * momentum + 0.05 * gradient
+        ahead = 0.95 * momentum / (1 - 0.95 ** (step + 1)) + 0.05 * gradient / (1 - 0.95**step)
+        x = ahead / np.linalg.norm(ahead)
+        x = x.T if x.shape[0] > x.shape[1] else x
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+        x = x.T if gradient.shape[0] > gradient.shape[1] else x
+        now = now - rate * (0.2 * np.sqrt(max(x.shape)) * x + decay * now)
+    return now
+
+
+def test_muon_moves_the_matrices_of_attention_and_mlps_and_adamw_the_rest():
+    options = {"layer_decay": 0.8, "weight_decay": 0.1, "no_decay": NO_DECAY, "learning_rate": 1e-2}
+    ours, _ = trained(optimizer="muon", **options)
+    start, steps = flat(params()), [flat(gradients(step)) for step in range(3)]
+    matrices = [name for name in ours if name.endswith("kernel") and ("/blocks/" in name or "/transformer/" in name)]
+    assert len(matrices) == 4 * SMALL.image_encoder.depth + 4 * 7 + 2 * 2
+    for name, value in ours.items():
+        rule = muon if name in matrices else adamw
+        expected = start[name] if name == MATRIX else rule(start[name], [step[name] for step in steps], *grouped(name))
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parity
 def test_three_steps_are_those_of_pytorch():
     import torch
@@ -218,8 +246,9 @@ def test_three_steps_are_those_of_pytorch():
         {"weight_decay": 0.5, "no_decay": (r"bias$",)},
         {"frozen": (r"^image_encoder/",), "clip_norm": 0.1},
         {"layer_decay": 0.5, "encoder_rate": 3.0},
+        {"optimizer": "muon", "frozen": (r"^image_encoder/",)},
     ],
-    ids=["defaults", "decay", "frozen and clipped", "rates"],
+    ids=["defaults", "decay", "frozen and clipped", "rates", "muon"],
 )
 def test_the_fourier_matrix_never_changes(options):
     now, _ = trained(**options)

@@ -1,7 +1,20 @@
 """Data sets to evaluate on, in their published layouts."""
 
 from samjax.evaluation.datasets.bsds import AnnotatedEdges, Bsds, read_bsds
-from samjax.evaluation.datasets.choice import Chosen
+from samjax.evaluation.datasets.choice import Chosen, First
 from samjax.evaluation.datasets.formats import FORMATS, open_dataset
+from samjax.evaluation.datasets.maps import MapPair, MapPairs, grey_pairs, label_pairs
 
-__all__ = ["FORMATS", "AnnotatedEdges", "Bsds", "Chosen", "open_dataset", "read_bsds"]
+__all__ = [
+    "FORMATS",
+    "AnnotatedEdges",
+    "Bsds",
+    "Chosen",
+    "First",
+    "MapPair",
+    "MapPairs",
+    "grey_pairs",
+    "label_pairs",
+    "open_dataset",
+    "read_bsds",
+]

@@ -28,7 +28,7 @@ class AnnotatedPhotos:
         return self._source.name(index)
 
     def __getitem__(self, index: int) -> Sample:
-        """Annotations that cannot be used are left out, with a warning in the log.
+        """Annotations that cannot be used are left out and counted, with a warning in the log.
 
         Raises `samjax.data.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
         """
@@ -41,7 +41,7 @@ class AnnotatedPhotos:
             Object(mask, identity, category, _outside(record, mask))
             for mask, identity, category in zip(record.masks, ids, categories, strict=True)
         )
-        return Sample(record.name, record.rgb, objects)
+        return Sample(record.name, record.rgb, objects, left_out=len(record.problems))
 
 
 def _outside(record: Record, mask: RLE) -> RLE | None:

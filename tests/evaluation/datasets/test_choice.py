@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from samjax.evaluation.datasets import Chosen
+from samjax.evaluation.datasets import Chosen, First
 from samjax.evaluation.protocol import Dataset, Object, Sample
 
 
@@ -46,12 +46,14 @@ def test_small_objects_do_not_count():
     assert ids(Chosen(Columns(), min_area=11)[0]) == []
 
 
-def test_the_first_photos_are_kept():
-    chosen = Chosen(Columns(), limit=2)
+@pytest.mark.parametrize("first", [First, lambda dataset, limit: Chosen(dataset, limit=limit)])
+def test_the_first_photos_are_kept(first):
+    chosen = first(Columns(), 2)
+    assert isinstance(chosen, Dataset)
     assert len(chosen) == 2
     assert [chosen.name(0), chosen[1].name] == ["photo 0", "photo 1"]
     assert ids(chosen[0]) == list(range(10))
-    assert len(Chosen(Columns(), limit=9)) == 4
+    assert len(first(Columns(), 9)) == len(first(Columns(), None)) == 4
     for ask in (chosen.name, chosen.__getitem__):
         with pytest.raises(IndexError):
             ask(2)
@@ -62,3 +64,5 @@ def test_numbers_out_of_range_are_refused():
         (name,) = options
         with pytest.raises(ValueError, match=name):
             Chosen(Columns(), **options)
+    with pytest.raises(ValueError, match="limit must be at least 1, or None for all; it is 0"):
+        First(Columns(), 0)
