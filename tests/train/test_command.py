@@ -5,7 +5,17 @@ import json
 
 import pytest
 
-RECIPES = ("coco", "few_images", "nuclei", "sa1b_vit_b", "sa1b_vit_h", "sa1b_vit_l", "tiny")
+RECIPES = (
+    "coco",
+    "few_images",
+    "nuclei",
+    "sa1b_vit_b",
+    "sa1b_vit_h",
+    "sa1b_vit_l",
+    "tiny",
+    "tiny_128",
+    "tiny_256",
+)
 
 
 @pytest.fixture
