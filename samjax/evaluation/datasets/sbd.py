@@ -16,7 +16,8 @@ class Sbd(IndexedSource):
     """The photos that SPLIT.txt lists, in its order: img/*.jpg with inst/*.mat; every instance is an object.
 
     An object's id is its number in GTinst.Segmentation, its category that in GTinst.Categories (1 to 20). What is not
-    its own is background, as RITM judges it; 255 is void. RITM's own val.txt has 2,820 photos with 6,671 objects.
+    its own is background, as RITM judges it; 255 is void in photos of fewer instances. RITM's own val.txt has 2,820
+    photos with 6,671 objects.
     """
 
     def __init__(self, folder: str, split: str = "val") -> None:
