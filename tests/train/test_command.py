@@ -121,7 +121,7 @@ def test_a_python_file_is_a_recipe(samjax, tmp_path):
 def test_help_lists_the_fields_with_the_values_of_the_recipe(samjax):
     code, output, _ = samjax("tiny", "--help")
     assert code == 0
-    for option in ("--out", "--print-config", "--run.steps", "--optim.learning-rate", "--data.train", "1200", "0.001"):
+    for option in ("--out", "--print-config", "--run.steps", "--optim.learning-rate", "--data.train", "5000", "0.001"):
         assert option in output
 
 
