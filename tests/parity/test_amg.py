@@ -64,7 +64,8 @@ def test_the_same_masks_are_found_as_by_the_reference(segment_anything, shapes, 
 def test_the_same_masks_are_found_in_photographs(segment_anything, bundled, photos, name, options):
     reference, sam = bundled
     photo = photos[name]
-    options = {"points_per_side": 12, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.8, **options}
+    # A small model is rarely sure.
+    options = {"points_per_side": 12, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.45, **options}
     theirs = segment_anything.SamAutomaticMaskGenerator(reference, **options).generate(photo)
     assert len(theirs) > 4
     assert_same(SamAutomaticMaskGenerator(sam, **options).generate(photo), theirs)
