@@ -32,7 +32,9 @@ def assert_same(ours: list[dict], theirs: list[dict]) -> None:
         assert mine["crop_box"] == other["crop_box"]
         assert mine["point_coords"] == other["point_coords"]
         assert mine["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-3)
-        assert mine["stability_score"] == pytest.approx(other["stability_score"], abs=1e-3, nan_ok=True)
+        # A quotient of two areas, at whose thresholds rounding may turn over a pixel or two of a small mask.
+        slack = max(1e-3, 2 / max(other["area"], 1))
+        assert mine["stability_score"] == pytest.approx(other["stability_score"], abs=slack, nan_ok=True)
         assert abs(mine["area"] - other["area"]) <= 1e-3 * other["area"]
 
 
