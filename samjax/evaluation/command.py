@@ -128,13 +128,8 @@ class Data:
             identity |= {"objects_per_image": self.objects_per_image, "seed": self.seed}
         annotations = [path for path in map(Path, paths) if path.suffix == ".json" and path.is_file()]
         identity |= {path.name: digest(path) for path in annotations}
-        own = out.resolve()
-        found = [
-            (name, size)
-            for path in paths
-            for name, size in sizes(path)
-            if own not in Path(path, name).resolve().parents
-        ]
+        own, roots = out.resolve(), [Path(path).resolve() for path in paths]
+        found = [(name, size) for root in roots for name, size in sizes(str(root)) if own not in (root / name).parents]
         return dataset, identity | {"files": hashlib.sha256(repr(found).encode()).hexdigest()[:16]}
 
 
