@@ -1,6 +1,7 @@
 """`samjax evaluate`, run as a user runs it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +242,25 @@ def test_points_on_real_photos_go_on_and_do_not_mix(samjax, checkpoint, test_dat
     code, _, errors = samjax("evaluate", *options, "--dtype", "bfloat16")
     assert code == 2
     assert 'model.dtype: "float32", now "bfloat16"' in errors
+
+
+def test_other_annotations_of_the_same_photos_are_other_data(tmp_path, monkeypatch):
+    from samjax.evaluation.command import Data
+
+    photos, masks = tmp_path / "data" / "images", tmp_path / "data" / "masks"
+    for folder in (photos, masks):
+        folder.mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(photos / "a.png")
+    Image.fromarray(np.eye(30, 40) > 0).save(masks / "a.png")
+    data = Data(f"pairs={photos},{masks}")
+    monkeypatch.chdir(tmp_path)
+    out = Path("data/images/results")  # within the data, and not written as the data's path is
+    _, before = data.open(out)
+    out.mkdir()
+    (out / "results.json").write_text("{}")
+    assert data.open(out)[1] == before
+    Image.fromarray(np.random.default_rng(0).random((30, 40)) > 0.5).save(masks / "a.png")
+    assert data.open(out)[1] != before
 
 
 def test_a_predictor_of_ones_own_in_two_processes(samjax, boxy, coco, tmp_path):
