@@ -12,7 +12,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m "not parity and not heavy"
 
 # Against Meta's PyTorch code and transformers. PyTorch comes first, and for the CPU; segment-anything-py would ask for
-# torchvision, of which the tests replace the few functions that it uses, and removes small regions with OpenCV.
+# torchvision, of which the tests replace the few functions that it uses.
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -m "parity and not heavy"
 
@@ -36,7 +36,6 @@ $(VENV)/installed-test: $(VENV)/installed
 $(VENV)/installed-parity: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --no-deps segment-anything-py==1.0.1
-	$(BIN)/python -m pip install --quiet opencv-python-headless
 	$(BIN)/python -m pip install --quiet "transformers>=5,<6"
 	touch $@
 

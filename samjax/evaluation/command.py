@@ -133,19 +133,6 @@ class Data:
         return dataset, identity | {"files": hashlib.sha256(repr(found).encode()).hexdigest()[:16]}
 
 
-class NoModel(Model):
-    """Of protocols that judge what is there already."""
-
-    def check(self) -> None:
-        pass
-
-    def given(self) -> dict[str, str]:
-        return {}
-
-    def open(self) -> tuple[Segmenter, dict[str, Any]]:
-        return Unasked(), {}
-
-
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where results go, and which part of the work is this process's."""
@@ -196,31 +183,42 @@ def boxes(
     return run(Boxes(refinements), model, data, place)
 
 
+@dataclasses.dataclass(frozen=True)
+class Boundaries:
+    """Photos with boundaries."""
+
+    data: Annotated[Path, arg(metavar="FOLDER", help="BSDS500 as it is published: images/ and groundTruth/.")]
+    split: Annotated[Literal["train", "val", "test"], arg(help="Of BSDS500.")] = "test"
+    limit: Annotated[int | None, arg(metavar="N", help="Only the first N photos.")] = None
+
+    def run(self, protocol: EvaluationProtocol, model: Model | None, place: Place) -> int:
+        """Evaluates on them, and prints the table."""
+        identity = {"format": "bsds500", "split": self.split}
+        return _run(
+            protocol, model, First(read_bsds(self.data, self.split), self.limit), identity, place, data=str(self.data)
+        )
+
+
+BoundariesOptions = Annotated[Boundaries, arg(name="")]
+
+
 @app.command
 def edges(
-    data: Annotated[Path, arg(metavar="FOLDER", help="BSDS500 as it is published: images/ and groundTruth/.")],
+    data: BoundariesOptions,
     place: PlaceOptions,
-    split: Annotated[Literal["train", "val", "test"], arg(help="Of BSDS500.")] = "test",
-    limit: Annotated[int | None, arg(metavar="N", help="Only the first N photos.")] = None,
     points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 16,
     nms_threshold: Annotated[float, arg(help="IoU of boxes above which a mask is a duplicate.")] = 0.7,
     points_per_batch: Annotated[int, arg(help="Points asked for together: memory, not results.")] = 64,
-    human: Annotated[
-        bool, arg(help="Instead of a model, people: each annotator against the others; published F 0.80.")
-    ] = False,
     model: ModelOptions = Model(),
 ) -> int:
     """Outlines of everything against those that people drew: ODS, OIS, AP, R50 on BSDS500."""
-    protocol: EvaluationProtocol
-    if human:
-        if model.checkpoint is not None or model.predictor is not None:
-            raise ValueError("--human compares people with people: leave --checkpoint and --predictor out")
-        protocol, model = HumanEdges(), NoModel()
-    else:
-        protocol = Edges(points_per_side, nms_threshold, points_per_batch=points_per_batch)
-    model.check()
-    identity = {"format": "bsds500", "split": split}
-    return _run(protocol, model, First(read_bsds(data, split), limit), identity, place, data=str(data))
+    return data.run(Edges(points_per_side, nms_threshold, points_per_batch=points_per_batch), model, place)
+
+
+@app.command
+def human_edges(data: BoundariesOptions, place: PlaceOptions) -> int:
+    """How far people agree: each annotator's outlines against the others'; published for BSDS500: F 0.80."""
+    return data.run(HumanEdges(), None, place)
 
 
 @app.command
@@ -296,7 +294,6 @@ def main(args: Sequence[str]) -> int:
 
 def run(protocol: EvaluationProtocol, model: Model, data: Data, place: Place, **given: str) -> int:
     """Evaluates on photos with objects, and prints the table."""
-    model.check()
     dataset, identity = data.open(place.out)
     return _run(protocol, model, dataset, identity, place, data=data.data, **given)
 
@@ -312,15 +309,23 @@ def class_names(path: Path) -> list[str]:
 
 
 def _run_maps(protocol: EvaluationProtocol, pairs: MapPairs, place: Place, predicted: Path, truth: Path) -> int:
-    return _run(protocol, NoModel(), pairs, pairs.digests(), place, predicted=str(predicted), truth=str(truth))
+    return _run(protocol, None, pairs, pairs.digests(), place, predicted=str(predicted), truth=str(truth))
 
 
 def _run(
-    protocol: EvaluationProtocol, model: Model, dataset: Any, identity: dict[str, Any], place: Place, **given: str
+    protocol: EvaluationProtocol,
+    model: Model | None,
+    dataset: Any,
+    identity: dict[str, Any],
+    place: Place,
+    **given: str,
 ) -> int:
+    """`model` is None for a protocol that judges what is there already."""
+    if model is not None:
+        model.check()
     index, count = process_share(place.process_index, place.process_count)
     check_writable(place.out)
-    segmenter, model_identity = model.open()
+    segmenter, model_identity = (Unasked(), {}) if model is None else model.open()
     try:
         outcome = evaluate(
             protocol,
@@ -329,7 +334,7 @@ def _run(
             place.out,
             data=identity,
             model=model_identity,
-            given=given | model.given(),
+            given=given if model is None else given | model.given(),
             process_index=index,
             process_count=count,
         )

@@ -3,14 +3,9 @@
 Source: Arbelaez et al., "Contour detection and hierarchical image segmentation", TPAMI 2011, and its code
 (`boundaryBench`, `correspondPixels`), to which Dollar's `edgesEvalDir` adds R50. Where a rule has no other reason than
 that the published figures were made with it, the place says so.
-
-This file imports nothing of samjax: `edge_workers` runs it as a program of its own, without JAX.
 """
 
 import dataclasses
-import pickle
-import signal
-import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -255,24 +250,3 @@ def human_agreement(boundaries: Sequence[Bool[np.ndarray, "_ _"]]) -> EdgeCounts
         if len(boundaries) > 1
     ]
     return sum(counts, nothing)
-
-
-def _serve() -> None:
-    """Answers pickled tasks from standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that asks
-    answers, sys.stdout = sys.stdout.buffer, sys.stderr
-    while True:
-        try:
-            task = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            answer = count_mask(*task)
-        except Exception as error:
-            answer = error
-        pickle.dump(answer, answers)
-        answers.flush()
-
-
-if __name__ == "__main__":
-    _serve()

@@ -6,7 +6,6 @@ ViT-H: ODS 0.768, OIS 0.786, AP 0.794, R50 0.928.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,11 +14,22 @@ from jaxtyping import Float32, UInt8
 
 from samjax.evaluation.datasets import AnnotatedEdges
 from samjax.evaluation.edge_maps import edge_map
-from samjax.evaluation.edge_scores import THRESHOLDS, TOLERANCE, EdgeCounts, count_edges, human_agreement, score_edges
-from samjax.evaluation.edge_workers import EdgeWorkers, usual_count
+from samjax.evaluation.edge_scores import (
+    THRESHOLDS,
+    TOLERANCE,
+    EdgeCounts,
+    Row,
+    Task,
+    count_edges,
+    count_mask,
+    human_agreement,
+    score_edges,
+)
 from samjax.evaluation.grid import Grid
 from samjax.evaluation.protocol import Curve, Figure, Record, Segmenter, Summary
 from samjax.ops.boxes import nms
+
+MOST_PROCESSES = 16  # a photo has 99 thresholds
 
 
 class Edges:
@@ -30,7 +40,7 @@ class Edges:
         nms_threshold: IoU of boxes above which a mask is a duplicate of one with a higher predicted IoU.
         tolerance: how far apart an edge and a drawn one may lie, as a share of the photo's diagonal.
         points_per_batch: asked for together: memory, not results.
-        processes: that match edges, by default one for each core; 1 is this process.
+        processes: that match edges, by default one for each core, up to 16; 1 is this process.
     """
 
     name = "edges"
@@ -58,7 +68,7 @@ class Edges:
         """Pixels at each threshold, under the names of `EdgeCounts`, and how many masks the edges are of."""
         records = []
         for sample, (edges, masks) in zip(samples, self._draw(segmenter, [s.rgb for s in samples]), strict=True):
-            counts = count_edges(edges, sample.boundaries, tolerance=self.tolerance, count_masks=self._workers)
+            counts = count_edges(edges, sample.boundaries, tolerance=self.tolerance, count_masks=self._count)
             records.append({**_record(counts), "masks": masks})
         return records
 
@@ -81,11 +91,12 @@ class Edges:
         best = Curve(f"ODS {scores.ods:.3f}", [scores.ods_recall], [scores.ods_precision])
         return Summary(metrics, (Figure("precision_recall", "recall", "precision", (curve, best)),))
 
-    @functools.cached_property
-    def _workers(self) -> EdgeWorkers | None:
-        """From the first photo on, as long as there is this protocol."""
-        count = usual_count() if self.processes is None else self.processes
-        return EdgeWorkers(count) if count > 1 else None
+    def _count(self, tasks: Sequence[Task]) -> list[Row]:
+        """`count_mask` of each, on all cores: joblib's processes stay for the next photo."""
+        from joblib import Parallel, cpu_count, delayed
+
+        count = min(cpu_count(), MOST_PROCESSES) if self.processes is None else self.processes
+        return Parallel(count)(delayed(count_mask)(*task) for task in tasks)
 
     def edges(self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[np.ndarray]:
         """Edge maps between 0 and 1, float32 (H, W), of a few photos."""

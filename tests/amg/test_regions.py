@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -75,9 +76,7 @@ def test_confining_the_search_to_the_masks_surroundings_changes_nothing(area):
         np.testing.assert_array_equal(decode_rle(remove_from(candidates([mask]), area, 0.7).rles[0]), expected)
 
 
-@pytest.mark.parity
 def test_of_equally_large_islands_anywhere_in_a_photo_the_references_stays():
-    cv2 = pytest.importorskip("cv2", reason="the reference's small-region removal needs OpenCV")
     random = np.random.default_rng(2)
     for _ in range(200):
         mask = np.zeros((60, 60), bool)

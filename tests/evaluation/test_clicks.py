@@ -1,5 +1,6 @@
 """Clicks are RITM's, by definition: recomputed on the whole padded map with scipy, and by hand."""
 
+import cv2
 import numpy as np
 import pytest
 from example_segmenters import ritm
@@ -57,7 +58,6 @@ def test_200_clicks_are_ritms_ties_included():
 
 
 def test_the_distances_are_opencvs():
-    cv2 = pytest.importorskip("cv2", reason="RITM measures distances with OpenCV")
     from samjax.evaluation.clicks import depths
 
     random = np.random.default_rng(3)

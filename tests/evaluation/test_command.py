@@ -149,16 +149,13 @@ def test_edges_of_a_photo(samjax, boxy, test_data, tmp_path):
     assert 0 <= metrics(tmp_path / "out")["ODS"] < 0.5
 
 
-def test_edges_of_people_need_no_model(samjax, boxy, test_data, tmp_path):
-    options = ["edges", "--data", test_data / "bsds500", "--split", "val", "--human", "--out", tmp_path / "out"]
+def test_edges_of_people_need_no_model(samjax, test_data, tmp_path):
+    options = ["human-edges", "--data", test_data / "bsds500", "--split", "val", "--out", tmp_path / "out"]
     code, printed, errors = samjax("evaluate", *options, "--limit", 1)
     assert code == 0, errors
     assert "human_edges: 1 photo(s)" in printed
     assert 0.6 < metrics(tmp_path / "out")["F"] < 0.95
     assert "1 of 1 photo(s) had been judged before" in samjax("evaluate", *options, "--limit", 1)[1]
-    code, _, errors = samjax("evaluate", *options, "--predictor", boxy)
-    assert code == 2
-    assert "leave --checkpoint and --predictor out" in errors
 
 
 @pytest.fixture

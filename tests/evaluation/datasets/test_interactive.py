@@ -1,5 +1,6 @@
 """GrabCut, Berkeley and DAVIS in the layouts of RITM's data, with the rules of its loaders."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +39,6 @@ def test_of_colours_the_blue_counts_as_it_does_in_opencv(tmp_path, picture, phot
     picture(tmp_path / "boundary_GT/a.bmp", colours)
     (found,) = open_dataset(f"grabcut={tmp_path}")[0].objects
     np.testing.assert_array_equal(coco.decode(found.mask), disc)
-    cv2 = pytest.importorskip("cv2", reason="compares with OpenCV, which RITM reads with")
     blue = cv2.imread(str(tmp_path / "boundary_GT/a.bmp"))[:, :, 0]
     np.testing.assert_array_equal(coco.decode(found.mask), blue > 128)
 
