@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most of the time goes into compiling, on one core for each test; a file's tests share what they have compiled.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 .PHONY: demo test parity heavy lint clean
 
@@ -9,12 +11,12 @@ demo: $(VENV)/installed
 	$(BIN)/samjax demo --out demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not parity and not heavy"
+	$(PYTEST) -m "not parity and not heavy"
 
 # Against Meta's PyTorch code and transformers. PyTorch comes first, and for the CPU; segment-anything-py would ask for
 # torchvision, of which the tests replace the few functions that it uses.
 parity: $(VENV)/installed-parity
-	$(BIN)/python -m pytest -m "parity and not heavy"
+	$(PYTEST) -m "parity and not heavy"
 
 # Also compiles for TPUs ahead of time, which needs libtpu and no TPU.
 heavy: $(VENV)/installed-heavy

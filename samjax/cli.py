@@ -154,8 +154,7 @@ def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")
     print(f"Segmenting with {hub.BUNDLED}, which is in the package. Written:")
     for what, path in run(out):
         print(f"  {path}  ({what})")
-    print("\nYour own photo: samjax segment PHOTO --point X,Y --out DIR, or")
-    print("samjax everything PHOTO --pred-iou-thresh 0.25 --stability-score-thresh 0.5 --out DIR.")
+    print("\nYour own photo: samjax segment PHOTO --point X,Y --out DIR, or samjax everything PHOTO --out DIR.")
     print("--checkpoint vit_b (vit_l, vit_h) takes Meta's large models instead; they are downloaded once.")
     return 0
 

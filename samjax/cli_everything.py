@@ -41,8 +41,12 @@ def everything(
     overlay: Annotated[bool, arg(help="Write a picture with all masks.")] = True,
     points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32,
     points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
-    pred_iou_thresh: Annotated[float, arg(help="Drop masks with no higher predicted IoU.")] = 0.88,
-    stability_score_thresh: Annotated[float, arg(help="Drop masks that are less stable.")] = 0.95,
+    pred_iou_thresh: Annotated[
+        float | None, arg(help="Drop masks with no higher predicted IoU; 0.88 by default, 0.25 with samjax-tiny.")
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None, arg(help="Drop masks that are less stable; 0.95 by default, 0.5 with samjax-tiny.")
+    ] = None,
     stability_score_offset: Annotated[float, arg(help="Shift of the threshold in the stability score.")] = 1.0,
     box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7,
     crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0,
@@ -81,10 +85,11 @@ def everything(
     budget = None if memory_budget is None else parse_bytes(memory_budget)
     index, count = process_share(process_index, process_count)
     chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
+    thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
     deciding: dict[str, Any] = {
         "points_per_side": points_per_side,
-        "pred_iou_thresh": pred_iou_thresh,
-        "stability_score_thresh": stability_score_thresh,
+        **hub.everything_thresholds(checkpoint),
+        **{name: value for name, value in thresholds.items() if value is not None},
         "stability_score_offset": stability_score_offset,
         "box_nms_thresh": box_nms_thresh,
         "crop_n_layers": crop_n_layers,

@@ -41,8 +41,7 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
     NAME_everything.json, the records of `SamAutomaticMaskGenerator`; for all, the contact sheet.
     """
     sam = hub.load()
-    # A small model is rarely sure: with the usual thresholds, made for large ones, hardly a mask is left.
-    generator = SamAutomaticMaskGenerator(sam, pred_iou_thresh=0.25, stability_score_thresh=0.5, output_mode="coco_rle")
+    generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **hub.everything_thresholds())
     rows = []
     for scene in SCENES:
         path = assets.photo(scene.photo)

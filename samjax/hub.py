@@ -54,6 +54,16 @@ OFFICIAL: dict[str, RemoteFile] = {
 BUNDLED = "samjax-tiny"  # travels inside the package
 
 
+def everything_thresholds(name_or_path: str | os.PathLike[str] = BUNDLED) -> dict[str, float]:
+    """Thresholds of `SamAutomaticMaskGenerator` that suit a model: Meta's, and lower ones for the bundled model.
+
+    A small model is rarely sure: Meta's thresholds, which were made for large ones, leave hardly a mask of its.
+    """
+    if name_or_path == BUNDLED:
+        return {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.5}
+    return {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95}
+
+
 def load(
     name_or_path: str | os.PathLike[str] = BUNDLED,
     *,

@@ -285,6 +285,22 @@ def test_everything_writes_a_dataset_and_overlays_of_a_folder(samjax, checkpoint
     assert "2 photo(s) were done before and are skipped" in printed
 
 
+def test_everything_takes_thresholds_that_suit_the_bundled_model(samjax, tmp_path):
+    from samjax import SamAutomaticMaskGenerator, assets, hub, read_image
+
+    photo = assets.photo("coffee")
+    arguments = ("--points-per-side", "16", "--convert-to-rle", "--no-overlay", "--out", tmp_path)
+    assert samjax("everything", photo, *arguments)[0] == 0
+    records = json.loads((tmp_path / "coffee.json").read_text())
+    assert len(records) >= 3
+    assert min(record["predicted_iou"] for record in records) < 0.88
+    generator = SamAutomaticMaskGenerator(hub.load(), 16, output_mode="coco_rle", **hub.everything_thresholds())
+    assert records == generator.generate(read_image(photo))
+    assert hub.everything_thresholds("vit_b") == {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95}  # Meta's
+    assert samjax("everything", photo, *arguments, "--pred-iou-thresh", "0.88")[0] == 0
+    assert len(json.loads((tmp_path / "coffee.json").read_text())) < len(records)
+
+
 def test_everything_writes_what_the_generator_finds(samjax, checkpoint, photo, tmp_path):
     from samjax import SamAutomaticMaskGenerator, hub, read_image
 
