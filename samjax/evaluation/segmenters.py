@@ -197,8 +197,8 @@ def from_spec(spec: str) -> PredictorSegmenter:
     """A predictor by name, "module:factory": the factory is called without arguments and returns an object like
     `segment_anything.SamPredictor`. Modules are looked for in the current folder too.
 
-    Raises ValueError where the name is not of that form, the module cannot be imported, or has no such callable;
-    TypeError where what it returns is no predictor.
+    Raises ValueError where the name is not of that form, and where importing the module or calling the factory fails,
+    whatever the error, or gives no predictor.
     """
     name, _, factory = spec.partition(":")
     if not name or not factory:
@@ -208,12 +208,22 @@ def from_spec(spec: str) -> PredictorSegmenter:
     try:
         try:
             module = importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"the predictor's module {name!r} cannot be imported: {error}") from error
+        except Exception as error:
+            raise ValueError(f"the predictor's module {name!r} cannot be imported: {_named(error)}") from error
         build = getattr(module, factory, None)
         if not callable(build):
             raise ValueError(f"module {name!r} has no function {factory!r}; it must return a predictor")
         source = getattr(module, "__file__", None)
-        return PredictorSegmenter(build(), Path(source) if source else None)
+        try:
+            return PredictorSegmenter(build(), Path(source) if source else None)
+        except Exception as error:
+            raise ValueError(
+                f"no predictor comes from {spec}: {_named(error)}; it must be a function without arguments that "
+                "returns what has the interface of segment_anything.SamPredictor"
+            ) from error
     finally:
         sys.path.remove(here)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
