@@ -112,7 +112,7 @@ def photos():
     return [sample(*wide), empty, sample(*tall, name="c", ignore=rectangle((50, 20), 20, 26, 0, 20))], wide, tall
 
 
-@pytest.mark.parametrize("pixels", [2**25, 2 * 40 * 60])
+@pytest.mark.parametrize("pixels", [2**26, 3 * 2 * 40 * 60])
 def test_all_objects_of_all_photos_are_clicked_as_if_each_were_alone(photos, pixels, monkeypatch):
     from samjax.evaluation import targets
     from samjax.evaluation.interactive import Interactive
