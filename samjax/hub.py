@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from samjax import assets, checkpoint
-from samjax.checkpoint import CheckpointError, Placement
+from samjax.checkpoint import CheckpointError, Description, Placement
 from samjax.config import VARIANTS
 from samjax.sam import Sam
 
@@ -106,6 +106,13 @@ def load(
     if image_size is None:
         return sam
     return sam.with_image_size(image_size if isinstance(image_size, int) else tuple(image_size))
+
+
+def describe(name_or_path: str | os.PathLike[str]) -> Description:
+    """What a model is, as `samjax info` prints it, without loading it; raises what `load` does."""
+    from samjax import convert
+
+    return convert.describe(locate(name_or_path))
 
 
 def locate(name_or_path: str | os.PathLike[str], *, files: Mapping[str, RemoteFile] = OFFICIAL) -> Path:

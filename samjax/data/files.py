@@ -97,15 +97,6 @@ def state(path: str) -> tuple[int, str]:
     return int(info["size"]), next((str(info[mark]) for mark in _MARKS if info.get(mark)), "")
 
 
-def sizes(path: str) -> list[tuple[str, int]]:
-    """Relative names and bytes of all files in a local folder, sorted, or of one file; nothing of remote ones."""
-    if Path(path).is_file():
-        return [(Path(path).name, Path(path).stat().st_size)]
-    if is_remote(path) or not Path(path).is_dir():
-        return []
-    return [(name, Path(path, name).stat().st_size) for name in sorted(_local_names(path))]
-
-
 def names_in(folder: str, endings: Collection[str]) -> list[str]:
     """The files with one of these endings in a folder and its sub-folders: relative names with slashes, sorted.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from samjax.evaluation.object_records import Entry, by_size, mean, objects_of, rank_correlation
+from samjax.evaluation.object_records import Entry, by_size, mean, objects_of, only_with_objects, rank_correlation
 from samjax.evaluation.protocol import Answer, Prompt, Record, Sample, Segmenter, Summary
 from samjax.evaluation.targets import groups
 
@@ -69,6 +69,7 @@ class Boxes:
             "box": "outermost pixels, inclusive",
         }
 
+    @only_with_objects
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
         """{"objects"}: of each object also its "box", and "iou", "dice", "boundary_iou" and "predicted" IoU of the most
         confident mask of the last answer."""

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,9 +15,7 @@ from tyro.conf import arg
 from samjax import hub
 from samjax.cli_everything import process_share
 from samjax.cli_options import Dtype, ImageSize, check_writable
-from samjax.data.files import sizes
 from samjax.data.sources import forms
-from samjax.embeddings import model_hash
 from samjax.evaluation import report
 from samjax.evaluation.boxes import Boxes
 from samjax.evaluation.datasets import (
@@ -25,14 +23,18 @@ from samjax.evaluation.datasets import (
     Chosen,
     First,
     MapPairs,
+    fingerprint,
     grey_pairs,
+    identity_of,
     label_pairs,
     open_dataset,
+    parts_of,
     read_bsds,
 )
-from samjax.evaluation.detection import BoxDetections, digest
+from samjax.evaluation.detection import BoxDetections
 from samjax.evaluation.edges import Edges, HumanEdges
 from samjax.evaluation.interactive import Interactive
+from samjax.evaluation.journal import check_share
 from samjax.evaluation.points import Points
 from samjax.evaluation.proposals import Proposals
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Segmenter
@@ -70,7 +72,7 @@ class Model:
     dtype: Annotated[Dtype, arg(help="Compute dtype of a checkpoint.")] = "float32"
     image_size: ImageSize = None
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raises ValueError for options that do not go together."""
         if self.checkpoint is not None and self.predictor is not None:
             raise ValueError("give either --checkpoint or --predictor")
@@ -86,12 +88,14 @@ class Model:
         if self.predictor is not None:
             segmenter = from_spec(self.predictor)
             return segmenter, {"predictor": self.predictor, **segmenter.fingerprint()}
-        sam = hub.load(self.checkpoint or hub.BUNDLED, image_size=self.image_size).with_dtype(self.dtype)
+        path = hub.locate(self.checkpoint or hub.BUNDLED)
+        sam = hub.load(path, image_size=self.image_size).with_dtype(self.dtype)
         identity = {
             "variant": sam.config.variant,
             "image_size": list(sam.config.image_size),
             "dtype": self.dtype,
-            "sha256": model_hash(sam)[:16],
+            "checksum": hub.describe(path).checksum,  # as `samjax info` and model cards have it
+            "config": hashlib.sha256(repr(sam.config).encode()).hexdigest()[:16],
             "samjax": version("samjax"),
             "backend": jax.default_backend(),
             "matmul_precision": jax.config.jax_default_matmul_precision or "default",
@@ -112,8 +116,9 @@ class Data:
     min_area: Annotated[int, arg(metavar="PX", help="Only objects of at least this many pixels.")] = 1
     seed: Annotated[int, arg(help="Of the objects that are drawn.")] = 0
 
-    def open(self, out: Path) -> tuple[Dataset, dict[str, Any]]:
-        """The data set, and what identifies it beside the photos' names; files in `out` are none of its."""
+    def open(self, besides: Collection[Path]) -> tuple[Dataset, dict[str, Any]]:
+        """The data set, and what identifies it beside the photos' names; the files and folders `besides` are none of
+        its."""
         dataset = Chosen(
             open_dataset(self.data),
             limit=self.limit,
@@ -121,16 +126,10 @@ class Data:
             min_area=self.min_area,
             seed=self.seed,
         )
-        form, _, joined = self.data.partition("=")
-        paths = joined.split(",")
-        identity: dict[str, Any] = {"format": form, "min_area": self.min_area}
+        identity: dict[str, Any] = {**identity_of(self.data, besides), "min_area": self.min_area}
         if self.objects_per_image is not None:
             identity |= {"objects_per_image": self.objects_per_image, "seed": self.seed}
-        annotations = [path for path in map(Path, paths) if path.suffix == ".json" and path.is_file()]
-        identity |= {path.name: digest(path) for path in annotations}
-        own, roots = out.resolve(), [Path(path).resolve() for path in paths]
-        found = [(name, size) for root in roots for name, size in sizes(str(root)) if own not in (root / name).parents]
-        return dataset, identity | {"files": hashlib.sha256(repr(found).encode()).hexdigest()[:16]}
+        return dataset, identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +141,16 @@ class Place:
         int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
     ] = None
     process_count: Annotated[int | None, arg(metavar="N", help="Of how many processes this is one.")] = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where nothing can be written, and for a process that is none; makes no folder."""
+        check_share(*self.share)
+        check_writable(next(place for place in (self.out, *self.out.absolute().parents) if place.exists()))
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """The number of this process, and how many there are."""
+        return process_share(self.process_index, self.process_count)
 
 
 ModelOptions = Annotated[Model, arg(name="")]
@@ -193,10 +202,11 @@ class Boundaries:
 
     def run(self, protocol: EvaluationProtocol, model: Model | None, place: Place) -> int:
         """Evaluates on them, and prints the table."""
-        identity = {"format": "bsds500", "split": self.split}
-        return _run(
-            protocol, model, First(read_bsds(self.data, self.split), self.limit), identity, place, data=str(self.data)
-        )
+        segmenter, model_identity = _opened(model)
+        dataset = First(read_bsds(self.data, self.split), self.limit)
+        identity = {"format": "bsds500", "split": self.split, "folder": fingerprint(str(self.data), [place.out])}
+        given = {"data": str(self.data), **({} if model is None else model.given())}
+        return _run(protocol, segmenter, dataset, place, data=identity, model=model_identity, given=given)
 
 
 BoundariesOptions = Annotated[Boundaries, arg(name="")]
@@ -239,11 +249,16 @@ def detections(
     """A detector's boxes as prompts: COCO's average precision of the masks."""
     if data.objects_per_image is not None or data.min_area > 1:
         raise ValueError("detections are judged against all annotations: leave --objects-per-image and --min-area out")
-    if annotations is None:
-        annotations = next((path for path in map(Path, data.data.split(",")) if path.suffix == ".json"), None)
-    if annotations is None:
+    judged_against = parts_of(data.data)[1].get("annotations") if annotations is None else str(annotations)
+    if judged_against is None:
         raise ValueError("--annotations ANNOTATIONS.json is missing: --data names no JSON to judge detections against")
-    return run(BoxDetections(annotations, detections, refinements), model, data, place, detections=str(detections))
+    protocol = BoxDetections(judged_against, detections, refinements)
+    given = {
+        "detections": str(detections),
+        "annotations": judged_against,
+        "annotations_sha256": protocol.annotations_digest,
+    }
+    return run(protocol, model, data, place, besides=[Path(judged_against)], **given)
 
 
 @app.command
@@ -292,10 +307,19 @@ def main(args: Sequence[str]) -> int:
     return app.cli(prog="samjax evaluate", description=DESCRIPTION, args=list(args) or ["--help"])
 
 
-def run(protocol: EvaluationProtocol, model: Model, data: Data, place: Place, **given: str) -> int:
-    """Evaluates on photos with objects, and prints the table."""
-    dataset, identity = data.open(place.out)
-    return _run(protocol, model, dataset, identity, place, data=data.data, **given)
+def run(
+    protocol: EvaluationProtocol,
+    model: Model,
+    data: Data,
+    place: Place,
+    besides: Collection[Path] = (),
+    **given: str,
+) -> int:
+    """Evaluates on photos with objects, and prints the table. The files `besides` do not decide the records."""
+    segmenter, model_identity = _opened(model)
+    dataset, identity = data.open([place.out, *besides])
+    mentioned = {"data": data.data, **given, **model.given()}
+    return _run(protocol, segmenter, dataset, place, data=identity, model=model_identity, given=mentioned)
 
 
 def class_names(path: Path) -> list[str]:
@@ -309,34 +333,27 @@ def class_names(path: Path) -> list[str]:
 
 
 def _run_maps(protocol: EvaluationProtocol, pairs: MapPairs, place: Place, predicted: Path, truth: Path) -> int:
-    return _run(protocol, None, pairs, pairs.digests(), place, predicted=str(predicted), truth=str(truth))
+    given = {"predicted": str(predicted), "truth": str(truth)}
+    return _run(protocol, Unasked(), pairs, place, data=pairs.digests(), model={}, given=given)
+
+
+def _opened(model: Model | None) -> tuple[Segmenter, dict[str, Any]]:
+    """`model` is None for a protocol that judges what is there already."""
+    return (Unasked(), {}) if model is None else model.open()
 
 
 def _run(
     protocol: EvaluationProtocol,
-    model: Model | None,
+    segmenter: Segmenter,
     dataset: Any,
-    identity: dict[str, Any],
     place: Place,
-    **given: str,
+    **identity: dict[str, Any],
 ) -> int:
-    """`model` is None for a protocol that judges what is there already."""
-    if model is not None:
-        model.check()
-    index, count = process_share(place.process_index, place.process_count)
-    check_writable(place.out)
-    segmenter, model_identity = (Unasked(), {}) if model is None else model.open()
+    """`identity` is `evaluate`'s: "data", "model", "given"."""
+    index, count = place.share
     try:
         outcome = evaluate(
-            protocol,
-            segmenter,
-            dataset,
-            place.out,
-            data=identity,
-            model=model_identity,
-            given=given if model is None else given | model.given(),
-            process_index=index,
-            process_count=count,
+            protocol, segmenter, dataset, place.out, process_index=index, process_count=count, **identity
         )
     except KeyboardInterrupt:
         print(f"stopped; {place.out} keeps what is judged, and the same command goes on", file=sys.stderr)

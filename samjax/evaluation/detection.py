@@ -17,9 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from samjax.data import files
+from samjax.data.masks import check_box, flaws_of, of_coco
 from samjax.evaluation.boxes import segment_boxes
+from samjax.evaluation.datasets import digest
 from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
 from samjax.ops.rle import encode_rle
+from samjax.transforms import Size
 
 Kind = Literal["mask", "box"]
 _IOU_TYPES = {"mask": "segm", "box": "bbox"}
@@ -33,7 +37,8 @@ class BoxDetections:
     """Box-prompted instance segmentation: each box of a detector gives one mask, refined with its own logits once.
 
     Scores and categories are the detector's. The data set's samples are photos of the annotation file, named as its
-    `file_name` says, with or without folders and ending.
+    `file_name` says, with or without folders and ending. Records do not depend on the annotations, so a run goes on
+    with others; results should mention `annotations_digest`.
 
     Args:
         annotations: COCO or LVIS JSON.
@@ -55,17 +60,17 @@ class BoxDetections:
         self.refinements = refinements
         self.truth = read_annotations(annotations)
         found = read_detections(detections, self.truth)
-        self._digests = {
-            "annotations": digest(annotations),
-            "detections": digest(detections),
-        }
+        self.annotations_digest = digest(annotations)
+        self._detections_digest = digest(detections)
         self._ids = _ids_by_name(self.truth)
         self._found: dict[int | str, list[dict[str, Any]]] = {}
         for detection in found:
             self._found.setdefault(detection["image_id"], []).append(detection)
 
     def settings(self) -> dict[str, Any]:
-        return {"refinements": self.refinements, **self._digests}
+        """The annotations have no part but for the photos' ids: they judge the records, and may be mended later."""
+        ids = hashlib.sha256(json.dumps(self._ids).encode()).hexdigest()[:16]
+        return {"refinements": self.refinements, "detections": self._detections_digest, "photo_ids": ids}
 
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
         """{"image_id", "results"}: COCO results with "segmentation", and the detector's "bbox"."""
@@ -120,15 +125,30 @@ def coco_ap(
 
 
 def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A COCO or LVIS annotation file. Raises ValueError where it is none."""
+    """A COCO or LVIS annotation file, with its segmentations as RLE; where an annotation has no "area" or "bbox", they
+    are its mask's. Raises ValueError, saying where, for what is missing or cannot be used."""
     content = _read(path, "annotations")
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise ValueError(f"{path} is no COCO annotation file: a JSON object with a list of {part!r} was expected")
-    for number, image in enumerate(content["images"]):
-        if missing := [name for name in ("id", "height", "width") if name not in image]:
-            raise ValueError(f"{path}: image number {number} (from 0) has no {', '.join(missing)}")
-    return content
+    for kind, part, needed in (("image", "images", ("id", "height", "width")), ("category", "categories", ("id",))):
+        for number, entry in enumerate(content[part]):
+            if missing := [name for name in needed if not isinstance(entry, dict) or name not in entry]:
+                raise ValueError(f"{path}: {kind} number {number} (from 0) has no {', '.join(missing)}")
+            if wrong := [name for name in needed if not _is_whole(entry[name]) and (name, kind) != ("id", "image")]:
+                raise ValueError(
+                    f"{path}: {kind} number {number} (from 0) has the {wrong[0]} {entry[wrong[0]]!r}; "
+                    "a whole number was expected"
+                )
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    categories = {category["id"] for category in content["categories"]}
+    annotations = []
+    for number, entry in enumerate(content["annotations"]):
+        try:
+            annotations.append(_completed(entry, sizes, categories))
+        except ValueError as error:
+            raise ValueError(f"{path}: annotation number {number} (from 0) {error}") from error
+    return {**content, "annotations": annotations}
 
 
 def read_detections(path: str | os.PathLike[str], annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -229,23 +249,50 @@ def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
     return None if _is_number(score) else f"has the score {score!r}; a number was expected"
 
 
+def _completed(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dict[str, Any]:
+    """An annotation as pycocotools can use it. Raises ValueError with what is wrong."""
+    from pycocotools import mask as coco_mask
+
+    if not isinstance(entry, dict):
+        raise ValueError(f"is {entry!r}; an object with image_id, category_id and segmentation was expected")
+    if missing := [name for name in ("image_id", "category_id", "segmentation") if name not in entry]:
+        raise ValueError(f"has no {', '.join(missing)}")
+    for name, known in (("image_id", sizes.keys()), ("category_id", categories)):
+        if not isinstance(entry[name], int | str) or entry[name] not in known:
+            raise ValueError(f"has the {name} {entry[name]!r}, which the file does not have")
+    size = sizes[entry["image_id"]]
+    try:
+        rle = of_coco(entry["segmentation"], size)
+        if isinstance(entry["segmentation"], dict) and (flaw := flaws_of([rle], size)[0]):
+            raise ValueError(flaw)
+        box = entry.get("bbox") or coco_mask.toBbox(rle).tolist()
+        check_box(box, size)
+    except ValueError as error:
+        raise ValueError(f"cannot be used: {error}") from error
+    area = entry.get("area")
+    if area is None:
+        area = float(coco_mask.area(rle))
+    if not _is_number(area) or area < 0:
+        raise ValueError(f"has the area {area!r}; a number of pixels was expected, or none for the mask's own")
+    crowd = int(bool(entry.get("iscrowd")))
+    return {**entry, "segmentation": rle, "bbox": [*map(float, box)], "area": area, "iscrowd": crowd}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _read(path: str | os.PathLike[str], what: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(files.read(os.fspath(path)))
     except FileNotFoundError:
         raise ValueError(f"there is no file {path} of {what}") from None
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
-
-
-def digest(path: str | os.PathLike[str]) -> str:
-    """By which results made with another file are told apart."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _ids_by_name(truth: Mapping[str, Any]) -> dict[str, int | str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from samjax.evaluation.clicks import next_click
 from samjax.evaluation.interaction import Interaction, ask
-from samjax.evaluation.object_records import Entry, by_size, mean, objects_of
+from samjax.evaluation.object_records import Entry, by_size, mean, objects_of, only_with_objects
 from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
 from samjax.evaluation.targets import Target, groups
 
@@ -46,6 +46,7 @@ class Interactive:
             "next click": "RITM",
         }
 
+    @only_with_objects
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
         """{"objects", "encode_seconds", "click_seconds"}: of each object also "iou", one for each of the `clicks`
         clicks, and "clicks" [x, y, 1 or 0], fewer where nothing was left to click. The seconds are the photo's share of
@@ -106,11 +107,15 @@ class Interactive:
         for size, inside in sizes.items():
             metrics[f"NoC@{100 * last:g} {size}"] = mean(inside, lambda entry: noc(entry["iou"], last))
         metrics["objects"] = len(entries)
-        counted = [(record, sum(len(entry["clicks"]) for entry in record["objects"])) for record in records]
+        counted = [
+            (record, sum(len(entry["clicks"]) for entry in record["objects"]))
+            for record in records
+            if record["objects"]
+        ]
         per_click = [record["click_seconds"] / count for record, count in counted if count]
         seconds = {
             "seconds per click": float(np.median(per_click)),
-            "seconds per photo to encode": float(np.median([record["encode_seconds"] for record in records])),
+            "seconds per photo to encode": float(np.median([record["encode_seconds"] for record, _ in counted])),
         }
 
         def curve(label: str, some: Sequence[Entry]) -> Curve:

@@ -37,10 +37,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, process_index: int, process_count: int) -> None:
-        if not 0 <= process_index < process_count:
-            raise ValueError(
-                f"the process index counts from 0 to the process count - 1, got {process_index} of {process_count}"
-            )
+        check_share(process_index, process_count)
         self.folder = out / RECORDS
         self.path = self.folder / f"{process_index}-of-{process_count}.jsonl"
 
@@ -85,6 +82,14 @@ class Journal:
         self._file.write(line.encode())
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def check_share(process_index: int, process_count: int) -> None:
+    """Raises ValueError for a process that is none of so many."""
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"the process index counts from 0 to the process count - 1, got {process_index} of {process_count}"
+        )
 
 
 def claim(out: Path, identity: Mapping[str, Any]) -> None:

@@ -1,15 +1,28 @@
 """What several protocols make of their records: {"objects": [{"id", "category", "area", ...}], ...}, one a photo."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from samjax.evaluation.protocol import Record
+from samjax.evaluation.protocol import Record, Sample, Segmenter
 
 Entry = dict[str, Any]  # of one object
 # COCO's: areas in pixels, from and below.
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+
+
+def only_with_objects(judge: Callable[..., list[Record]]) -> Callable[..., list[Record]]:
+    """For a protocol's `judge`: the model does not look at photos without objects, whose records say so."""
+
+    @functools.wraps(judge)
+    def judged(protocol: Any, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+        some = [sample for sample in samples if sample.objects]
+        records = iter(judge(protocol, segmenter, some) if some else [])
+        return [next(records) if sample.objects else {"objects": []} for sample in samples]
+
+    return judged
 
 
 def objects_of(records: Sequence[Record]) -> list[Entry]:

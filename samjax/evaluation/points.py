@@ -6,7 +6,7 @@ from typing import Any
 
 from samjax.evaluation.clicks import next_point
 from samjax.evaluation.interaction import Interaction, ask
-from samjax.evaluation.object_records import Entry, by_size, mean, objects_of, rank_correlation
+from samjax.evaluation.object_records import Entry, by_size, mean, objects_of, only_with_objects, rank_correlation
 from samjax.evaluation.protocol import Answer, Curve, Figure, Record, Sample, Segmenter, Summary
 from samjax.evaluation.targets import Target, groups
 
@@ -37,6 +37,7 @@ class Points:
             "masks": "three for one point, one for several; best of three asked for besides",
         }
 
+    @only_with_objects
     def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
         """{"objects"}: of each object also its "points" [x, y, 1 or 0], and "answers", one for each of the numbers of
         points: "iou", "dice", "boundary_iou" and "predicted" IoU of the most confident mask, and the "best_iou" of

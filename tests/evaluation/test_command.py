@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from example_models import SMALL, random_params, shapes_photo
 from PIL import Image
+from scipy.io import savemat
 
 from samjax import cli, convert
 from samjax.ops.rle import encode_rle, rle_area, rle_box
@@ -120,6 +121,44 @@ def test_detections_of_a_detector_that_is_always_right(samjax, boxy, coco, tmp_p
     assert 0.3 < metrics(out)["mask AP"] < 0.9 < metrics(out)["mask AP50"]  # most shapes fill most of their boxes
     assert "detections: 2 photo(s)" in printed
     assert (out / "precision_recall.png").exists()
+
+
+def test_mended_annotations_judge_the_same_masks_anew(samjax, boxy, coco, tmp_path, monkeypatch):
+    """Without --annotations, and by a path that the shell has not looked at."""
+    images, _, content = coco
+    monkeypatch.setenv("HOME", str(tmp_path))
+    entries = content["annotations"]
+    found = [{**{name: entry[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9} for entry in entries]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    options = ["--data", f"coco={images}, ~/truth.json", "--detections", "found.json", "--predictor", boxy]
+    results = []
+    for annotations in (entries[1:], [{**entry, "area": None} for entry in entries]):
+        (tmp_path / "truth.json").write_text(json.dumps({**content, "annotations": annotations}))
+        code, printed, errors = samjax("evaluate", "detections", *options, "--out", "out")
+        assert code == 0, errors
+        results.append(json.loads((tmp_path / "out" / "results.json").read_text()))
+    assert "2 of 2 photo(s) had been judged before" in printed
+    before, after = (result["metrics"]["box AP (detector)"] for result in results)
+    assert before < after == pytest.approx(1)
+    assert results[0]["given"]["annotations"] == str(tmp_path / "truth.json")
+    assert results[0]["given"]["annotations_sha256"] != results[1]["given"]["annotations_sha256"]
+    (tmp_path / "found.json").write_text(json.dumps(found[1:]))
+    code, _, errors = samjax("evaluate", "detections", *options, "--out", "out")
+    assert code == 2
+    assert "holds results of another evaluation:\n  settings.detections: " in errors
+
+
+def test_annotations_that_cannot_be_judged_by_are_refused_before_any_work(samjax, boxy, coco, tmp_path):
+    images, _, content = coco
+    (tmp_path / "found.json").write_text("[]")
+    broken = {**content, "annotations": [*content["annotations"], {"id": 99, "image_id": 1, "category_id": 3}]}
+    (tmp_path / "truth.json").write_text(json.dumps(broken))
+    options = ["--data", f"coco={images},{tmp_path / 'truth.json'}", "--detections", "found.json", "--out", "out"]
+    code, _, errors = samjax("evaluate", "detections", *options, "--predictor", boxy)
+    assert code == 2
+    number = len(content["annotations"])
+    assert errors.endswith(f"truth.json: annotation number {number} (from 0) has no segmentation\n")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -252,12 +291,57 @@ def test_other_annotations_of_the_same_photos_are_other_data(tmp_path, monkeypat
     data = Data(f"pairs={photos},{masks}")
     monkeypatch.chdir(tmp_path)
     out = Path("data/images/results")  # within the data, and not written as the data's path is
-    _, before = data.open(out)
+    _, before = data.open([out])
     out.mkdir()
     (out / "results.json").write_text("{}")
-    assert data.open(out)[1] == before
+    assert data.open([out])[1] == before
     Image.fromarray(np.random.default_rng(0).random((30, 40)) > 0.5).save(masks / "a.png")
-    assert data.open(out)[1] != before
+    assert data.open([out])[1] != before
+
+
+def test_results_are_not_those_of_annotations_that_were_there_before(samjax, boxy, coco, tmp_path, monkeypatch):
+    images, _, content = coco
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    options = ["boxes", "--data", f"coco={images}, ~/annotations.json", "--predictor", boxy, "--out", "out"]
+    assert samjax("evaluate", *options)[0] == 0
+    assert "2 of 2 photo(s) had been judged before" in samjax("evaluate", *options)[1]
+    content = json.dumps(content)
+    (tmp_path / "annotations.json").write_text(content.replace('"category_id": 3', '"category_id": 4', 1))
+    code, _, errors = samjax("evaluate", *options)
+    assert code == 2
+    assert "holds results of another evaluation:\n  data.annotations: " in errors
+
+
+def test_edges_are_not_those_of_annotators_that_left(samjax, tmp_path):
+    """In a folder that has their split's name too."""
+    drawn = [np.repeat([[1, 2]], 30, 0).repeat([column, 40 - column], 1).astype(np.uint16) for column in (10, 12, 20)]
+    cells = np.empty((1, 3), object)
+    for number, segmentation in enumerate(drawn):
+        boundary = np.diff(segmentation, axis=1, append=segmentation[:, -1:]).astype(np.uint8)
+        cells[0, number] = {"Segmentation": segmentation, "Boundaries": boundary}
+    for kind in ("images", "groundTruth"):
+        (tmp_path / "bsds" / kind / "val").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(tmp_path / "bsds/images/val/a.jpg")
+    savemat(tmp_path / "bsds/groundTruth/val/a.mat", {"groundTruth": cells})
+    options = ["human-edges", "--data", tmp_path / "bsds", "--split", "val", "--out", tmp_path / "bsds" / "out"]
+    assert samjax("evaluate", *options)[0] == 0
+    assert metrics(tmp_path / "bsds" / "out")["annotators per photo"] == 3
+    assert "1 of 1 photo(s) had been judged before" in samjax("evaluate", *options)[1]
+    savemat(tmp_path / "bsds/groundTruth/val/a.mat", {"groundTruth": cells[:, :2]})
+    code, _, errors = samjax("evaluate", *options)
+    assert code == 2
+    assert "holds results of another evaluation:\n  data.folder: " in errors
+
+
+def test_results_name_the_checksum_that_info_prints(samjax, checkpoint, coco, tmp_path):
+    images, annotations, _ = coco
+    options = ["--data", f"coco={images},{annotations}", "--limit", 1, "--objects-per-image", 1]
+    code, _, errors = samjax("evaluate", "boxes", *options, "--checkpoint", checkpoint, "--out", tmp_path / "out")
+    assert code == 0, errors
+    model = json.loads((tmp_path / "out" / "results.json").read_text())["model"]
+    assert f"checksum              {model['checksum']}\n" in samjax("info", checkpoint)[1]
+    assert "sha256" not in model
 
 
 def test_a_predictor_of_ones_own_in_two_processes(samjax, boxy, coco, tmp_path):
@@ -292,7 +376,7 @@ def test_photos_that_fail_are_named_and_the_exit_code_says_so(samjax, boxy, coco
         (["--predictor", "a:b", "--dtype", "bfloat16"], "--dtype and --image-size belong to --checkpoint"),
         (["--predictor", "nothing"], "a predictor is named module:factory"),
         (["--checkpoint", "x.pth", "--process-index", "0"], "--process-index and --process-count belong together"),
-        (["--checkpoint", "x.pth", "--limit", "0"], "limit must be at least 1"),
+        (["--limit", "0"], "limit must be at least 1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(samjax, coco, tmp_path, options, problem):
@@ -302,6 +386,57 @@ def test_options_that_make_no_sense_are_refused(samjax, coco, tmp_path, options,
     assert code == 2
     assert errors.startswith("samjax: error: ")
     assert problem in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--checkpoint", "x.pth", "--predictor", "a:b"], "give either --checkpoint or --predictor"),
+        (["--predictor", "no_module:here"], "the predictor's module 'no_module' cannot be imported"),
+        (["--checkpoint", "nothing.pth"], "'nothing.pth' is neither a file or folder nor a known name"),
+        (["--process-index", 2, "--process-count", 2], "the process index counts from 0 to the process count - 1"),
+    ],
+)
+def test_a_start_that_fails_looks_at_no_data_and_leaves_nothing(samjax, tmp_path, monkeypatch, options, problem):
+    from samjax.evaluation import command
+
+    monkeypatch.setattr(command, "open_dataset", lambda spec: pytest.fail("data were opened"))
+    code, _, errors = samjax("evaluate", "boxes", "--data", "sa1b=huge", "--out", tmp_path / "new" / "out", *options)
+    assert code == 2
+    assert problem in errors
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("inner", ["file", "file/out/inner"])
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(samjax, tmp_path, monkeypatch, inner):
+    from samjax.evaluation import command
+
+    monkeypatch.setattr(command, "open_dataset", lambda spec: pytest.fail("data were opened"))
+    (tmp_path / "file").touch()
+    code, _, errors = samjax("evaluate", "boxes", "--data", "sa1b=huge", "--out", tmp_path / inner)
+    assert code == 2
+    assert f"cannot write into the folder {tmp_path / 'file'}" in errors
+
+
+@pytest.mark.parametrize("protocol", ["interactive", "points", "boxes"])
+def test_a_model_does_not_look_at_photos_without_objects(samjax, boxy, coco, tmp_path, protocol):
+    images, annotations, content = coco
+    areas = sorted(entry["area"] for entry in content["annotations"])
+    (tmp_path / "shy.py").write_text(
+        "from pathlib import Path\nfrom boxy import Boxy\nclass Shy(Boxy):\n"
+        "    def set_image(self, image):\n"
+        "        Path('looked', str(len(list(Path('looked').iterdir())))).touch()\n        super().set_image(image)\n"
+    )
+    (tmp_path / "looked").mkdir()
+    options = [protocol, "--data", f"coco={images},{annotations}", "--predictor", "shy:Shy"]
+    code, _, errors = samjax("evaluate", *options, "--min-area", 10**8, "--out", "none")
+    assert code == 2
+    assert "2 photo(s) have no object to be judged" in errors
+    assert not list((tmp_path / "looked").iterdir())
+    code, _, errors = samjax("evaluate", *options, "--min-area", areas[-1], "--out", "one")
+    assert code == 0, errors
+    assert metrics(tmp_path / "one")["objects"] == 1
+    assert len(list((tmp_path / "looked").iterdir())) == 1
 
 
 def test_detections_need_annotations(samjax, checkpoint, coco, tmp_path):

@@ -196,3 +196,68 @@ def test_files_that_hold_no_annotations_are_refused(tmp_path):
     unsized = {"images": [{"id": 1}], "annotations": [], "categories": []}
     with pytest.raises(ValueError, match=r"image number 0 \(from 0\) has no height, width"):
         read_annotations(written(tmp_path / "unsized.json", unsized))
+
+
+def test_what_an_annotation_lacks_is_its_masks(scene, tmp_path):
+    truth, results = scene
+    polygon = [[10, 10, 50, 10, 50, 40, 10, 40]]
+    entries = [*truth["annotations"], {"image_id": 1, "category_id": 2, "segmentation": polygon, "area": None}]
+    given = ("image_id", "category_id", "segmentation", "iscrowd")
+    bare = [{name: entry[name] for name in given if name in entry} for entry in entries]
+    read = read_annotations(written(tmp_path / "bare.json", {**truth, "annotations": bare}))
+    last = read["annotations"][-1]
+    assert (last["area"], last["bbox"], last["iscrowd"]) == (40 * 30, [10, 10, 40, 30], 0)
+    whole = {**truth, "annotations": [*entries[:-1], last]}
+    for kind, iou_type in (("mask", "segm"), ("box", "bbox")):
+        judged = list(coco_ap(read, results, kind).values())
+        assert judged == pytest.approx(list(coco_ap(whole, results, kind).values()), abs=1e-12)
+        renumbered = [{**entry, "id": number} for number, entry in enumerate(entries[:-1], 1)]
+        assert judged != by_pycocotools({**truth, "annotations": renumbered}, results, iou_type)
+
+
+def test_areas_are_those_that_annotations_state(scene, tmp_path):
+    entry = {**scene[0]["annotations"][0], "area": 7.5}
+    read = read_annotations(written(tmp_path / "truth.json", {**scene[0], "annotations": [entry]}))
+    assert read["annotations"][0]["area"] == 7.5
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (17, "is 17; an object with image_id"),
+        ({"segmentation": ...}, "has no segmentation"),
+        ({"image_id": ..., "category_id": ...}, "has no image_id, category_id"),
+        ({"image_id": [1]}, r"has the image_id \[1\], which the file does not have"),
+        ({"category_id": 9}, "has the category_id 9, which the file does not have"),
+        ({"area": "large"}, "has the area 'large'; a number of pixels was expected"),
+        ({"area": -1}, "has the area -1; a number"),
+        ({"bbox": [1, 2, 3]}, r"cannot be used: its box is \[1, 2, 3\], not four numbers"),
+        ({"bbox": [1, 2, 3, math.nan]}, "cannot be used: its box .* is inverted or not finite"),
+        ({"segmentation": None}, "cannot be used: its segmentation is neither a list of polygons nor"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "cannot be used: it has no polygon of three points or more"),
+        ({"segmentation": {"size": [3, 4], "counts": [12]}}, "cannot be used: its mask has the size"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "zz~"}}, "cannot be used: its counts are no run-length"),
+    ],
+)
+def test_annotations_that_cannot_be_judged_by_are_refused(scene, tmp_path, change, problem):
+    truth = scene[0]
+    entry = truth["annotations"][0]
+    spoilt = {k: v for k, v in (entry | change).items() if v is not ...} if isinstance(change, dict) else change
+    path = written(tmp_path / "truth.json", {**truth, "annotations": [entry, spoilt]})
+    with pytest.raises(ValueError, match=rf"truth\.json: annotation number 1 \(from 0\) {problem}"):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "problem"),
+    [
+        ("images", 3, "image number 0 .* has no id, height, width"),
+        ("images", {"id": 1, "height": "120", "width": 160}, "image number 0 .* has the height '120'; a whole number"),
+        ("categories", {"name": "cat"}, "category number 0 .* has no id"),
+        ("categories", {"id": "1"}, "category number 0 .* has the id '1'; a whole number"),
+    ],
+)
+def test_photos_and_categories_that_cannot_be_used_are_refused(scene, tmp_path, part, entry, problem):
+    path = written(tmp_path / "truth.json", {**scene[0], part: [entry]})
+    with pytest.raises(ValueError, match=problem):
+        read_annotations(path)

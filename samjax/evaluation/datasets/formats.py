@@ -1,6 +1,7 @@
 """Data sets by what a command says: FORMAT=PATH."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from samjax.data import sources
 from samjax.data.coco import Coco
@@ -8,6 +9,7 @@ from samjax.data.record import Source
 from samjax.evaluation.datasets import interactive
 from samjax.evaluation.datasets.annotated import AnnotatedPhotos
 from samjax.evaluation.datasets.bsds import BsdsSegments
+from samjax.evaluation.datasets.identity import fingerprint
 from samjax.evaluation.datasets.sbd import Sbd
 from samjax.evaluation.protocol import Dataset
 
@@ -45,8 +47,25 @@ def open_dataset(spec: str) -> Dataset:
             expected and what was found.
         OSError: the network fails.
     """
-    form, paths = sources.parsed(spec, FORMATS)
+    form, parts = parts_of(spec)
     try:
-        return FORMATS[form][0](*paths)
+        return FORMATS[form][0](*parts.values())
     except ValueError as error:
         raise ValueError(f"{spec}: {error}") from error
+
+
+def parts_of(spec: str) -> tuple[str, dict[str, str]]:
+    """The format, and what is given for it, by `FORMATS`: {"images": PATH, "annotations": PATH}, {"folder": PATH,
+    "split": NAME}. Raises ValueError as `open_dataset`."""
+    form, values = sources.parsed(spec, FORMATS)
+    names = (name.strip("[]").partition(".")[0].lower() for name in FORMATS[form][1])
+    return form, dict(zip(names, values, strict=False))  # some may be left out
+
+
+def identity_of(spec: str, besides: Collection[Path] = ()) -> dict[str, str]:
+    """The format, the split, and a `fingerprint` of each path but those that are one of `besides`."""
+    form, parts = parts_of(spec)
+    given = {"split": parts.pop("split")} if "split" in parts else {}
+    apart = {place.resolve() for place in besides}
+    prints = {name: fingerprint(path, besides) for name, path in parts.items() if Path(path).resolve() not in apart}
+    return {"format": form, **given, **prints}
