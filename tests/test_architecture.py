@@ -1,6 +1,7 @@
 """What may import what (ARCHITECTURE.md), read from the source without running it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,3 +156,11 @@ def test_public_names_fit_on_one_screen(root):
     assert len(samjax.__all__) <= 40
     assert sorted(samjax.__all__) == sorted(set(samjax.__all__))
     assert all(hasattr(samjax, name) for name in samjax.__all__)
+
+
+def test_files_that_the_description_names_are_there(root):
+    names = set(re.findall(r"`([\w/]+\.py)`", (root / "ARCHITECTURE.md").read_text(encoding="utf-8")))
+    assert len(names) > 50
+    ours = ("samjax", "train", "convert", "tests", "benchmarks", "notebooks")
+    files = {f"/{file.relative_to(root).as_posix()}" for folder in ours for file in (root / folder).rglob("*.py")}
+    assert [name for name in sorted(names) if not any(file.endswith(f"/{name}") for file in files)] == []

@@ -1,4 +1,4 @@
-"""ViT-tiny from scratch on a laptop: the first of three runs that made the bundled model, on windows of 64 pixels.
+"""ViT-tiny from scratch on a laptop, first of three stages: windows of 64 pixels. So began the bundled model.
 
     samjax train tiny --data.train sa1b=DATA/train --data.val sa1b=DATA/val --out runs/tiny
     python -m samjax.train.export runs/tiny runs/tiny.safetensors

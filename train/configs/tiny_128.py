@@ -1,4 +1,4 @@
-r"""ViT-tiny, second of three runs that made the bundled model: windows of 128 pixels.
+r"""ViT-tiny from scratch, second of three stages: windows of 128 pixels.
 
     samjax train tiny_128 --model.init runs/tiny.safetensors --data.train sa1b=DATA/train --data.val sa1b=DATA/val \
         --out runs/tiny_128

@@ -1,14 +1,14 @@
-r"""ViT-tiny, last of three runs that made the bundled model: the whole input of 256 pixels, with Muon.
+r"""ViT-tiny from scratch, last of three stages: the whole input of 256 pixels, with Muon.
 
     samjax train tiny_256 --model.init runs/tiny_128.safetensors --data.train sa1b=DATA/train \
         --data.val sa1b=DATA/val --out runs/tiny_256
-    python -m samjax.train.export runs/tiny_256 samjax-tiny.safetensors --dtype float16
+    python -m samjax.train.export runs/tiny_256 mine.safetensors --dtype float16
 
 Hardware: 2 cores; about 5 seconds a step of 48 masks. Large objects are new to a model that has seen windows: it finds
 nothing of them, and stays at that, until the class-balanced cross-entropy is back for a while. A box alone gives one
-mask here, as Meta's predictor asks for it. A second run, with `--loss.balanced 0 --loss.focal-alpha 0.5`, then
-removes the bias of the paper's focal loss towards background. What came out and what it scores:
-samjax/assets/samjax-tiny.md.
+mask here, as Meta's predictor asks for it. Further runs, with `--loss.balanced 0 --loss.focal-alpha 0.5`, then remove
+the bias of the paper's focal loss towards background. The bundled model came about in eight runs, these stages among
+them: samjax/assets/samjax-tiny.md has their settings, and what came out.
 """
 
 import dataclasses
