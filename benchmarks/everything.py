@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from contest import Stages, apart, contest, machine
 
-BUNDLED = Path(__file__).parents[1] / "samjax" / "assets" / "coffee.jpg"
+BUNDLED = Path(__file__).parents[1] / "samjax" / "assets" / "astronaut.jpg"
 STAGES = ("encoder", "decoder", "whole")
 
 

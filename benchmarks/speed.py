@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from contest import Stages, apart, contest, machine
 
-PHOTO = Path(__file__).parents[1] / "samjax" / "assets" / "coffee.jpg"
+PHOTO = Path(__file__).parents[1] / "samjax" / "assets" / "astronaut.jpg"
 STAGES = ("encoder", "decoder, 1 prompt", "decoder, 64 prompts", "whole predict")
 
 

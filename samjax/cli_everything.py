@@ -45,9 +45,11 @@ def everything(
         float | None, arg(help="Drop masks with no higher predicted IoU; 0.88 by default, 0.25 with samjax-tiny.")
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, arg(help="Drop masks that are less stable; 0.95 by default, 0.5 with samjax-tiny.")
+        float | None, arg(help="Drop masks that are less stable; 0.95 by default, 0.7 with samjax-tiny.")
     ] = None,
-    stability_score_offset: Annotated[float, arg(help="Shift of the threshold in the stability score.")] = 1.0,
+    stability_score_offset: Annotated[
+        float | None, arg(help="Shift of the threshold in the stability score; 1 by default, 0.3 with samjax-tiny.")
+    ] = None,
     box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7,
     crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0,
     crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = 0.7,
@@ -85,12 +87,15 @@ def everything(
     budget = None if memory_budget is None else parse_bytes(memory_budget)
     index, count = process_share(process_index, process_count)
     chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
-    thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+    thresholds = {
+        "pred_iou_thresh": pred_iou_thresh,
+        "stability_score_thresh": stability_score_thresh,
+        "stability_score_offset": stability_score_offset,
+    }
     deciding: dict[str, Any] = {
         "points_per_side": points_per_side,
         **hub.everything_thresholds(checkpoint),
         **{name: value for name, value in thresholds.items() if value is not None},
-        "stability_score_offset": stability_score_offset,
         "box_nms_thresh": box_nms_thresh,
         "crop_n_layers": crop_n_layers,
         "crop_nms_thresh": crop_nms_thresh,

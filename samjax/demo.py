@@ -28,7 +28,7 @@ class Scene:
 
 
 SCENES = (
-    Scene("coffee", (290.0, 150.0, 1), (170.0, 15.0, 425.0, 305.0)),
+    Scene("astronaut", (225.0, 120.0, 1), (150.0, 10.0, 300.0, 210.0)),
     Scene("cat", (165.0, 115.0, 1), (125.0, 80.0, 212.0, 150.0)),
     Scene("rocket", (325.0, 230.0, 1), (300.0, 120.0, 350.0, 425.0)),
 )
@@ -41,7 +41,14 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
     NAME_everything.json, the records of `SamAutomaticMaskGenerator`; for all, the contact sheet.
     """
     sam = hub.load()
-    generator = SamAutomaticMaskGenerator(sam, output_mode="coco_rle", **hub.everything_thresholds())
+    generator = SamAutomaticMaskGenerator(
+        sam,
+        output_mode="coco_rle",
+        nms="mask",
+        box_nms_thresh=0.3,
+        min_mask_region_area=100,
+        **hub.everything_thresholds(),
+    )
     rows = []
     for scene in SCENES:
         path = assets.photo(scene.photo)

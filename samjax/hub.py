@@ -55,13 +55,14 @@ BUNDLED = "samjax-tiny"  # travels inside the package
 
 
 def everything_thresholds(name_or_path: str | os.PathLike[str] = BUNDLED) -> dict[str, float]:
-    """Thresholds of `SamAutomaticMaskGenerator` that suit a model: Meta's, and lower ones for the bundled model.
+    """Arguments of `SamAutomaticMaskGenerator` that suit a model: Meta's, and lower ones for the bundled model.
 
-    A small model is rarely sure: Meta's thresholds, which were made for large ones, leave hardly a mask of its.
+    A small model is rarely sure: its predicted IoUs are low and its logits near 0, so that Meta's thresholds, made for
+    large models, leave hardly a mask.
     """
     if name_or_path == BUNDLED:
-        return {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.5}
-    return {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95}
+        return {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.7, "stability_score_offset": 0.3}
+    return {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95, "stability_score_offset": 1.0}
 
 
 def load(

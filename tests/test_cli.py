@@ -1,5 +1,6 @@
 """The command `samjax`, run as a user runs it."""
 
+import inspect
 import json
 import sys
 import warnings
@@ -288,17 +289,18 @@ def test_everything_writes_a_dataset_and_overlays_of_a_folder(samjax, checkpoint
 def test_everything_takes_thresholds_that_suit_the_bundled_model(samjax, tmp_path):
     from samjax import SamAutomaticMaskGenerator, assets, hub, read_image
 
-    photo = assets.photo("coffee")
+    photo = assets.photo("astronaut")
     arguments = ("--points-per-side", "16", "--convert-to-rle", "--no-overlay", "--out", tmp_path)
     assert samjax("everything", photo, *arguments)[0] == 0
-    records = json.loads((tmp_path / "coffee.json").read_text())
+    records = json.loads((tmp_path / "astronaut.json").read_text())
     assert len(records) >= 3
     assert min(record["predicted_iou"] for record in records) < 0.88
     generator = SamAutomaticMaskGenerator(hub.load(), 16, output_mode="coco_rle", **hub.everything_thresholds())
     assert records == generator.generate(read_image(photo))
-    assert hub.everything_thresholds("vit_b") == {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95}  # Meta's
+    meta = inspect.signature(SamAutomaticMaskGenerator).parameters
+    assert hub.everything_thresholds("vit_b") == {name: meta[name].default for name in hub.everything_thresholds()}
     assert samjax("everything", photo, *arguments, "--pred-iou-thresh", "0.88")[0] == 0
-    assert len(json.loads((tmp_path / "coffee.json").read_text())) < len(records)
+    assert len(json.loads((tmp_path / "astronaut.json").read_text())) < len(records)
 
 
 def test_everything_writes_what_the_generator_finds(samjax, checkpoint, photo, tmp_path):

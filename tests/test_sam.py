@@ -178,7 +178,7 @@ def test_half_precision_keeps_positions_in_float32(half):
 
 def test_half_precision_agrees_on_the_masks(root):
     """At least 99 % of a photo's pixels. The photo is the one in the package, the model the smallest variant."""
-    photo = read_image(root / "samjax/assets/coffee.jpg")
+    photo = read_image(root / "samjax/assets/astronaut.jpg")
     height, width = photo.shape[:2]
     prompts = Prompts.of(boxes=[[0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height]])
     masks = []

@@ -13,6 +13,6 @@ def model_card() -> Path:
     return Path(__file__).with_name("samjax-tiny.md")
 
 
-def photo(name: str = "coffee") -> Path:
-    """A photograph that is in the public domain: "coffee", "cat" or "rocket"."""
+def photo(name: str = "astronaut") -> Path:
+    """A photograph that is in the public domain: "astronaut", "cat" or "rocket"."""
     return Path(__file__).with_name(f"{name}.jpg")
