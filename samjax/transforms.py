@@ -215,18 +215,31 @@ def upscale_masks(
     config: SamConfig,
     *,
     threshold: float | None = 0.0,
+    together: int = 1,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Bool[np.ndarray, "*N H W"] | Float32[np.ndarray, "*N H W"]:
     """LOW-RES logits as masks of the ORIGINAL size: booleans above `threshold`, or the logits where it is None.
 
-    Works on one mask after the other, in blocks of 128 rows whose numbers are rounded up, so that any number of masks
-    of photos of similar size share one compiled program.
+    Works on `together` masks at a time, in blocks of 128 rows whose numbers are rounded up, so that any number of masks
+    of photos of similar size share one compiled program; `sharding` spreads these masks over devices, whose number
+    divides theirs. While the host takes masks, the device is at the next ones.
     """
     frame = upscaling(original, config)
     low = np.asarray(logits).reshape(-1, *logits.shape[-2:])
     upscaled = np.empty((len(low), *original), np.float32 if threshold is None else bool)
-    for mask, target in zip(low, upscaled, strict=True):
-        blocks = np.asarray(_upscale(mask, *frame, threshold=threshold))
-        target[:] = blocks.reshape(-1, blocks.shape[-1])[: original[0], : original[1]]
+
+    def computed(start: int) -> Any:
+        some = low[np.minimum(np.arange(start, start + together), len(low) - 1)]
+        return _upscale(some if sharding is None else jax.device_put(some, sharding), *frame, threshold=threshold)
+
+    starts = range(0, len(low), together)
+    calls = map(computed, starts)
+    ahead = next(calls, None)
+    for start in starts:
+        masks, ahead = ahead, next(calls, None)
+        target = upscaled[start : start + together]
+        blocks = np.asarray(masks)[: len(target)]
+        target[:] = blocks.reshape(len(target), -1, blocks.shape[-1])[:, : original[0], : original[1]]
     return upscaled.reshape(*logits.shape[:-2], *original)
 
 
@@ -235,4 +248,4 @@ def _upscale(logits, rows: Banded, columns: Banded, size, *, threshold: float | 
     def finish(block, _):
         return block if threshold is None else block > threshold
 
-    return map_row_blocks(finish, logits, rows, columns, size[0])
+    return jax.vmap(lambda one: map_row_blocks(finish, one, rows, columns, size[0]))(logits)

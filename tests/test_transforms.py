@@ -220,6 +220,14 @@ def test_masks_are_logits_above_the_threshold():
         )
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 6])
+def test_masks_are_the_same_however_many_are_made_together(count):
+    logits = np.random.default_rng(0).standard_normal((count, *SMALL.mask_size)).astype(np.float32)
+    alone = transforms.upscale_masks(logits, (30, 50), SMALL)
+    assert alone.shape == (count, 30, 50)
+    np.testing.assert_array_equal(transforms.upscale_masks(logits, (30, 50), SMALL, together=4), alone)
+
+
 # Masks in
 
 

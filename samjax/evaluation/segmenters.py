@@ -18,14 +18,15 @@ from samjax.evaluation.protocol import Answer, Prompt
 from samjax.nn.prompt_encoder import ABSENT
 from samjax.sam import Sam
 from samjax.sharding import batch_sharding, shardings
-from samjax.types import TOKEN_BUCKETS, Embedding, Prompts
+from samjax.types import TOKEN_BUCKETS, Embedding, Prompts, bucket
 
 
 class SamSegmenter:
     """samjax: photos are encoded together, and the prompts of all of them are answered together.
 
     Numbers of prompts and of points are bucketed and padding changes no answer, so few programs compile. With a mesh,
-    photos and their prompts are spread over its "data" and "fsdp" axes, and the parameters by `samjax.sharding.RULES`.
+    photos, their prompts and the masks' upscaling are spread over its "data" and "fsdp" axes, and the parameters by
+    `samjax.sharding.RULES`.
     """
 
     def __init__(self, sam: Sam, mesh: jax.sharding.Mesh | None = None, images_together: int | None = None) -> None:
@@ -40,6 +41,7 @@ class SamSegmenter:
                 f"images_together is {together}, which {devices} devices cannot share evenly; it must be a multiple"
             )
         self.images_together = together
+        self._devices = devices
         self._sharding = None if mesh is None else batch_sharding(mesh)
         self.sam = sam
         if mesh is not None:
@@ -70,9 +72,16 @@ class SamSegmenter:
         answers = []
         for photo, size in enumerate(self._sizes):
             own = prediction[photo]
-            masks = transforms.upscale_masks(own.logits, size, self.sam.config)
+            masks = self._at_size(own.logits, size)
             answers.append([Answer(*fields) for fields in zip(masks, own.iou, own.logits, strict=True)])
         return answers
+
+    def _at_size(self, logits: Float32[np.ndarray, "N M h w"], size: transforms.Size) -> Bool[np.ndarray, "N M H W"]:
+        """Masks of one photo: all devices share them, each computes as many at once as `execution` says."""
+        share = -(-logits.shape[0] * logits.shape[1] // self._devices)
+        each = min(bucket(share, (1, 4, 16)), self.sam.execution.masks_per_step or 1)
+        together = self._devices * each
+        return transforms.upscale_masks(logits, size, self.sam.config, together=together, sharding=self._sharding)
 
     def full_logits(self, photo: int, logits: Float32[np.ndarray, "M h w"]) -> Float32[np.ndarray, "M H W"]:
         """An answer's logits at the size of photo number `photo` of the last look."""

@@ -118,11 +118,33 @@ def test_all_prompts_of_all_photos_are_one_call(sam, looked_at, monkeypatch):
     assert len(calls) == 1
 
 
+def test_masks_are_upscaled_as_many_together_as_suits_the_backend(sam, looked_at, monkeypatch):
+    import dataclasses
+
+    from samjax import transforms
+    from samjax.evaluation.segmenters import SamSegmenter
+
+    calls = []
+    upscale = transforms._upscale
+    monkeypatch.setattr(transforms, "_upscale", lambda x, *a, **k: calls.append(len(x)) or upscale(x, *a, **k))
+    answers = []
+    for together in (1, 4):
+        execution = dataclasses.replace(sam.execution, masks_per_step=together)
+        segmenter = SamSegmenter(dataclasses.replace(sam, execution=execution))
+        segmenter.look(looked_at)
+        answers.append(segmenter.ask(ragged(sam.config.mask_size), multimask=True))
+    assert calls == [1] * 12 + [4] * 4  # 9 masks and 3
+    for one, other in zip(*answers, strict=True):
+        for alone, batched in zip(one, other, strict=True):
+            np.testing.assert_array_equal(alone.masks, batched.masks)
+
+
 SHARDED = """
 import sys
 sys.path.insert(0, "tests"); sys.path.insert(0, "tests/evaluation")
 import dataclasses, jax, numpy as np
 from example_models import random_photo, random_sam
+from samjax import transforms
 from samjax.evaluation.protocol import Prompt
 from samjax.evaluation.segmenters import SamSegmenter
 from samjax.sharding import make_mesh
@@ -132,12 +154,18 @@ sam = random_sam()
 photos = [random_photo(40 + 3 * i, 70 - 2 * i, seed=i) for i in range(6)]  # two fewer than devices
 points = lambda *xy: Prompt(np.array(xy, np.float32), np.ones(len(xy), np.int64))
 prompts = [[points((10, 20)), points((5, i), (20, 20))][: 1 + i % 2] for i in range(5)] + [[]]
+devices, upscale = [], transforms._upscale
+def counted(masks, *args, **kwargs):
+    devices.append(len(masks.devices()) if isinstance(masks, jax.Array) else 1)
+    return upscale(masks, *args, **kwargs)
+transforms._upscale = counted
 spread, single = SamSegmenter(sam, make_mesh(DATA, FSDP)), SamSegmenter(sam)
 assert (spread.images_together, single.images_together) == (8, 1)
 answers = []
 for segmenter in (spread, single):
     segmenter.look(photos)
     answers.append(segmenter.ask(prompts, multimask=True))
+assert devices == [8] * 5 + [1] * 21  # three masks, or six, of each photo
 features = spread._embeddings.features
 assert {shard.data.shape[0] for shard in features.addressable_shards} == {1}
 assert len({shard.device for shard in features.addressable_shards}) == 8
