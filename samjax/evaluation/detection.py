@@ -142,13 +142,21 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
                 )
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
-    annotations = []
+    annotations: list[dict[str, Any]] = []
+    encoded: dict[Size, list[int]] = {}  # those that came as text, by the photo's size: checked together, for speed
     for number, entry in enumerate(content["annotations"]):
         try:
-            annotations.append(_completed(entry, sizes, categories))
+            annotations.append(_checked(entry, sizes, categories))
         except ValueError as error:
             raise ValueError(f"{path}: annotation number {number} (from 0) {error}") from error
-    return {**content, "annotations": annotations}
+        if isinstance(entry["segmentation"], dict):
+            encoded.setdefault(sizes[entry["image_id"]], []).append(number)
+    for size, numbers in encoded.items():
+        flaws = flaws_of([annotations[number]["segmentation"] for number in numbers], size)
+        for number, flaw in zip(numbers, flaws, strict=True):
+            if flaw:
+                raise ValueError(f"{path}: annotation number {number} (from 0) cannot be used: {flaw}")
+    return {**content, "annotations": [_completed(annotation) for annotation in annotations]}
 
 
 def read_detections(path: str | os.PathLike[str], annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -249,10 +257,8 @@ def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
     return None if _is_number(score) else f"has the score {score!r}; a number was expected"
 
 
-def _completed(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dict[str, Any]:
-    """An annotation as pycocotools can use it. Raises ValueError with what is wrong."""
-    from pycocotools import mask as coco_mask
-
+def _checked(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dict[str, Any]:
+    """An annotation with its segmentation as RLE, whose text is not checked. Raises ValueError with what is wrong."""
     if not isinstance(entry, dict):
         raise ValueError(f"is {entry!r}; an object with image_id, category_id and segmentation was expected")
     if missing := [name for name in ("image_id", "category_id", "segmentation") if name not in entry]:
@@ -260,22 +266,29 @@ def _completed(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> d
     for name, known in (("image_id", sizes.keys()), ("category_id", categories)):
         if not isinstance(entry[name], int | str) or entry[name] not in known:
             raise ValueError(f"has the {name} {entry[name]!r}, which the file does not have")
-    size = sizes[entry["image_id"]]
+    size, area = sizes[entry["image_id"]], entry.get("area")
+    if area is not None and not (_is_number(area) and area >= 0):
+        raise ValueError(f"has the area {area!r}; a number of pixels was expected, or none for the mask's own")
     try:
+        if entry.get("bbox"):
+            check_box(entry["bbox"], size)
         rle = of_coco(entry["segmentation"], size)
-        if isinstance(entry["segmentation"], dict) and (flaw := flaws_of([rle], size)[0]):
-            raise ValueError(flaw)
-        box = entry.get("bbox") or coco_mask.toBbox(rle).tolist()
-        check_box(box, size)
     except ValueError as error:
         raise ValueError(f"cannot be used: {error}") from error
-    area = entry.get("area")
-    if area is None:
-        area = float(coco_mask.area(rle))
-    if not _is_number(area) or area < 0:
-        raise ValueError(f"has the area {area!r}; a number of pixels was expected, or none for the mask's own")
-    crowd = int(bool(entry.get("iscrowd")))
-    return {**entry, "segmentation": rle, "bbox": [*map(float, box)], "area": area, "iscrowd": crowd}
+    return {**entry, "segmentation": rle}
+
+
+def _completed(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked one as pycocotools can use it."""
+    from pycocotools import mask as coco_mask
+
+    rle, area = annotation["segmentation"], annotation.get("area")
+    return {
+        **annotation,
+        "bbox": [float(side) for side in annotation.get("bbox") or coco_mask.toBbox(rle)],
+        "area": float(coco_mask.area(rle) if area is None else area),
+        "iscrowd": int(bool(annotation.get("iscrowd"))),
+    }
 
 
 def _is_number(value: Any) -> bool:

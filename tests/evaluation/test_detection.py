@@ -10,7 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from samjax.evaluation.detection import coco_ap, read_annotations, read_detections
+from samjax.evaluation.detection import BoxDetections, coco_ap, read_annotations, read_detections
 from samjax.ops.rle import encode_rle, rle_area, rle_box
 
 HEIGHT, WIDTH, PHOTOS = 120, 160, 6
@@ -261,3 +261,16 @@ def test_photos_and_categories_that_cannot_be_used_are_refused(scene, tmp_path, 
     path = written(tmp_path / "truth.json", {**scene[0], part: [entry]})
     with pytest.raises(ValueError, match=problem):
         read_annotations(path)
+
+
+def test_what_annotations_say_of_photos_decides_records_and_what_they_say_of_objects_does_not(scene, tmp_path):
+    truth = scene[0]
+    found = written(tmp_path / "found.json", [GOOD])
+    swapped = [{**image, "id": {1: 2, 2: 1}.get(image["id"], image["id"])} for image in truth["images"]]
+    contents = (truth, {**truth, "annotations": truth["annotations"][1:]}, {**truth, "images": swapped})
+    protocols = [
+        BoxDetections(written(tmp_path / f"{number}.json", content), found) for number, content in enumerate(contents)
+    ]
+    whole, fewer, others = (protocol.settings() for protocol in protocols)
+    assert whole == fewer != others
+    assert len({protocol.annotations_digest for protocol in protocols}) == 3
