@@ -1,7 +1,5 @@
 """An edge map of a photo from the masks of everything in it, as Kirillov et al. 2023 make one (appendix D.2)."""
 
-from collections.abc import Iterable
-
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
@@ -11,26 +9,6 @@ FRAME = 5  # pixels along the photo's border where edges fade out
 ORIENTATION_RADIUS = 4  # pixels of smoothing before orientation is measured
 
 
-def edge_map(probabilities: Iterable[Float32[np.ndarray, "H W"]]) -> Float32[np.ndarray, "H W"]:
-    """Edges between 0 and 1, thinned, from the foreground probabilities (sigmoid of logits) of any number of masks.
-
-    Each mask's gradient (Sobel) counts on its outer boundary; the largest of all masks is taken at each pixel, scaled
-    so that the strongest edge is 1, and suppressed where it is no ridge. One mask is looked at at a time.
-    Raises ValueError without any mask or where their sizes differ.
-    """
-    strongest = None
-    for probability in probabilities:
-        if strongest is None:
-            strongest = np.zeros(probability.shape, np.float32)
-        if probability.shape != strongest.shape:
-            raise ValueError(f"masks of one photo have one size, got {strongest.shape} and {probability.shape}")
-        _add_mask(strongest, probability)
-    if strongest is None:
-        raise ValueError("an edge map is made of at least one mask's probabilities; none came")
-    peak = float(strongest.max())
-    return suppress(strongest / np.float32(peak)) if peak > 0 else strongest
-
-
 def outer_boundary(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """The background pixels above, below, left or right of which is foreground."""
     from scipy.ndimage import binary_dilation
@@ -38,8 +16,12 @@ def outer_boundary(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     return binary_dilation(mask) & ~mask
 
 
-def _add_mask(strongest: Float32[np.ndarray, "H W"], probability: Float32[np.ndarray, "H W"]) -> None:
-    """Raises `strongest` to the mask's edges."""
+def add_mask(strongest: Float32[np.ndarray, "H W"], probability: Float32[np.ndarray, "H W"]) -> None:
+    """Raises `strongest` to a mask's edges, in place: its gradient (Sobel) where its outer boundary is.
+
+    `probability` is of foreground, the sigmoid of the mask's logits. Over all masks of a photo `strongest`, zeros at
+    first, becomes the largest at each pixel.
+    """
     from scipy.ndimage import sobel
 
     # Nothing happens further from the mask than its boundary, and Sobel's filter sees one pixel more.
@@ -52,6 +34,12 @@ def _add_mask(strongest: Float32[np.ndarray, "H W"], probability: Float32[np.nda
     gradient = np.hypot(sobel(part, 0, mode="nearest"), sobel(part, 1, mode="nearest"))
     edges = np.where(outer_boundary(mask[window]), gradient, 0)
     np.maximum(strongest[window], edges, out=strongest[window])
+
+
+def thinned(strongest: Float32[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
+    """The edge map between 0 and 1 of all masks' edges: the strongest is 1, what is no ridge is suppressed."""
+    peak = float(strongest.max())
+    return suppress(strongest / np.float32(peak)) if peak > 0 else strongest
 
 
 def suppress(

@@ -1,7 +1,7 @@
 """Edge detection without training for it: the outlines of everything in a photo against those that people drew.
 
 SAM's protocol (Kirillov et al. 2023, section 7.2): a grid of 16 x 16 points, three masks each, no filter of quality,
-non-maximum suppression of boxes at IoU 0.7, then `edge_map`, judged as `edge_scores` says. Published for BSDS500 with
+non-maximum suppression of boxes at IoU 0.7, then `edge_maps`, judged as `edge_scores` says. Published for BSDS500 with
 ViT-H: ODS 0.768, OIS 0.786, AP 0.794, R50 0.928.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from samjax.evaluation.datasets import AnnotatedEdges
-from samjax.evaluation.edge_maps import edge_map
+from samjax.evaluation.edge_maps import add_mask, thinned
 from samjax.evaluation.edge_scores import (
     THRESHOLDS,
     TOLERANCE,
@@ -26,7 +26,7 @@ from samjax.evaluation.edge_scores import (
     score_edges,
 )
 from samjax.evaluation.grid import Grid
-from samjax.evaluation.protocol import Curve, Figure, Record, Segmenter, Summary
+from samjax.evaluation.protocol import Curve, Figure, Prompt, Record, Segmenter, Summary
 from samjax.ops.boxes import nms
 
 MOST_PROCESSES = 16  # a photo has 99 thresholds
@@ -105,35 +105,49 @@ class Edges:
     def _draw(
         self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
     ) -> Iterator[tuple[np.ndarray, int]]:
-        """The edge map of each photo, and how many masks it is made of."""
-        segmenter.look(photos)
-        for number, (photo, logits) in enumerate(zip(photos, self._masks(segmenter, photos), strict=True)):
-            if len(logits):
-                full = (segmenter.full_logits(number, mask[None])[0] for mask in logits)
-                yield edge_map(_sigmoid(mask) for mask in full), len(logits)
-            else:
-                yield np.zeros(photo.shape[:2], np.float32), 0
+        """The edge map of each photo, and how many masks it is made of.
 
-    def _masks(
+        Photos are asked about together, and what suppression leaves of their masks is asked for again: the logits of
+        all masks of many photos would be gigabytes.
+        """
+        segmenter.look(photos)
+        strongest = [np.zeros(photo.shape[:2], np.float32) for photo in photos]
+        kept = self._kept(segmenter, photos)
+        for start in range(0, max(map(len, kept)), self.grid.points_per_batch):
+            some = [own[start : start + self.grid.points_per_batch] for own in kept]
+            asked = segmenter.ask([[prompt for prompt, _ in own] for own in some], multimask=True)
+            for photo, answers in enumerate(asked):
+                for (_, masks), answer in zip(some[photo], answers, strict=True):
+                    for logits in segmenter.full_logits(photo, answer.logits[masks]):
+                        add_mask(strongest[photo], _sigmoid(logits))
+        for edges, own in zip(strongest, kept, strict=True):
+            yield thinned(edges), sum(len(masks) for _, masks in own)
+
+    def _kept(
         self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
-    ) -> list[Sequence[Float32[np.ndarray, "h w"]]]:
-        """Low-resolution logits of each photo's masks that are left after suppression; empty masks are none."""
-        logits: list[list[np.ndarray]] = [[] for _ in photos]
+    ) -> list[list[tuple[Prompt, list[int]]]]:
+        """Of each photo the prompts, and for each which of its masks suppression leaves; empty masks are none."""
+        origins: list[list[tuple[Prompt, int]]] = [[] for _ in photos]
         boxes: list[list[list[int]]] = [[] for _ in photos]
         scores: list[list[float]] = [[] for _ in photos]
         for prompts in zip(*(self.grid.prompts(photo.shape[:2]) for photo in photos), strict=True):
             for photo, answers in enumerate(segmenter.ask(prompts, multimask=True)):
-                for answer in answers:
-                    for mask, iou, low in zip(answer.masks, answer.iou, answer.logits, strict=True):
+                for prompt, answer in zip(prompts[photo], answers, strict=True):
+                    for number, (mask, iou) in enumerate(zip(answer.masks, answer.iou, strict=True)):
                         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
                         if len(rows):
                             boxes[photo].append([int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])])
                             scores[photo].append(float(iou))
-                            logits[photo].append(low)
+                            origins[photo].append((prompt, number))
         kept = []
-        for own, box, score in zip(logits, boxes, scores, strict=True):
-            best = nms(np.array(box), np.array(score), self.grid.nms_threshold) if own else []
-            kept.append([own[index] for index in best])
+        for own, box, score in zip(origins, boxes, scores, strict=True):
+            best = sorted(nms(np.array(box), np.array(score), self.grid.nms_threshold)) if own else []
+            left: list[tuple[Prompt, list[int]]] = []
+            for prompt, number in (own[index] for index in best):
+                if not left or left[-1][0] is not prompt:
+                    left.append((prompt, []))
+                left[-1][1].append(number)
+            kept.append(left)
         return kept
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.segmentation import find_boundaries
 
-from samjax.evaluation.edge_maps import edge_map, normals, outer_boundary, suppress
+from samjax.evaluation.edge_maps import add_mask, normals, outer_boundary, suppress, thinned
 
 Y, X = np.mgrid[:70, :90].astype(np.float32)
 
@@ -12,6 +12,13 @@ Y, X = np.mgrid[:70, :90].astype(np.float32)
 def disc(y: float, x: float, radius: float, softness: float = 1.0) -> np.ndarray:
     """Probabilities that fall off over a few pixels around a circle."""
     return 1 / (1 + np.exp((np.hypot(Y - y, X - x) - radius) / np.float32(softness)))
+
+
+def edge_map(masks) -> np.ndarray:
+    strongest = np.zeros(masks[0].shape, np.float32)
+    for mask in masks:
+        add_mask(strongest, mask)
+    return thinned(strongest)
 
 
 def test_the_outer_boundary_is_that_of_scikit_image():
@@ -43,7 +50,7 @@ def test_pixels_off_the_boundary_of_their_own_mask_have_no_edge():
 
 def test_of_two_masks_the_sharper_one_decides_and_scaling_is_common():
     sharp, soft = disc(35, 25, 14), disc(35, 65, 14, softness=4.0)
-    edges = edge_map(iter([sharp, soft, soft * 0.1]))
+    edges = edge_map([sharp, soft, soft * 0.1])
     assert edges[:, :45].max() == 1
     slopes = [np.hypot(*np.gradient(mask)).max() for mask in (soft, sharp)]
     assert edges[:, 45:].max() == pytest.approx(slopes[0] / slopes[1], rel=0.25)
@@ -56,13 +63,6 @@ def test_the_order_of_masks_does_not_matter():
 
 def test_masks_without_pixels_give_no_edges():
     assert not edge_map([np.full((20, 30), 0.2, np.float32)]).any()
-
-
-def test_no_masks_and_masks_of_different_sizes_are_explained():
-    with pytest.raises(ValueError, match="at least one"):
-        edge_map([])
-    with pytest.raises(ValueError, match=r"\(20, 30\) and \(20, 31\)"):
-        edge_map([np.ones((20, 30), np.float32), np.ones((20, 31), np.float32)])
 
 
 @pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60, 75, 90, 105, 120, 135, 150, 165])

@@ -1,6 +1,7 @@
 """The edge protocol with a scripted segmenter, and with a small model on a real photo."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_a_segmenter_that_knows_the_objects_has_their_edges():
     circles = [(30, 40, 18), (28, 38, 12)]
     segmenter, protocol = Circles(circles), Edges(points_per_side=4, tolerance=0.02, points_per_batch=5, processes=1)
     records = protocol.judge(segmenter, [photo_of(*circle, name=str(n)) for n, circle in enumerate(circles)])
-    assert segmenter.asked == 2 * 16
+    assert segmenter.asked == 2 * 16 + 2  # what is left is asked for again
     assert [record["masks"] for record in records] == [1, 1]  # of 48, with duplicates and empty ones
     assert segmenter.upscaled == [0, 1]
     records = json.loads(json.dumps(records))
@@ -85,6 +86,28 @@ def test_a_segmenter_that_knows_the_objects_has_their_edges():
     assert (best.x, best.y) == ([summary.metrics["ODS recall"]], [summary.metrics["ODS precision"]])
     assert curve.y == [1.0] * 99  # precision
     assert curve.x == sorted(curve.x, reverse=True)
+
+
+class Watched(Circles):
+    """Counts the answers that are still held when it is asked again."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.given: list[weakref.ref] = []
+        self.held: list[int] = []
+
+    def ask(self, prompts, *, multimask: bool) -> list[list[Answer]]:
+        self.held.append(sum(answer() is not None for answer in self.given))
+        answers = super().ask(prompts, multimask=multimask)
+        self.given += [weakref.ref(answer.logits) for own in answers for answer in own]
+        return answers
+
+
+def test_answers_are_not_held_until_all_points_are_asked():
+    segmenter = Watched([(30, 40, 18)] * 2)
+    Edges(points_per_side=6, points_per_batch=5, processes=1).edges(segmenter, [np.zeros((*SIZE, 3), np.uint8)] * 2)
+    assert len(segmenter.held) == 8 + 1
+    assert max(segmenter.held) <= 2 * 5  # the latest
 
 
 def test_a_segmenter_that_is_elsewhere_has_none():
