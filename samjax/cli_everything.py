@@ -42,7 +42,7 @@ def everything(
     points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32,
     points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
     pred_iou_thresh: Annotated[
-        float | None, arg(help="Drop masks with no higher predicted IoU; 0.88 by default, 0.25 with samjax-tiny.")
+        float | None, arg(help="Drop masks with no higher predicted IoU; 0.88 by default, 0.3 with samjax-tiny.")
     ] = None,
     stability_score_thresh: Annotated[
         float | None, arg(help="Drop masks that are less stable; 0.95 by default, 0.7 with samjax-tiny.")

@@ -61,7 +61,7 @@ def everything_thresholds(name_or_path: str | os.PathLike[str] = BUNDLED) -> dic
     large models, leave hardly a mask.
     """
     if name_or_path == BUNDLED:
-        return {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.7, "stability_score_offset": 0.3}
+        return {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "stability_score_offset": 0.3}
     return {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95, "stability_score_offset": 1.0}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import samjax
 from samjax import assets, convert
@@ -45,19 +45,36 @@ def test_its_card_names_its_checksum_and_size():
     assert f"{described.parameters:,}" in card
 
 
+# Outlines drawn by hand on the photo of the astronaut, pixels.
+HEAD = """
+230,16 258,21 275,31 288,42 296,58 301,85 296,103 284,125 272,136 267,138 262,155 257,165 254,185 240,190 225,188
+197,184 188,178 186,160 183,140 181,131 175,128 171,118 157,103 154,85 153,68 158,57 173,44 190,36 200,26 213,19"""
+FACE = """
+186,80 215,80 250,84 268,90 270,110 268,138 262,155 257,165 254,185 240,190 225,188 197,184 188,178 186,160 183,140
+181,115 183,95"""
+
+
+def drawn(outline: str, size: tuple[int, int]) -> np.ndarray:
+    picture = Image.new("1", size[::-1])
+    ImageDraw.Draw(picture).polygon([tuple(map(int, point.split(","))) for point in outline.split()], fill=1)
+    return np.array(picture)
+
+
 def test_it_follows_a_box_and_a_point():
-    photo = samjax.read_image(assets.photo("cat"))
+    photo = samjax.read_image(assets.photo("astronaut"))
+    head, face = (drawn(outline, photo.shape[:2]) for outline in (HEAD, FACE))
+    y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
     sam = samjax.load()
     embedding = sam.encode(photo)
-    eye = (118.0, 78.0, 202.0, 145.0)
-    prediction = sam.predict(embedding, samjax.Prompts.of(boxes=[eye]), multimask=False)
-    y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
-    # An ellipse in the box; what is seen of the eye is a little less.
-    ellipse = ((x - 160) / 42) ** 2 + ((y - 111.5) / 33.5) ** 2 < 1
-    assert iou(sam.masks(prediction, embedding)[0, 0], ellipse) > 0.6
-    pointed = sam.masks(sam.predict(embedding, samjax.Prompts.of([[[158, 110]]], [[1]])), embedding)[0]
-    assert pointed[:, 110, 158].all()
-    assert max(iou(mask, ellipse) for mask in pointed) > 0.4
+    box = [float(corner) for corner in (x[head].min(), y[head].min(), x[head].max(), y[head].max())]
+    boxed = sam.masks(sam.predict(embedding, samjax.Prompts.of(boxes=[box]), multimask=False), embedding)[0, 0]
+    filled = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
+    assert iou(filled, head) < 0.7
+    assert iou(boxed, head) > 0.9
+    pointed = sam.predict(embedding, samjax.Prompts.of([[[225, 120]]], [[1]]))
+    masks = sam.masks(pointed, embedding)[0]
+    discs = [np.hypot(x - 225, y - 120) < radius for radius in range(10, 80)]
+    assert iou(masks[np.argmax(pointed.iou[0])], face) > max(iou(disc, face) for disc in discs)
 
 
 @pytest.mark.heavy
