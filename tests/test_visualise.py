@@ -104,9 +104,9 @@ def test_a_picture_without_labels_is_the_photo():
 def test_hundreds_of_labels_on_a_large_photo_take_less_than_a_second():
     photo, labels = np.full((1200, 1800, 3), 99, np.uint8), chequered(1200, 1800, 80)
     assert labels.max() > 300
-    start = time.perf_counter()
+    start = time.process_time()
     overlay_labels(photo, labels)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("side", range(1, 6))
