@@ -20,7 +20,7 @@ parity: $(VENV)/installed-parity
 
 # Also compiles for TPUs ahead of time, which needs libtpu and no TPU.
 heavy: $(VENV)/installed-heavy
-	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(BIN)/python -m pytest -m heavy
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(PYTEST) -m heavy
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check
