@@ -42,13 +42,15 @@ def everything(
     points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32,
     points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
     pred_iou_thresh: Annotated[
-        float | None, arg(help="Drop masks with no higher predicted IoU; 0.88 by default, 0.3 with samjax-tiny.")
+        float | None,
+        arg(help="Drop masks with no higher predicted IoU; by default Meta's 0.88, less with samjax-tiny."),
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, arg(help="Drop masks that are less stable; 0.95 by default, 0.7 with samjax-tiny.")
+        float | None, arg(help="Drop masks that are less stable; by default Meta's 0.95, less with samjax-tiny.")
     ] = None,
     stability_score_offset: Annotated[
-        float | None, arg(help="Shift of the threshold in the stability score; 1 by default, 0.3 with samjax-tiny.")
+        float | None,
+        arg(help="Shift of the threshold in the stability score; by default Meta's 1, less with samjax-tiny."),
     ] = None,
     box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7,
     crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0,

@@ -41,6 +41,7 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
     NAME_everything.json, the records of `SamAutomaticMaskGenerator`; for all, the contact sheet.
     """
     sam = hub.load()
+    # Small pieces and what lies within other masks would hide the picture.
     generator = SamAutomaticMaskGenerator(
         sam,
         output_mode="coco_rle",
