@@ -1,5 +1,6 @@
 """An evaluation in small: a data set, a segmenter and a protocol of a few lines, whose answers are known."""
 
+import json
 import time
 from collections.abc import Sequence
 
@@ -76,3 +77,8 @@ class Grey:
         curve = Curve("grey", range(1, len(greys) + 1), (np.cumsum(greys) / 1000).tolist())
         metrics = {"mean": float(np.mean(greys)), "last": greys[-1], "photos": len(records), "undefined": float("nan")}
         return Summary(metrics, (Figure("grey", "photos", "sum", (curve,)),))
+
+
+def metrics(out) -> dict:
+    """Of results that lie in a folder."""
+    return json.loads((out / "results.json").read_text())["metrics"]

@@ -1,91 +1,11 @@
 """`samjax evaluate`, run as a user runs it."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from example_models import SMALL, random_params, shapes_photo
+from evaluation.example_evaluation import metrics
 from PIL import Image
-from scipy.io import savemat
-
-from samjax import cli, convert
-from samjax.ops.rle import encode_rle, rle_area, rle_box
-
-
-@pytest.fixture
-def samjax(tmp_path, monkeypatch, capsys):
-    """Runs the command; returns (exit code, standard output, standard error)."""
-    monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
-
-    def run(*args) -> tuple[int, str, str]:
-        try:
-            code = cli.main([str(arg) for arg in args])
-        except SystemExit as left:  # tyro, for --help and for options that it does not know
-            code = left.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    convert.write(path, SMALL, random_params(SMALL))
-    return path
-
-
-BOXY = """
-import numpy as np
-
-class Boxy:
-    "Answers a box with the box, and points with the box that is 21 pixels wide and high around the last of them."
-
-    def set_image(self, image):
-        self.size = image.shape[:2]
-
-    def predict(self, point_coords, point_labels, box, mask_input, multimask_output):
-        if box is None:
-            box = np.concatenate([point_coords[-1] - 10, point_coords[-1] + 10]).clip(0)
-        masks = np.zeros((3 if multimask_output else 1, *self.size), bool)
-        x0, y0, x1, y1 = np.round(box).astype(int)
-        masks[:, y0 : y1 + 1, x0 : x1 + 1] = True
-        return masks, np.ones(len(masks)), np.full((len(masks), 8, 8), 2)
-"""
-
-
-@pytest.fixture
-def boxy(tmp_path, monkeypatch) -> str:
-    """What --predictor takes; its module lies in the current folder."""
-    (tmp_path / "boxy.py").write_text(BOXY)
-    monkeypatch.chdir(tmp_path)
-    return "boxy:Boxy"
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    """Two photos of shapes with annotations in COCO's form: (images, annotations.json, its content)."""
-    folder = tmp_path_factory.mktemp("coco")
-    (folder / "images").mkdir()
-    images, annotations = [], []
-    for number in (1, 2):
-        rgb, masks = shapes_photo(90, 120, seed=number)
-        Image.fromarray(rgb).save(folder / "images" / f"{number:012}.png")
-        images.append({"id": number, "height": 90, "width": 120, "file_name": f"{number:012}.png"})
-        for mask in masks:
-            rle = encode_rle(mask)
-            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": 3, "iscrowd": 0}
-            annotations.append({**entry, "segmentation": rle, "area": rle_area(rle), "bbox": rle_box(rle)})
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "shape"}]}
-    path = folder / "annotations.json"
-    path.write_text(json.dumps(content))
-    return folder / "images", path, content
-
-
-def metrics(out) -> dict:
-    return json.loads((out / "results.json").read_text())["metrics"]
-
 
 PROTOCOLS = ("interactive", "points", "boxes", "detections", "proposals", "edges", "semantic", "saliency")
 
@@ -121,31 +41,6 @@ def test_detections_of_a_detector_that_is_always_right(samjax, boxy, coco, tmp_p
     assert 0.3 < metrics(out)["mask AP"] < 0.9 < metrics(out)["mask AP50"]  # most shapes fill most of their boxes
     assert "detections: 2 photo(s)" in printed
     assert (out / "precision_recall.png").exists()
-
-
-def test_mended_annotations_judge_the_same_masks_anew(samjax, boxy, coco, tmp_path, monkeypatch):
-    """Without --annotations, and by a path that the shell has not looked at."""
-    images, _, content = coco
-    monkeypatch.setenv("HOME", str(tmp_path))
-    entries = content["annotations"]
-    found = [{**{name: entry[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9} for entry in entries]
-    (tmp_path / "found.json").write_text(json.dumps(found))
-    options = ["--data", f"coco={images}, ~/truth.json", "--detections", "found.json", "--predictor", boxy]
-    results = []
-    for annotations in (entries[1:], [{**entry, "area": None} for entry in entries]):
-        (tmp_path / "truth.json").write_text(json.dumps({**content, "annotations": annotations}))
-        code, printed, errors = samjax("evaluate", "detections", *options, "--out", "out")
-        assert code == 0, errors
-        results.append(json.loads((tmp_path / "out" / "results.json").read_text()))
-    assert "2 of 2 photo(s) had been judged before" in printed
-    before, after = (result["metrics"]["box AP (detector)"] for result in results)
-    assert before < after == pytest.approx(1)
-    assert results[0]["given"]["annotations"] == str(tmp_path / "truth.json")
-    assert results[0]["given"]["annotations_sha256"] != results[1]["given"]["annotations_sha256"]
-    (tmp_path / "found.json").write_text(json.dumps(found[1:]))
-    code, _, errors = samjax("evaluate", "detections", *options, "--out", "out")
-    assert code == 2
-    assert "holds results of another evaluation:\n  settings.detections: " in errors
 
 
 def test_annotations_that_cannot_be_judged_by_are_refused_before_any_work(samjax, boxy, coco, tmp_path):
@@ -255,83 +150,6 @@ def test_saliency_compares_two_folders(samjax, maps, tmp_path):
     assert (found["max F"], found["max F threshold"], found["MAE"]) == (1, 52, pytest.approx((0.2 + 0.6) / 4))
     assert (tmp_path / "out" / "precision_recall.png").exists()
     assert (tmp_path / "out" / "f_by_threshold.png").exists()
-
-
-def test_points_on_real_photos_go_on_and_do_not_mix(samjax, checkpoint, test_data, tmp_path):
-    """A small random model: the numbers mean nothing, but are there."""
-    out = tmp_path / "out"
-    options = ["points", "--data", f"sa1b={test_data / 'sa_mini' / 'val'}", "--limit", 2, "--objects-per-image", 3]
-    options += ["--points", 1, "--checkpoint", checkpoint, "--out", out]
-    code, printed, errors = samjax("evaluate", *options)
-    assert code == 0, errors
-    assert "points: 2 photo(s)" in printed
-    found = metrics(out)
-    assert found["objects"] == 6
-    assert 0 < found["mIoU@1"] < found["best of 3@1"] < 1
-    records = (out / "records" / "0-of-1.jsonl").read_bytes()
-    assert samjax("evaluate", *options)[0] == 0
-    assert (out / "records" / "0-of-1.jsonl").read_bytes() == records
-    assert metrics(out) == found
-    code, _, errors = samjax("evaluate", *options, "--seed", 1)
-    assert code == 2
-    assert "holds results of another evaluation:\n  data.seed: 0, now 1\n" in errors
-    code, _, errors = samjax("evaluate", *options, "--dtype", "bfloat16")
-    assert code == 2
-    assert 'model.dtype: "float32", now "bfloat16"' in errors
-
-
-def test_other_annotations_of_the_same_photos_are_other_data(tmp_path, monkeypatch):
-    from samjax.evaluation.command import Data
-
-    photos, masks = tmp_path / "data" / "images", tmp_path / "data" / "masks"
-    for folder in (photos, masks):
-        folder.mkdir(parents=True)
-    Image.new("RGB", (40, 30)).save(photos / "a.png")
-    Image.fromarray(np.eye(30, 40) > 0).save(masks / "a.png")
-    data = Data(f"pairs={photos},{masks}")
-    monkeypatch.chdir(tmp_path)
-    out = Path("data/images/results")  # within the data, and not written as the data's path is
-    _, before = data.open([out])
-    out.mkdir()
-    (out / "results.json").write_text("{}")
-    assert data.open([out])[1] == before
-    Image.fromarray(np.random.default_rng(0).random((30, 40)) > 0.5).save(masks / "a.png")
-    assert data.open([out])[1] != before
-
-
-def test_results_are_not_those_of_annotations_that_were_there_before(samjax, boxy, coco, tmp_path, monkeypatch):
-    images, _, content = coco
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "annotations.json").write_text(json.dumps(content))
-    options = ["boxes", "--data", f"coco={images}, ~/annotations.json", "--predictor", boxy, "--out", "out"]
-    assert samjax("evaluate", *options)[0] == 0
-    assert "2 of 2 photo(s) had been judged before" in samjax("evaluate", *options)[1]
-    content = json.dumps(content)
-    (tmp_path / "annotations.json").write_text(content.replace('"category_id": 3', '"category_id": 4', 1))
-    code, _, errors = samjax("evaluate", *options)
-    assert code == 2
-    assert "holds results of another evaluation:\n  data.annotations: " in errors
-
-
-def test_edges_are_not_those_of_annotators_that_left(samjax, tmp_path):
-    """In a folder that has their split's name too."""
-    drawn = [np.repeat([[1, 2]], 30, 0).repeat([column, 40 - column], 1).astype(np.uint16) for column in (10, 12, 20)]
-    cells = np.empty((1, 3), object)
-    for number, segmentation in enumerate(drawn):
-        boundary = np.diff(segmentation, axis=1, append=segmentation[:, -1:]).astype(np.uint8)
-        cells[0, number] = {"Segmentation": segmentation, "Boundaries": boundary}
-    for kind in ("images", "groundTruth"):
-        (tmp_path / "bsds" / kind / "val").mkdir(parents=True)
-    Image.new("RGB", (40, 30)).save(tmp_path / "bsds/images/val/a.jpg")
-    savemat(tmp_path / "bsds/groundTruth/val/a.mat", {"groundTruth": cells})
-    options = ["human-edges", "--data", tmp_path / "bsds", "--split", "val", "--out", tmp_path / "bsds" / "out"]
-    assert samjax("evaluate", *options)[0] == 0
-    assert metrics(tmp_path / "bsds" / "out")["annotators per photo"] == 3
-    assert "1 of 1 photo(s) had been judged before" in samjax("evaluate", *options)[1]
-    savemat(tmp_path / "bsds/groundTruth/val/a.mat", {"groundTruth": cells[:, :2]})
-    code, _, errors = samjax("evaluate", *options)
-    assert code == 2
-    assert "holds results of another evaluation:\n  data.folder: " in errors
 
 
 def test_results_name_the_checksum_that_info_prints(samjax, checkpoint, coco, tmp_path):
