@@ -50,4 +50,4 @@ $(VENV)/installed-lint: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf .venv* .pytest_cache demo build *.egg-info

@@ -217,6 +217,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _keep_compiled_programs(folder: Path) -> None:
+    """In `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
     try:
         check_writable(folder)
     except ValueError as error:

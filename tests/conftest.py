@@ -10,9 +10,16 @@ import sys
 from pathlib import Path
 
 import hypothesis
-import jax
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Most of the time goes into compiling: what one test has compiled serves all, in every process, and the next run too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+
+import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "float32")  # accelerators would multiply in bfloat16 or TF32
@@ -26,8 +33,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("samjax")
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
