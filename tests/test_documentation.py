@@ -120,13 +120,14 @@ def test_commands_and_their_options_exist(page, options):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_in_prose_exist(page, options):
     every = set().union(
-        *(options(name) for name in ("segment", "everything", "convert", "info", "warmup", "demo")),
+        *(options(name) for name in ("segment", "everything", "convert", "info", "export", "warmup", "demo")),
         options("train", "few_images"),
         *(options("evaluate", name) for name in ("points", "boxes", "detections", "proposals", "edges", "semantic")),
     )
     code = re.findall(r"`([^`]+)`", FENCED.sub("", page.read_text(encoding="utf-8")))
     named = {option for span in code if span.startswith("--") for option in OPTION.findall(span)}
-    assert not named - every
+    unknown = named - every
+    assert not unknown
 
 
 def test_the_readme_begins_with_the_demo_and_the_tests():
