@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # language, content
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 ANY = {"train": "few_images", "evaluate": "points"}  # their first argument, an example, decides which options there are
@@ -37,6 +39,12 @@ def commands(page: Path) -> Iterator[list[str]]:
         words = shlex.split(" ".join(line.split()), comments=True) if "samjax " in line and "'" not in line else []
         if words[:1] == ["samjax"]:
             yield words[1:]
+
+
+def content_of(heading: str) -> str:
+    """A section of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.split(r"^## ", text.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
 
 
 def help_of(*command: str) -> str:
@@ -133,3 +141,37 @@ def test_options_in_prose_exist(page, options):
 def test_the_readme_begins_with_the_demo_and_the_tests():
     block = FENCED.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
     assert [line.split("#")[0].strip() for line in block.splitlines()[1:-1]] == ["make demo", "make test"]
+
+
+@pytest.mark.heavy
+def test_the_readme_s_examples_run_as_they_are_written(monkeypatch, tmp_path):
+    """In a folder that holds of a clone the photos alone; installing is left out."""
+    from samjax import cli
+
+    (tmp_path / "samjax").mkdir()
+    (tmp_path / "samjax/assets").symlink_to(ROOT / "samjax/assets")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
+    names: dict[str, Any] = {}
+    for language, content in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")):
+        if language == "python":
+            exec(content, names)
+            continue
+        for line in content.splitlines():
+            words = shlex.split(line, comments=True)
+            assert words[0] in ("make", "pip", "samjax")
+            assert words[0] != "samjax" or cli.main(words[1:]) == 0, line
+    stated = re.findall(r"^(?:prediction|masks) = .*# (.*)$", content_of("Use it from Python"), re.MULTILINE)
+    shapes = [names["prediction"].logits.shape, names["prediction"].iou.shape, names["masks"].shape]
+    assert re.findall(r"\(.*?\)", " ".join(stated)) == list(map(str, shapes))
+    for file in (
+        "results/astronaut_mask_0.png",
+        "results/cat_mask_0_2.png",
+        "everything/rocket_labels.png",
+        "everything/annotations.json",
+        "mine.pth",
+        "tiny.pth",
+        "tiny_hf/model.safetensors",
+        "tiny_native",
+    ):
+        assert (tmp_path / file).exists(), file
