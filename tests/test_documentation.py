@@ -36,9 +36,8 @@ def commands(page: Path) -> Iterator[list[str]]:
     text = page.read_text(encoding="utf-8")
     lines = [line for block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     for line in [*lines, *re.findall(r"`([^`]+)`", FENCED.sub("", text))]:
-        words = shlex.split(" ".join(line.split()), comments=True) if "samjax " in line and "'" not in line else []
-        if words[:1] == ["samjax"]:
-            yield words[1:]
+        if line.split()[:1] == ["samjax"]:
+            yield shlex.split(line, comments=True)[1:]
 
 
 def content_of(heading: str) -> str:
