@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from example_outlines import drawn, iou
+from PIL import Image
 
 import samjax
 from samjax import assets, convert
@@ -19,10 +20,6 @@ def no_network(monkeypatch):
         raise OSError("there is no network")
 
     monkeypatch.setattr(socket, "socket", refuse)
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return (a & b).sum() / (a | b).sum()
 
 
 def test_without_a_name_the_bundled_model_is_loaded_and_needs_no_network(no_network):
@@ -45,24 +42,9 @@ def test_its_card_names_its_checksum_and_size():
     assert f"{described.parameters:,}" in card
 
 
-# Outlines drawn by hand on the photo of the astronaut, pixels.
-HEAD = """
-230,16 258,21 275,31 288,42 296,58 301,85 296,103 284,125 272,136 267,138 262,155 257,165 254,185 240,190 225,188
-197,184 188,178 186,160 183,140 181,131 175,128 171,118 157,103 154,85 153,68 158,57 173,44 190,36 200,26 213,19"""
-FACE = """
-186,80 215,80 250,84 268,90 270,110 268,138 262,155 257,165 254,185 240,190 225,188 197,184 188,178 186,160 183,140
-181,115 183,95"""
-
-
-def drawn(outline: str, size: tuple[int, int]) -> np.ndarray:
-    picture = Image.new("1", size[::-1])
-    ImageDraw.Draw(picture).polygon([tuple(map(int, point.split(","))) for point in outline.split()], fill=1)
-    return np.array(picture)
-
-
 def test_it_follows_a_box_and_a_point():
     photo = samjax.read_image(assets.photo("astronaut"))
-    head, face = (drawn(outline, photo.shape[:2]) for outline in (HEAD, FACE))
+    head, face = drawn("head"), drawn("face")
     y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
     sam = samjax.load()
     embedding = sam.encode(photo)

@@ -4,9 +4,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+
+import samjax
 
 SOURCES = ("samjax", "convert", "train", "pyproject.toml", "README.md", "LICENSE")
 
@@ -70,7 +73,14 @@ import sys
 sys.path.insert(0, {str(installed)!r})
 sys.argv = ["samjax", "--help"]
 import samjax.cli
-assert samjax.__file__.startswith({str(installed)!r})
+assert list(samjax.__path__) == [{str(installed / "samjax")!r}]
 samjax.cli.main()
 """
     assert "usage: samjax" in run_python(code)
+
+
+@pytest.mark.parametrize("package", ["convert", "train"])
+def test_python_started_in_a_source_tree_finds_all_of_it_there(root, package):
+    """Without the finder that an editable installation adds."""
+    assert PathFinder.find_spec("samjax", [str(root)]).origin == samjax.__file__
+    assert PathFinder.find_spec(f"samjax.{package}", samjax.__path__).origin == str(root / package / "__init__.py")
