@@ -1,0 +1,92 @@
+"""What of a data set is left out: why, in words for one photo and in kinds that can be counted."""
+
+import dataclasses
+import enum
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+
+class Reason(enum.StrEnum):
+    """Kinds of what is wrong, as the console counts them: "3 crowd (iscrowd is not 0)"."""
+
+    # of annotations
+    CROWD = "crowd (iscrowd is not 0)"
+    REPEAT = "identical repeat"
+    EMPTY = "empty mask"
+    NO_AREA = "without area"
+    OUTSIDE = "out of the photo"
+    MALFORMED = "malformed"
+    UNKNOWN_KIND = "of an unknown kind"
+    BOX = "unusable bbox"  # of annotations that are used all the same
+    # of photos, and of annotations that are files
+    SIZE = "of another size than the photo"
+    UNREADABLE = "cannot be read"
+    MISSING = "file or entry missing"
+    AMBIGUOUS = "name or id not unique"
+    DUPLICATE = "duplicate"
+    NO_USABLE_MASK = "no usable mask"
+    NO_FITTING_MASK = "no mask of a suitable size"
+    NO_OBJECTS = "without objects"
+    NO_ANNOTATIONS = "without an annotation file"
+    OTHER = "other"
+
+
+class Unusable(ValueError):
+    """Something of a data set that cannot be used; the message says what is wrong with it, `reason` of which kind."""
+
+    def __init__(self, message: str, reason: Reason = Reason.MALFORMED) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One photo or annotation with what is wrong with it; as text "annotation 7: its mask is empty"."""
+
+    what: str  # as messages call it
+    detail: str
+    reason: Reason = Reason.OTHER
+
+    @classmethod
+    def of(cls, what: str, error: object) -> "Problem":
+        """What an error says; one that does not know its kind is about a file."""
+        return cls(what, str(error), error.reason if isinstance(error, Unusable) else Reason.UNREADABLE)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail}"
+
+
+@dataclasses.dataclass
+class Tally:
+    """Numbers of photos and annotations by reason."""
+
+    photos: Counter[str] = dataclasses.field(default_factory=Counter)  # left out
+    annotations: Counter[str] = dataclasses.field(default_factory=Counter)  # left out, of photos that are used
+    noted: Counter[str] = dataclasses.field(default_factory=Counter)  # flawed annotations that are used all the same
+
+    def add(self, other: "Tally") -> None:
+        self.photos.update(other.photos)
+        self.annotations.update(other.annotations)
+        self.noted.update(other.noted)
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+    def __str__(self) -> str:
+        """ "left out: 3 photos (2 cannot be read, 1 duplicate), 7 annotations (7 empty mask)"."""
+        parts = [
+            _counted(count, kind) for kind, count in (("photo", self.photos), ("annotation", self.annotations)) if count
+        ]
+        text = "left out: " + (", ".join(parts) or "nothing")
+        return text + (f"; used all the same: {_counted(self.noted, 'annotation')}" if self.noted else "")
+
+
+def tallied(problems: Iterable[Problem]) -> Counter[str]:
+    """How many there are of each reason."""
+    return Counter(problem.reason.value for problem in problems)
+
+
+def _counted(counts: Mapping[str, int], kind: str) -> str:
+    total = sum(counts.values())
+    listed = ", ".join(f"{number:,} {reason}" for reason, number in Counter(counts).most_common())
+    return f"{total:,} {kind}{'s' * (total != 1)} ({listed})"
