@@ -7,28 +7,28 @@ from collections.abc import Iterable, Mapping
 
 
 class Reason(enum.StrEnum):
-    """Kinds of what is wrong, as the console counts them: "3 crowd (iscrowd is not 0)"."""
+    """Kinds of what is wrong, as the console counts them: "3 annotations (2 with iscrowd 1, 1 malformed)"."""
 
     # of annotations
-    CROWD = "crowd (iscrowd is not 0)"
-    REPEAT = "identical repeat"
-    EMPTY = "empty mask"
+    CROWD = "with iscrowd 1"
+    REPEAT = "repeated"
+    EMPTY = "with an empty mask"
     NO_AREA = "without area"
     OUTSIDE = "out of the photo"
     MALFORMED = "malformed"
     UNKNOWN_KIND = "of an unknown kind"
-    BOX = "unusable bbox"  # of annotations that are used all the same
+    BOX = "with an unusable bbox"  # which is noted: they are used all the same
     # of photos, and of annotations that are files
     SIZE = "of another size than the photo"
-    UNREADABLE = "cannot be read"
-    MISSING = "file or entry missing"
-    AMBIGUOUS = "name or id not unique"
-    DUPLICATE = "duplicate"
-    NO_USABLE_MASK = "no usable mask"
-    NO_FITTING_MASK = "no mask of a suitable size"
+    UNREADABLE = "unreadable"
+    MISSING = "missing"
+    AMBIGUOUS = "with a name or id that is not unique"
+    DUPLICATE = "duplicated"
+    NO_USABLE_MASK = "without a usable mask"
+    NO_FITTING_MASK = "without a mask of a suitable size"
     NO_OBJECTS = "without objects"
     NO_ANNOTATIONS = "without an annotation file"
-    OTHER = "other"
+    OTHER = "for other reasons"
 
 
 class Unusable(ValueError):
@@ -73,7 +73,7 @@ class Tally:
         return any(vars(self).values())
 
     def __str__(self) -> str:
-        """ "left out: 3 photos (2 cannot be read, 1 duplicate), 7 annotations (7 empty mask)"."""
+        """In words: "left out: 3 photos (2 unreadable, 1 duplicated), 7 annotations (7 malformed)"."""
         parts = [
             _counted(count, kind) for kind, count in (("photo", self.photos), ("annotation", self.annotations)) if count
         ]

@@ -62,7 +62,7 @@ class Findings:
                 if (identity, rle["counts"]) in known:
                     raise Unusable("it comes twice, with the same segmentation", Reason.REPEAT)
                 known.add((identity, rle["counts"]))
-                category, note = whole(annotation.get("category_id")), _flaw_of_box(annotation.get("bbox"), self.size)
+                category, note = whole(annotation.get("category_id")), flaw_of_box(annotation.get("bbox"), self.size)
                 self.add(what, rle, what if identity is None else identity, category, note)
             except ValueError as error:
                 self.leave_out(what, error)
@@ -248,8 +248,8 @@ def check_box(box: Any, size: Size) -> None:
     _check_extent(x, y, x + width, y + height, size, "box")
 
 
-def _flaw_of_box(box: Any, size: Size) -> str:
-    """What is wrong with an annotation's "bbox"; nothing is where there is none."""
+def flaw_of_box(box: Any, size: Size) -> str:
+    """What is wrong with an annotation's "bbox", empty where nothing is or there is none."""
     if box is None or box == [] or box == "":
         return ""
     try:
