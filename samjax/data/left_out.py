@@ -5,6 +5,8 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from samjax.transforms import EmptyMask
+
 
 class Reason(enum.StrEnum):
     """Kinds of what is wrong, as the console counts them: "3 annotations (2 with iscrowd 1, 1 malformed)"."""
@@ -50,7 +52,9 @@ class Problem:
     @classmethod
     def of(cls, what: str, error: object) -> "Problem":
         """What an error says; one that does not know its kind is about a file."""
-        return cls(what, str(error), error.reason if isinstance(error, Unusable) else Reason.UNREADABLE)
+        if isinstance(error, Unusable):
+            return cls(what, str(error), error.reason)
+        return cls(what, str(error), Reason.EMPTY if isinstance(error, EmptyMask) else Reason.UNREADABLE)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.detail}"

@@ -174,8 +174,8 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
     if boxless:
         first = content["annotations"][boxless[0]]["bbox"]
         _log.warning(
-            "%s: the bbox of %d annotation(s) cannot be right, of the first, number %d (from 0), it is %r; the boxes of "
-            "their masks are used",
+            "%s: the bbox of %d annotation(s) cannot be right, that of number %d (from 0) is %r; the boxes of their "
+            "masks are used",
             *(path, len(boxless), boxless[0], first),
         )
     completed = [_completed(annotation) for annotation in annotations]

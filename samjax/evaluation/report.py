@@ -97,9 +97,10 @@ def write(
         out / RESULTS: json.dumps(results, indent=1, allow_nan=False) + "\n",
         out / TABLE: table(summary, identity, photos, failures, tally),
     }
-    (out / LEFT_OUT).unlink(missing_ok=True)
     if lines := left_out.lines():
         texts[out / LEFT_OUT] = "".join(f"{line}\n" for line in lines)
+    else:
+        (out / LEFT_OUT).unlink(missing_ok=True)
     for path, text in texts.items():
         with replacing(path, overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")

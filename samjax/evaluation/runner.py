@@ -113,7 +113,9 @@ def described(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> Reason:
-    return error.reason if isinstance(error, Unusable) else Reason.OTHER
+    if isinstance(error, Unusable):
+        return error.reason
+    return Reason.UNREADABLE if isinstance(error, OSError) else Reason.OTHER
 
 
 def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterable[list[tuple[int, "Future[Any]"]]]:
