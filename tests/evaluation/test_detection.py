@@ -262,6 +262,44 @@ def test_photos_and_categories_that_cannot_be_used_are_refused(scene, tmp_path, 
         read_annotations(path)
 
 
+@pytest.mark.parametrize("form", [float, str, lambda number: f"{number}.0"])
+def test_numbers_may_be_floats_or_text(scene, tmp_path, form):
+    truth, results = scene
+    written_so = {
+        "images": [
+            {**image, **{name: form(image[name]) for name in ("id", "height", "width")}} for image in truth["images"]
+        ],
+        "categories": [{**category, "id": form(category["id"])} for category in truth["categories"]],
+        "annotations": [
+            {**entry, **{name: form(entry[name]) for name in ("id", "image_id", "category_id", "area", "iscrowd")}}
+            for entry in truth["annotations"]
+        ],
+    }
+    found = [
+        {
+            "image_id": form(result["image_id"]),
+            "category_id": form(result["category_id"]),
+            "bbox": list(map(str, result["bbox"])),
+            "score": str(result["score"]),
+        }
+        for result in results
+    ]
+    read = read_annotations(written(tmp_path / "truth.json", written_so))
+    boxes = read_detections(written(tmp_path / "found.json", found), read)
+    ours = coco_ap(read, boxes, "box")
+    assert list(ours.values()) == pytest.approx(by_pycocotools(truth, results, "bbox"), abs=1e-12)
+
+
+def test_boxes_that_cannot_be_right_are_those_of_the_masks(scene, tmp_path, caplog):
+    truth, _ = scene
+    flawed = [math.nan, [1, 2, 3], [1, 2, 3, math.nan], [1, 2, -3, 4], [0, 0, 150, 9000]]
+    entries = [{**entry, "bbox": box} for entry, box in zip(truth["annotations"], flawed, strict=False)]
+    read = read_annotations(written(tmp_path / "truth.json", {**truth, "annotations": entries}))
+    expected = [entry["bbox"] for entry in truth["annotations"][: len(flawed)]]
+    assert [entry["bbox"] for entry in read["annotations"]] == expected
+    assert "the bbox of 5 annotation(s) cannot be right, that of number 0 (from 0) is nan" in caplog.text
+
+
 def test_what_annotations_say_of_photos_decides_records_and_what_they_say_of_objects_does_not(scene, tmp_path):
     truth = scene[0]
     found = written(tmp_path / "found.json", [GOOD])

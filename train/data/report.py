@@ -97,16 +97,17 @@ class BadRecords:
         the latest when there is no good record.
         """
         count = left = len(source)
-        stride = None
+        stride, drawn = 1, False
         while left:
             try:
                 return index, self.load(source, index)
             except NoObjects:
-                if stride is None and random is not None:
-                    stride, left = _stride(count, random), count
+                if random is not None and not drawn:
+                    stride, drawn, left = _stride(count, random), True, count + 1
+                    index = int(random.integers(count)) - stride
             except BadRecord:
                 pass
-            index = (index + (stride or 1)) % count
+            index = (index + stride) % count
             left -= 1
         raise self._all_bad(count)
 
