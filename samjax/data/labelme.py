@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class Labelme(IndexedSource):
         """Raises ValueError where there is no .json file."""
         self._folder = folder
         self._names = tuple(files.names_in(folder, {".json"}))
+        self._photos_of: dict[str, dict[str, set[str]]] = {}
         super().__init__(f"{folder}, no .json file", len(self._names))
 
     def _name(self, index: int) -> str:
@@ -86,11 +88,39 @@ class Labelme(IndexedSource):
         if not isinstance(path, str) or not path:
             raise BadRecord("it names no photo: neither imageData nor imagePath is there", Reason.MISSING)
         path = path.replace("\\", "/")  # files from Windows
-        folder = files.join(self._folder, name.rpartition("/")[0])
+        place = name.rpartition("/")[0]
+        folder = files.join(self._folder, place)
         try:
             return read_photo(files.join(folder, path))
-        except FileNotFoundError:  # the folder was moved, and the path was absolute
-            return read_photo(files.join(folder, path.rpartition("/")[2]))
+        except FileNotFoundError:
+            last = path.rpartition("/")[2]
+            rgb = read_photo(files.join(folder, last))  # the folder was moved, and the path was absolute
+        if len(namesakes := self._photos_named_in(place).get(last, ())) > 1:
+            raise BadRecord(
+                f"there is no {files.join(folder, path)}, and {last} beside the JSON files may be any of "
+                f"{', '.join(sorted(namesakes))}, which they name: put the photos where imagePath says",
+                Reason.AMBIGUOUS,
+            )
+        return rgb
+
+    def _photos_named_in(self, place: str) -> dict[str, set[str]]:
+        """The photos that the JSON files in one sub-folder name, by what their paths end with."""
+        if place not in self._photos_of:
+            found: dict[str, set[str]] = defaultdict(set)
+            for name in self._names:
+                if name.rpartition("/")[0] == place and (path := self._photo_named_in(name)):
+                    found[path.rpartition("/")[2]].add(path)
+            self._photos_of[place] = dict(found)
+        return self._photos_of[place]
+
+    def _photo_named_in(self, name: str) -> str:
+        """A JSON file's imagePath, empty where there is none or it is not needed."""
+        try:
+            content = json.loads(files.read(files.join(self._folder, name)))
+        except (OSError, ValueError, RecursionError):
+            return ""
+        path = content.get("imagePath") if isinstance(content, dict) and not content.get("imageData") else None
+        return path.replace("\\", "/").removeprefix("./") if isinstance(path, str) else ""
 
 
 def drawn(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:

@@ -236,6 +236,20 @@ def test_photos_are_found_relative_to_the_file(tmp_path, write, photo):
         source[0]
 
 
+def test_one_photo_beside_the_files_is_not_taken_for_two(tmp_path, write, photo):
+    names = {"1.json": "a/1.jpg", "2.json": "b\\1.jpg", "3.json": "elsewhere/3.jpg"}
+    write(tmp_path, {name: content(TRIANGLE, imagePath=path) for name, path in names.items()})
+    write(tmp_path, {"1.jpg": jpeg(photo), "3.jpg": jpeg(photo)})
+    source = Labelme(str(tmp_path))
+    for index in (0, 1):
+        with pytest.raises(BadRecord, match=r"1\.jpg beside the JSON files may be any of a/1\.jpg, b/1\.jpg") as caught:
+            source[index]
+        assert caught.value.reason == Reason.AMBIGUOUS
+    assert len(source[2].masks) == 1
+    write(tmp_path, {"b/1.jpg": jpeg(photo)})
+    assert len(source[1].masks) == 1
+
+
 def test_bad_files_are_bad_records(tmp_path, write, opened):
     for text, expected in [
         (b"{", "JSON cannot be read"),

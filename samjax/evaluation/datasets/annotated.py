@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from samjax.data.indexed import IndexedSource
+from samjax.data.left_out import Tally
 from samjax.data.record import Record, Source
 from samjax.evaluation.protocol import Object, Sample
 from samjax.ops.rle import RLE, decode_rle, encode_rle, rle_area, union_rle
@@ -16,6 +18,11 @@ class AnnotatedPhotos:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+
+    @property
+    def left_out(self) -> Tally:
+        """What was known to be left out when the source was opened; the photos among it fail."""
+        return self._source.left_out if isinstance(self._source, IndexedSource) else Tally()
 
     def __len__(self) -> int:
         return len(self._source)
