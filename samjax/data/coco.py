@@ -3,14 +3,14 @@
 import json
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import numpy as np
 
 from samjax.data import files, numbers
 from samjax.data.indexed import IndexedSource
-from samjax.data.left_out import Problem, Reason, Tally
+from samjax.data.left_out import CROWD_ADVICE, Problem, Reason, Tally
 from samjax.data.masks import Findings, is_crowd
 from samjax.data.pictures import read_photo
 from samjax.data.record import BadRecord, Record
@@ -49,8 +49,8 @@ class Coco(IndexedSource):
                 by_image[numbers.identity(annotation.get("image_id"))].append(annotation)
         if not by_image and (crowds := left_out.annotations[Reason.CROWD]):
             raise ValueError(
-                f"all {crowds} annotations of {annotations} have iscrowd 1: regions of many objects, which are not "
-                "trained on. If they are single objects (CVAT writes iscrowd 1 for every mask), set iscrowd to 0"
+                f"all {crowds} annotations of {annotations} have iscrowd 1: regions of many objects, which are left "
+                f"out; {CROWD_ADVICE}"
             )
         names, sizes, packed, flawed = [], [], [], []
         known, ids = set(), set()
@@ -170,9 +170,11 @@ def _name_of(image: Any) -> str | None:
     return None
 
 
-def _namesakes(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def _namesakes(names: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Photos whose names differ by their sub-folder alone, by what they have in common; the first few of each."""
     found: dict[str, list[str]] = defaultdict(list)
+    if not any("/" in name for name in names):
+        return {}
     for name in names:
         found[name.rpartition("/")[2]].append(name)
     return {last: tuple(sorted(same)[:_SAMPLE]) for last, same in found.items() if len(same) > 1}

@@ -33,6 +33,10 @@ class Reason(enum.StrEnum):
     OTHER = "for other reasons"
 
 
+# For an error that crowds are the cause of.
+CROWD_ADVICE = "if those with iscrowd 1 are single objects (CVAT writes it for every mask), set their iscrowd to 0"
+
+
 class Unusable(ValueError):
     """Something of a data set that cannot be used; the message says what is wrong with it, `reason` of which kind."""
 
@@ -75,6 +79,10 @@ class Tally:
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
+
+    def explain(self) -> str:
+        """The text for an error that there is nothing to use: with what may be done."""
+        return f"{self}; {CROWD_ADVICE}" if self.annotations[Reason.CROWD] else str(self)
 
     def __str__(self) -> str:
         """In words: "left out: 3 photos (2 unreadable, 1 duplicated), 7 annotations (7 malformed)"."""

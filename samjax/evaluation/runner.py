@@ -186,7 +186,7 @@ def _finish(
     try:
         summary = protocol.summarise(records)
     except ValueError as error:  # nothing to judge
-        raise ValueError(f"{error} ({left_out.tally})" if left_out.tally else str(error)) from error
+        raise ValueError(f"{error} ({left_out.tally.explain()})" if left_out.tally else str(error)) from error
     counts = {
         "judged": len(records),
         "failed": len(failures),

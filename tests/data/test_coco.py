@@ -234,7 +234,7 @@ def test_whole_numbers_may_be_floats_or_text(opened, content, form):
 def test_where_all_are_crowds_the_error_names_iscrowd_and_says_what_to_do(opened, content, value):
     for annotation in content["annotations"]:
         annotation["iscrowd"] = value
-    with pytest.raises(ValueError, match=r"all 5 annotations of .* have iscrowd 1.*set iscrowd to 0"):
+    with pytest.raises(ValueError, match=r"all 5 annotations of .* have iscrowd 1.*set their iscrowd to 0"):
         opened(content)
 
 

@@ -161,15 +161,15 @@ class BadRecords:
             raise self._all_bad(total)
         if empty == self._seen_here.count >= _HOPELESS:
             raise TooManyBadRecords(
-                f"none of the {empty} photos that were read, of {total}, has an object ({self.tally()}). {self.path} "
-                "names them. Are the annotations those of these photos?"
+                f"none of the {empty} photos that were read, of {total}, has an object ({self.tally().explain()}). "
+                f"{self.path} names them. Are the annotations those of these photos?"
             )
 
     def _all_bad(self, total: int) -> TooManyBadRecords:
         if not self._empty_here.count:
             return TooManyBadRecords(f"all {total} records of the data are bad; {self.path} says why")
         return TooManyBadRecords(
-            f"none of all {total} records of the data has an object ({self.tally()}); {self.path} names them"
+            f"none of all {total} records of the data has an object ({self.tally().explain()}); {self.path} names them"
         )
 
     def _start(self) -> None:

@@ -148,6 +148,13 @@ def test_ids_of_objects_are_unique(annotations):
     assert [found.id for found in open_dataset(f"coco={annotations(repeat)}")[0].objects] == [900, "900 (2)"]
 
 
+def test_what_is_known_to_be_left_out_is_counted(tmp_path, picture, photo):
+    for name in ("photos/a.png", "photos/b.png", "maps/a_gt.png", "maps/c.png"):
+        picture(tmp_path / name, photo[:, :, 0] if name.startswith("maps") else photo)
+    found = open_dataset(f"labelmap={tmp_path}/photos,{tmp_path}/maps")
+    assert found.left_out.photos == {Reason.NO_ANNOTATIONS: 1, Reason.MISSING: 1}
+
+
 def test_maps_without_labels_are_photos_to_judge(tmp_path, picture, photo):
     picture(tmp_path / "photos/a.png", photo)
     picture(tmp_path / "maps/a.png", np.zeros((40, 60), np.uint8))
