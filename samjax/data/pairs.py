@@ -51,7 +51,7 @@ class Pairs(IndexedSource):
                 found.leave_out(name, error)
         record = found.record()
         # That its only mask is empty says that a photo has no objects, and none of them is left out.
-        return record if record.masks or len(masks) > 1 else dataclasses.replace(record, problems=())
+        return record if record.masks or len(record.problems) > 1 else dataclasses.replace(record, problems=())
 
 
 def _kaggle(folder: str) -> tuple[Matches, list[Problem], Tally]:

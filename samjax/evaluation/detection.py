@@ -67,7 +67,7 @@ class BoxDetections:
         found = read_detections(detections, self.truth)
         self.annotations_digest = digest(annotations)
         self._detections_digest = digest(detections)
-        self._ids = _ids_by_name(self.truth)
+        self._ids, self._several = _ids_by_name(self.truth)
         self._found: dict[int | str, list[dict[str, Any]]] = {}
         for detection in found:
             self._found.setdefault(detection["image_id"], []).append(detection)
@@ -102,10 +102,12 @@ class BoxDetections:
         return Summary(metrics | {f"box {name} (detector)": boxes[name] for name in _PRECISIONS}, (figure,))
 
     def _id(self, sample: Sample) -> int | str:
-        try:
-            return next(self._ids[name] for name in _spellings(sample.name) if name in self._ids)
-        except StopIteration:
-            raise ValueError(f"the annotations know no photo {sample.name}; do they belong to these photos?") from None
+        for name in _spellings(sample.name):
+            if name in self._several:
+                raise ValueError(f"{sample.name} may be any of {', '.join(self._several[name])} in the annotations")
+            if name in self._ids:
+                return self._ids[name]
+        raise ValueError(f"the annotations know no photo {sample.name}; do they belong to these photos?")
 
 
 def coco_ap(
@@ -333,15 +335,31 @@ def _read(path: str | os.PathLike[str], what: str) -> Any:
         raise ValueError(f"{path} is no JSON: {error}") from None
 
 
-def _ids_by_name(truth: Mapping[str, Any]) -> dict[str, int | str]:
-    """Image ids by what samples may be called; LVIS has a `coco_url` for a name."""
+def _ids_by_name(truth: Mapping[str, Any]) -> tuple[dict[str, int | str], dict[str, list[str]]]:
+    """Image ids by what samples may be called; and by names that several photos have, these photos.
+
+    LVIS has a `coco_url` for a name. The names come in the order of photos: runs that go on have a checksum of them.
+    """
+    photos = [
+        (image["id"], image.get("file_name") or image.get("coco_url") or str(image["id"])) for image in truth["images"]
+    ]
     ids: dict[str, int | str] = {}
-    for image in truth["images"]:
-        name = image.get("file_name") or image.get("coco_url") or str(image["id"])
-        for spelling in _spellings(name):
-            ids.setdefault(spelling, image["id"])
-        ids.setdefault(str(image["id"]), image["id"])
-    return ids
+    for own, name in photos:
+        ids.setdefault(name, own)
+    exact, several = frozenset(ids), set()
+    for own, name in photos:
+        several.update(
+            spelling for spelling in _spellings(name) if ids.setdefault(spelling, own) != own and spelling not in exact
+        )
+    rivals: dict[str, list[str]] = {spelling: [] for spelling in several}
+    known: dict[str, int | str] = {}
+    for own, name in photos:
+        for spelling in (*_spellings(name), str(own)):
+            if spelling not in several:
+                known.setdefault(spelling, ids.get(spelling, own))
+            elif name not in rivals[spelling]:
+                rivals[spelling].append(name)
+    return known, rivals
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from samjax.evaluation.detection import BoxDetections, coco_ap, read_annotations, read_detections
+from samjax.evaluation.protocol import Sample
 from samjax.ops.rle import encode_rle, rle_area, rle_box
 
 HEIGHT, WIDTH, PHOTOS = 120, 160, 6
@@ -288,6 +289,23 @@ def test_numbers_may_be_floats_or_text(scene, tmp_path, form):
     boxes = read_detections(written(tmp_path / "found.json", found), read)
     ours = coco_ap(read, boxes, "box")
     assert list(ours.values()) == pytest.approx(by_pycocotools(truth, results, "bbox"), abs=1e-12)
+
+
+def test_a_name_that_may_be_two_photos_is_refused(scene, tmp_path):
+    names = ["a/1.jpg", "b/1.jpg", "2.jpg", "c/2.jpg", "7.jpg", "d/5.jpg"]
+    images = [{**image, "file_name": name} for image, name in zip(scene[0]["images"], names, strict=True)]
+    path = written(tmp_path / "truth.json", {**scene[0], "images": images})
+    protocol = BoxDetections(path, written(tmp_path / "found.json", [GOOD]))
+
+    def id_of(name: str) -> int:
+        return protocol._id(Sample(name, np.zeros((HEIGHT, WIDTH, 3), np.uint8), ()))
+
+    assert [id_of(name) for name in (*names, "5.jpg", "d/5.png", "6", "7")] == [1, 2, 3, 4, 5, 6, 6, 6, 6, 5]
+    for name in ("1.jpg", "1", "e/1.jpg"):
+        with pytest.raises(ValueError, match=r"may be any of a/1\.jpg, b/1\.jpg in the annotations"):
+            id_of(name)
+    with pytest.raises(ValueError, match=r"know no photo 9\.jpg"):
+        id_of("9.jpg")
 
 
 def test_boxes_that_cannot_be_right_are_those_of_the_masks(scene, tmp_path, caplog):
