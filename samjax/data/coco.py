@@ -104,7 +104,10 @@ class Coco(IndexedSource):
         raise ValueError(f"none of the first photos of {annotations} is in {self._images}: {missing}")
 
     def _at_photo(self, name: str, action: Callable[[str], T]) -> T:
-        """Of the photo in its sub-folder or, where that is not there, right in the folder of photos."""
+        """Applies `action` to the photo in its sub-folder or, where that is not there, right in the folder of photos.
+
+        Raises FileNotFoundError, or `BadRecord` where a photo there may be another one of that name.
+        """
         try:
             return action(files.join(self._images, name))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What of a data set is left out: why, in words for one photo and in kinds that can be counted."""
+"""Reasons why photos and annotations are left out: in words for each, in kinds for counting."""
 
 import dataclasses
 import enum
@@ -55,7 +55,7 @@ class Problem:
 
     @classmethod
     def of(cls, what: str, error: object) -> "Problem":
-        """What an error says; one that does not know its kind is about a file."""
+        """The problem that an error tells of; an error that does not know its kind is about a file."""
         if isinstance(error, Unusable):
             return cls(what, str(error), error.reason)
         return cls(what, str(error), Reason.EMPTY if isinstance(error, EmptyMask) else Reason.UNREADABLE)
@@ -81,11 +81,11 @@ class Tally:
         return any(vars(self).values())
 
     def explain(self) -> str:
-        """The text for an error that there is nothing to use: with what may be done."""
+        """The text for an error: there is nothing left to use, and this may be done about it."""
         return f"{self}; {CROWD_ADVICE}" if self.annotations[Reason.CROWD] else str(self)
 
     def __str__(self) -> str:
-        """In words: "left out: 3 photos (2 unreadable, 1 duplicated), 7 annotations (7 malformed)"."""
+        """The text for the console: "left out: 3 photos (2 unreadable, 1 duplicated), 7 annotations (7 malformed)"."""
         parts = [
             _counted(count, kind) for kind, count in (("photo", self.photos), ("annotation", self.annotations)) if count
         ]
@@ -94,7 +94,7 @@ class Tally:
 
 
 def tallied(problems: Iterable[Problem]) -> Counter[str]:
-    """How many there are of each reason."""
+    """Counts problems by reason."""
     return Counter(problem.reason.value for problem in problems)
 
 

@@ -235,7 +235,7 @@ def union(rles: Sequence[RLE]) -> RLE:
 
 
 def check_box(box: Any, size: Size) -> None:
-    """Of [x, y, width, height] in pixels. Raises `Unusable` where it is malformed, inverted or out of range.
+    """Checks [x, y, width, height] in pixels. Raises `Unusable` where it is malformed, inverted or out of range.
 
     A width of 0 is a single column in some tools.
     """
@@ -249,7 +249,7 @@ def check_box(box: Any, size: Size) -> None:
 
 
 def flaw_of_box(box: Any, size: Size) -> str:
-    """What is wrong with an annotation's "bbox", empty where nothing is or there is none."""
+    """The flaw of an annotation's "bbox"; empty where it has none, or there is no box."""
     if box is None or box == [] or box == "":
         return ""
     try:
@@ -260,7 +260,7 @@ def flaw_of_box(box: Any, size: Size) -> str:
 
 
 def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
-    """Raises `Unusable` where (x, y) are not finite or out of range; `what` they are is for the message."""
+    """Checks (x, y); `what` they are is for the message. Raises `Unusable` where they are not finite or out of range."""
     if not np.isfinite(points).all():
         raise Unusable(f"its {what} holds NaN or infinity")
     _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)

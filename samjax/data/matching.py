@@ -1,4 +1,4 @@
-"""Which mask files belong to which photo, by their names."""
+"""Mask files matched with photos by their names."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence

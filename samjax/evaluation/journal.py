@@ -154,7 +154,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _problems(left_out: int | list[list[str]]) -> list[Problem]:
-    """What is written of a photo's annotations; earlier versions wrote how many."""
+    """The problems of a photo's annotations, of which earlier versions wrote only the number."""
     if isinstance(left_out, int):
         return [Problem("annotation", "it cannot be used")] * left_out
     return [Problem(what, detail, Reason(kind)) for what, detail, kind in left_out]

@@ -23,7 +23,7 @@ _PACKAGES = ("samjax", "jax", "numpy", "scipy", "pycocotools")
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """What was not judged: photos by reason, annotations by photo; and flaws of annotations that are used."""
+    """Photos that were not judged, by reason; annotations that were not, and those used despite a flaw, by photo."""
 
     photos: Counter[str] = dataclasses.field(default_factory=Counter)
     annotations: Mapping[str, Sequence[Problem]] = dataclasses.field(default_factory=dict)
