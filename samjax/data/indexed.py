@@ -1,4 +1,4 @@
-"""What all sources share: records by number, those that proved unusable when the source was opened at the end."""
+"""The base of all sources: records by number, those that proved unusable when the source was opened at the end."""
 
 from collections.abc import Sequence
 

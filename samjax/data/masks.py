@@ -38,8 +38,8 @@ class Findings:
         self._masks.append(_Found(what, rle, "", is_void=True, is_crowd=crowd))
 
     def add_annotations(self, annotations: Sequence[Any]) -> None:
-        """Of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and "segmentation"; all but
-        the last may be missing. Crowds are void.
+        """Adds annotations of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and
+        "segmentation"; all but the last may be missing. Crowds are void.
 
         Ids and boxes have no part in a mask: of annotations with one id those with the same segmentation are repeats,
         and a box that cannot be right is noted.
@@ -260,7 +260,7 @@ def flaw_of_box(box: Any, size: Size) -> str:
 
 
 def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
-    """Checks (x, y); `what` they are is for the message. Raises `Unusable` where they are not finite or out of range."""
+    """Checks (x, y), which messages call `what`. Raises `Unusable` where they are not finite or out of range."""
     if not np.isfinite(points).all():
         raise Unusable(f"its {what} holds NaN or infinity")
     _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
@@ -278,7 +278,7 @@ def _check_extent(left: float, top: float, right: float, bottom: float, size: Si
 
 
 def flaws_of(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
-    """What is wrong with each compressed encoding; None where it is a mask of this size with foreground.
+    """The flaw of each compressed encoding, None where it is a mask of this size with foreground.
 
     pycocotools reads beyond the end of texts that break off, so they are checked first: all of a photo's together,
     because NumPy takes as long for one as for a hundred. See `samjax.ops.rle.run_lengths` for the text's form.

@@ -74,7 +74,7 @@ class Joined:
 
     @property
     def left_out(self) -> Tally:
-        """What was known to be left out when the sources were opened."""
+        """Numbers of what was known to be left out when the sources were opened."""
         total = Tally()
         for _, source in self._sources:
             total.add(source.left_out)
@@ -124,5 +124,5 @@ def _form(form: str, formats: Formats) -> str:
 
 
 def forms(formats: Formats) -> str:
-    """What may be written, for a message."""
+    """The forms that may be written, for a message."""
     return "one of " + ", ".join(_form(form, formats) for form in formats)

@@ -270,7 +270,7 @@ def _judged(
 
 
 def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
-    """What is wrong with a detection."""
+    """The flaw of a detection, None where there is none."""
     if not isinstance(entry, dict):
         return f"is {entry!r}; an object with image_id, category_id, bbox and score was expected"
     missing = [name for name in ("image_id", "category_id", "bbox", "score") if name not in entry]

@@ -1,4 +1,4 @@
-"""What of a data set could not be used: a report that is appended to, and the decision to stop."""
+"""Report of the records that could not be used, which is appended to, and the decision to stop."""
 
 import json
 import math

@@ -21,7 +21,7 @@ class AnnotatedPhotos:
 
     @property
     def left_out(self) -> Tally:
-        """What was known to be left out when the source was opened; the photos among it fail."""
+        """Numbers of what was known to be left out when the source was opened; flawed photos among it fail."""
         return self._source.left_out if isinstance(self._source, IndexedSource) else Tally()
 
     def __len__(self) -> int:
