@@ -40,11 +40,15 @@ def read_image(path: str | os.PathLike | io.IOBase) -> UInt8[np.ndarray, "H W 3"
     return np.asarray(picture.convert("RGB"))
 
 
+class EmptyMask(ValueError):
+    """A binary mask without foreground."""
+
+
 def read_mask(path: str | os.PathLike | io.IOBase) -> Bool[np.ndarray, "H W"]:
     """A picture file, named or open, as a binary mask: whatever is not 0 is foreground.
 
     Palette pictures count by index, and pictures whose colours are all 0 by their alpha.
-    Raises like `read_image`, and ValueError for a mask without foreground.
+    Raises like `read_image`, and `EmptyMask` for a mask without foreground.
     """
     picture = open_upright(path)
     array = np.asarray(picture)
@@ -53,7 +57,7 @@ def read_mask(path: str | os.PathLike | io.IOBase) -> Bool[np.ndarray, "H W"]:
         colours = array[:, :, :-1] if has_alpha else array
         array = colours.any(-1) if colours.any() or not has_alpha else array[:, :, -1]
     if not array.any():
-        raise ValueError(f"{_called(path, 'the mask')} is empty: all of its pixels are 0")
+        raise EmptyMask(f"{_called(path, 'the mask')} is empty: all of its pixels are 0")
     return array != 0
 
 

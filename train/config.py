@@ -61,7 +61,7 @@ class DataConfig:
 
     A source is written FORMAT=PATH: sa1b=FOLDER_OR_TAR, coco=IMAGES,ANNOTATIONS.json, labelmap=IMAGES,MAPS
     (classmap: each region of a class is a mask), labelme=FOLDER, pairs=IMAGES,MASKS. Paths are local or gs://, s3://,
-    https://.
+    https://; a comma that is part of a path is written twice.
     """
 
     train: tuple[str, ...] = ()  # sources, mixed in proportion to their numbers of photos

@@ -84,7 +84,9 @@ def train(config: TrainConfig, out: Path) -> Outcome:
     if jax.process_index() == 0 and not started:
         run_folder.write_config(out, config, sam)
 
+    say_left_out(training, validation)
     with contextlib.ExitStack() as stack:
+        stack.callback(say_left_out, training, validation)
         checkpoints = stack.enter_context(Checkpoints(out / run_folder.CHECKPOINTS, run.keep_last, run.keep_best))
         batches = stack.enter_context(training.batches())
         start, window = 0, Window()
@@ -322,6 +324,16 @@ def network(config: TrainConfig) -> SamConfig:
     return sam
 
 
+def say_left_out(training: Pipeline, validation: Pipeline | None) -> None:
+    """Prints, in the first process, what of the data is left out, and where it is named."""
+    if jax.process_index() != 0:
+        return
+    for name, pipeline in (("data.train", training), ("data.val", validation)):
+        if pipeline is not None:
+            tally = pipeline.report.tally()
+            print(f"{name}: {len(pipeline.source):,} records; {tally}" + f"; see {pipeline.report.path}" * bool(tally))
+
+
 def check_window(side: int | None, sam: SamConfig) -> None:
     """Raises ValueError where the windows that training sees would cut the encoder's attention windows."""
     stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
@@ -359,6 +371,8 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
         source = open_sources(specs)
         index, count = data_part(batch_sharding(mesh), batch)
         report = BadRecords(out / report, config.data.max_bad_share)
+        if jax.process_index() == 0:
+            report.add_known(source.flawed, source.left_out)
         return Pipeline(
             config.data,
             source,

@@ -1,8 +1,9 @@
-"""What all sources share: records by number, those that proved unusable when the source was opened at the end."""
+"""The base of all sources: records by number, those that proved unusable when the source was opened at the end."""
 
 from collections.abc import Sequence
 
 from samjax.data.files import Unreachable
+from samjax.data.left_out import Problem, Reason, Tally, Unusable, tallied
 from samjax.data.record import BadRecord, Record
 
 
@@ -11,34 +12,45 @@ class IndexedSource:
 
     Flawed records (duplicates, photos without annotations' file, members of a truncated archive) are kept so that
     they are counted and reported like those that turn out bad when they are read.
+
+    Attributes:
+        flawed: with their names and reasons.
+        left_out: what was known to be left out when the source was opened, the flawed included.
     """
 
-    def __init__(self, where: str, count: int, flawed: Sequence[tuple[str, str]] = ()) -> None:
-        """`flawed` has names and reasons. Raises ValueError where there is nothing to read."""
+    def __init__(self, where: str, count: int, flawed: Sequence[Problem] = (), left_out: Tally | None = None) -> None:
+        """`left_out` counts what is no record: photos without objects, crowds. Raises ValueError where there is nothing
+        to read."""
         if not count:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in flawed[:3])
+            reasons = "; ".join(map(str, flawed[:3]))
             raise ValueError(f"there are no records in {where}" + (f" ({reasons})" if reasons else ""))
         self._count = count
-        self._flawed = tuple(flawed)
+        self.flawed = tuple(flawed)
+        self.left_out = _with_photos(left_out, self.flawed)
 
     def __len__(self) -> int:
-        return self._count + len(self._flawed)
+        return self._count + len(self.flawed)
 
     def name(self, index: int) -> str:
         """The record's name, without reading it."""
         self._check(index)
-        return self._name(index) if index < self._count else self._flawed[index - self._count][0]
+        return self._name(index) if index < self._count else self.flawed[index - self._count].what
 
     def __getitem__(self, index: int) -> Record:
         """Raises `BadRecord` where there is nothing to use, `Unreachable` where the network is down."""
         self._check(index)
         if index >= self._count:
-            raise BadRecord(self._flawed[index - self._count][1])
+            flaw = self.flawed[index - self._count]
+            raise BadRecord(flaw.detail, flaw.reason)
         try:
             return self._read(index)
-        except Unreachable:
+        except (Unreachable, BadRecord):
             raise
-        except (BadRecord, OSError, EOFError, ValueError) as error:
+        except Unusable as error:
+            raise BadRecord(str(error), error.reason) from error
+        except FileNotFoundError as error:
+            raise BadRecord(str(error), Reason.MISSING) from error
+        except (OSError, EOFError, ValueError) as error:
             raise BadRecord(str(error)) from error
 
     def _name(self, index: int) -> str:
@@ -51,3 +63,10 @@ class IndexedSource:
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
+
+
+def _with_photos(left_out: Tally | None, flawed: Sequence[Problem]) -> Tally:
+    total = Tally(tallied(flawed))
+    if left_out is not None:
+        total.add(left_out)
+    return total

@@ -7,8 +7,9 @@ import numpy as np
 
 from samjax.data import files
 from samjax.data.indexed import IndexedSource
+from samjax.data.left_out import Reason
 from samjax.data.masks import Findings, of_labels, of_mask
-from samjax.data.matching import matched
+from samjax.data.matching import NAMES, matched
 from samjax.data.pictures import labels_and_void, read_photo
 from samjax.data.record import BadRecord, Record
 
@@ -21,15 +22,17 @@ class LabelMaps(IndexedSource):
     `each="region"` every connected region of a number is a mask (pixels touch at corners too). Objects of one class
     that touch stay one mask; where there are instance maps, they are the better choice.
 
-    A map belongs to the photo with its name in the same sub-folder, whatever the endings; NAME_labels belongs to NAME.
-    Photos without a map are not records: VOC has maps for a sixth of its photos.
+    A map belongs to the photo with its name in the same sub-folder, whatever the endings; NAME_labels, and what else is
+    in `samjax.data.matching.SUFFIXES`, belongs to NAME. Photos without a map are not records: VOC has maps for a sixth
+    of its photos. Those whose map has no label are records without masks.
     """
 
     def __init__(self, images: str, maps: str, each: Literal["label", "region"] = "label") -> None:
         """Raises ValueError where no photo has a map."""
         self._images, self._maps, self._each = images, maps, each
-        self._pairs, flawed = matched(images, maps, "_labels")
-        super().__init__(f"{images} and {maps}, no photo with a label map of its name", len(self._pairs), flawed)
+        self._pairs, flawed, left_out = matched(images, maps, "_labels")
+        where = f"{images} and {maps}, no photo with a label map of its name ({NAMES})"
+        super().__init__(where, len(self._pairs), flawed, left_out)
 
     def _name(self, index: int) -> str:
         return self._pairs[index][0]
@@ -42,7 +45,8 @@ class LabelMaps(IndexedSource):
         if labels.shape != found.size:
             raise BadRecord(
                 f"its label map has {labels.shape[1]} x {labels.shape[0]} pixels, the photo {found.size[1]} x "
-                f"{found.size[0]} (turned upright by its EXIF orientation)"
+                f"{found.size[0]} (turned upright by its EXIF orientation)",
+                Reason.SIZE,
             )
         for category, part in self._parts(labels):
             for label, rle in of_labels(part):
@@ -52,8 +56,6 @@ class LabelMaps(IndexedSource):
                     found.add(f"label {category}", rle, f"{category}/{label}", category)
         if void.any():
             found.add_void("void", of_mask(void))
-        if not labels.any():
-            raise BadRecord("its label map has no label (0 is background, in maps of 8 bits 255 is void)")
         return found.record()
 
     def _parts(self, labels: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:

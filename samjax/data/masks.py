@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Integer, UInt8
 
+from samjax.data.left_out import Problem, Reason, Unusable
+from samjax.data.numbers import identity, is_set, whole
 from samjax.data.record import BadRecord, Record
 from samjax.ops.rle import RLE, encode_placed, encode_rle
 from samjax.transforms import Size
@@ -24,50 +27,53 @@ class Findings:
         self.name, self.rgb = name, rgb
         self.size: Size = (rgb.shape[0], rgb.shape[1])
         self._masks: list[_Found] = []
-        self._problems: list[str] = []
+        self._problems: list[Problem] = []
 
-    def add(self, what: str, rle: RLE, identity: int | str, category: int | None = None) -> None:
-        """`what` is what messages call the mask."""
-        self._masks.append(_Found(what, rle, identity, category))
+    def add(self, what: str, rle: RLE, identity: int | str, category: int | None = None, note: str = "") -> None:
+        """`what` is what messages call the mask, `note` a flaw of its annotation that does not matter."""
+        self._masks.append(_Found(what, rle, identity, category, note=note))
 
-    def add_void(self, what: str, rle: RLE) -> None:
-        """Pixels of which nothing is known."""
-        self._masks.append(_Found(what, rle, "", is_void=True))
+    def add_void(self, what: str, rle: RLE, *, crowd: bool = False) -> None:
+        """Pixels of which nothing is known; a crowd's are those of an annotation, which is counted."""
+        self._masks.append(_Found(what, rle, "", is_void=True, is_crowd=crowd))
 
     def add_annotations(self, annotations: Sequence[Any]) -> None:
-        """Of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and "segmentation"; all but
-        the last may be missing. Crowds are void."""
-        known = set()
+        """Adds annotations of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and
+        "segmentation"; all but the last may be missing. Crowds are void.
+
+        Ids and boxes have no part in a mask: of annotations with one id those with the same segmentation are repeats,
+        and a box that cannot be right is noted.
+        """
+        ids: set[int | str | None] = set()
+        known: set[tuple[int | str | None, bytes]] = set()
         for number, annotation in enumerate(annotations):
-            identity = annotation.get("id") if isinstance(annotation, dict) else None
-            what = f"annotation {identity}" if identity is not None else f"annotation number {number}"
+            identity = _identity_of(annotation)
+            what = f"annotation number {number}" if identity is None else f"annotation {identity}"
+            if identity is not None and identity in ids:
+                what += f" (number {number})"
+            ids.add(identity)
             try:
                 if not isinstance(annotation, dict):
-                    raise ValueError("it is no object")
-                if identity is not None and repr(identity) in known:
-                    raise ValueError("its id comes twice")
-                known.add(repr(identity))
-                if annotation.get("bbox"):
-                    check_box(annotation["bbox"], self.size)
+                    raise Unusable("it is no object")
                 rle = of_coco(annotation.get("segmentation"), self.size)
-                if annotation.get("iscrowd"):
-                    self.add_void(what, rle)
+                if is_crowd(annotation):
+                    self.add_void(what, rle, crowd=True)
                     continue
-                category = annotation.get("category_id")
-                self.add(
-                    what,
-                    rle,
-                    identity if isinstance(identity, int | str) else what,
-                    category if isinstance(category, int) else None,
-                )
+                if (identity, rle["counts"]) in known:
+                    raise Unusable("it comes twice, with the same segmentation", Reason.REPEAT)
+                known.add((identity, rle["counts"]))
+                category, note = whole(annotation.get("category_id")), flaw_of_box(annotation.get("bbox"), self.size)
+                self.add(what, rle, what if identity is None else identity, category, note)
             except ValueError as error:
                 self.leave_out(what, error)
 
     def leave_out(self, what: str, why: object) -> None:
-        self._problems.append(f"{what}: {why}")
+        """`why` is an error; of `samjax.data.left_out.Unusable` the kind is known too."""
+        self._problems.append(Problem.of(what, why))
 
     def record(self, *, empty: bool = False) -> Record:
-        """The masks that are sound. Raises `BadRecord` where there are none, unless it may be `empty`."""
+        """The masks that are sound. Raises `BadRecord` where there are none but there should be, unless it may be
+        `empty`: masks without pixels, crowds, and no annotations at all are a photo without objects."""
         sound = []
         flaws = flaws_of([found.rle for found in self._masks], self.size)
         for found, flaw in zip(self._masks, flaws, strict=True):
@@ -76,18 +82,20 @@ class Findings:
             else:
                 self.leave_out(found.what, flaw)
         objects = [found for found in sound if not found.is_void]
-        void = [found.rle for found in sound if found.is_void]
-        if not objects and not empty:
-            listed = "; ".join(self._problems[:3]) + ("; …" if len(self._problems) > 3 else "")
-            raise BadRecord(f"no usable masks ({listed or 'it has no annotations'})")
+        void = [found for found in sound if found.is_void]
+        if not objects and not empty and any(problem.reason is not Reason.EMPTY for problem in self._problems):
+            listed = "; ".join(map(str, self._problems[:3])) + ("; …" if len(self._problems) > 3 else "")
+            raise BadRecord(f"no usable masks ({listed})", Reason.NO_USABLE_MASK)
         return Record(
             self.name,
             self.rgb,
             tuple(found.rle for found in objects),
             tuple(self._problems),
-            tuple(found.identity for found in objects),
+            _unique([found.identity for found in objects]),
             tuple(found.category for found in objects),
-            union(void) if void else None,
+            union([found.rle for found in void]) if void else None,
+            tuple(Problem(found.what, _CROWD, Reason.CROWD) for found in void if found.is_crowd),
+            tuple(Problem(found.what, found.note, Reason.BOX) for found in objects if found.note),
         )
 
 
@@ -98,35 +106,71 @@ class _Found:
     identity: int | str
     category: int | None = None
     is_void: bool = False
+    is_crowd: bool = False
+    note: str = ""
+
+
+_CROWD = "its iscrowd is not 0: many objects in one"
+
+
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    """Whether COCO's "iscrowd" is set. Raises ValueError where that cannot be told."""
+    found = is_set(annotation.get("iscrowd"))
+    if found is None:
+        raise Unusable(f"its iscrowd is {annotation['iscrowd']!r}, neither 0 nor 1")
+    return found
+
+
+def _identity_of(annotation: Any) -> int | str | None:
+    """An annotation's id, None where it has none that could tell it from others."""
+    given = annotation.get("id") if isinstance(annotation, dict) else None
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    found = identity(given)
+    return None if found in ("", "nan") else found
+
+
+def _unique(ids: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Ids that come again get a number: 0, "0 (2)", "0 (3)"."""
+    times: Counter[int | str] = Counter()
+    result: dict[int | str, None] = {}
+    for given in ids:
+        times[given] += 1
+        candidate: int | str = given if times[given] == 1 else f"{given} ({times[given]})"
+        while candidate in result:
+            times[given] += 1
+            candidate = f"{given} ({times[given]})"
+        result[candidate] = None
+    return tuple(result)
 
 
 def of_coco(segmentation: Any, size: Size) -> RLE:
     """COCO's three forms: polygons, uncompressed runs, compressed runs (their text is checked by `Findings.record`).
 
-    Raises ValueError with what is wrong.
+    Raises `Unusable`, a ValueError, with what is wrong.
     """
     if isinstance(segmentation, list):
         return of_polygons(segmentation, size)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        raise ValueError("its segmentation is neither a list of polygons nor an encoding with size and counts")
+        raise Unusable("its segmentation is neither a list of polygons nor an encoding with size and counts")
     counts, stated = segmentation["counts"], segmentation["size"]
-    if not isinstance(stated, list) or list(stated) != list(size):
-        raise ValueError(f"its mask has the size {stated} (height, width), the photo {list(size)}")
+    if not isinstance(stated, list) or [whole(side) for side in stated] != list(size):
+        raise Unusable(f"its mask has the size {stated} (height, width), the photo {list(size)}", Reason.SIZE)
     if isinstance(counts, list):
         return _of_runs(counts, size)
     if not isinstance(counts, str):
-        raise ValueError(f"its counts are {type(counts).__name__}, neither a text nor a list")
+        raise Unusable(f"its counts are {type(counts).__name__}, neither a text nor a list")
     try:
         return {"size": list(size), "counts": counts.encode("ascii")}
     except UnicodeEncodeError:
-        raise ValueError("its counts are no run-length encoding") from None
+        raise Unusable("its counts are no run-length encoding") from None
 
 
 def of_polygons(polygons: Sequence[Any], size: Size) -> RLE:
     """The union of COCO's polygons [x0, y0, x1, y1, ...], pixels of the ORIGINAL frame; parts outside are cut off.
 
     Fragments of fewer than three points, which COCO has here and there, do not count.
-    Raises ValueError where there is no polygon, or one is out of range.
+    Raises `Unusable` where there is no polygon, or one is out of range.
     """
     from pycocotools import mask as coco
 
@@ -134,15 +178,15 @@ def of_polygons(polygons: Sequence[Any], size: Size) -> RLE:
     for polygon in polygons:
         try:
             ring = np.asarray(polygon, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("its polygons are not lists of numbers") from None
+        except (TypeError, ValueError, OverflowError):
+            raise Unusable("its polygons are not lists of numbers") from None
         if ring.ndim != 1 or len(ring) % 2:
-            raise ValueError("its polygons are not lists [x0, y0, x1, y1, ...]")
+            raise Unusable("its polygons are not lists [x0, y0, x1, y1, ...]")
         if len(ring) >= 6:
             check_points(ring.reshape(-1, 2), size, "polygon")
             rings.append(ring.tolist())
     if not rings:
-        raise ValueError("it has no polygon of three points or more")
+        raise Unusable("it has no polygon of three points or more", Reason.NO_AREA)
     return coco.merge(coco.frPyObjects(rings, *size))
 
 
@@ -150,12 +194,14 @@ def _of_runs(counts: Sequence[Any], size: Size) -> RLE:
     from pycocotools import mask as coco
 
     try:
-        runs = np.asarray(counts, np.int64)
+        given = np.asarray(counts, np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError("its counts are not whole numbers") from None
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != size[0] * size[1]:
-        raise ValueError(f"its runs do not add up to {size[0]} x {size[1]} pixels")
-    return coco.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
+        given = np.array([np.nan])
+    if not np.isfinite(given).all() or (given != np.rint(given)).any():
+        raise Unusable("its counts are not whole numbers")
+    if given.ndim != 1 or (given < 0).any() or given.sum() != size[0] * size[1]:
+        raise Unusable(f"its runs do not add up to {size[0]} x {size[1]} pixels")
+    return coco.frPyObjects({"size": list(size), "counts": given.astype(np.int64).tolist()}, *size)
 
 
 def of_mask(mask: Bool[np.ndarray, "H W"]) -> RLE:
@@ -189,23 +235,34 @@ def union(rles: Sequence[RLE]) -> RLE:
 
 
 def check_box(box: Any, size: Size) -> None:
-    """Of [x, y, width, height] in pixels. Raises ValueError where it is malformed, inverted or out of range.
+    """Checks [x, y, width, height] in pixels. Raises `Unusable` where it is malformed, inverted or out of range.
 
     A width of 0 is a single column in some tools.
     """
     try:
         x, y, width, height = map(float, box)
-    except (TypeError, ValueError):
-        raise ValueError(f"its box is {box!r}, not four numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise Unusable(f"its box is {box!r}, not four numbers", Reason.BOX) from None
     if not (math.isfinite(x + y + width + height) and width >= 0 and height >= 0):
-        raise ValueError(f"its box {[x, y, width, height]} is inverted or not finite")
+        raise Unusable(f"its box {[x, y, width, height]} is inverted or not finite", Reason.BOX)
     _check_extent(x, y, x + width, y + height, size, "box")
 
 
+def flaw_of_box(box: Any, size: Size) -> str:
+    """The flaw of an annotation's "bbox"; empty where it has none, or there is no box."""
+    if box is None or box == [] or box == "":
+        return ""
+    try:
+        check_box(box, size)
+    except Unusable as error:
+        return f"{error}; it is not needed, boxes come from masks"
+    return ""
+
+
 def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
-    """Raises ValueError where (x, y) are not finite or out of range; `what` they are is for the message."""
+    """Checks (x, y), which messages call `what`. Raises `Unusable` where they are not finite or out of range."""
     if not np.isfinite(points).all():
-        raise ValueError(f"its {what} holds NaN or infinity")
+        raise Unusable(f"its {what} holds NaN or infinity")
     _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
 
 
@@ -213,19 +270,20 @@ def _check_extent(left: float, top: float, right: float, bottom: float, size: Si
     height, width = size
     x, y = SLACK * width, SLACK * height
     if left < -x or top < -y or right > width + x or bottom > height + y:
-        raise ValueError(
+        raise Unusable(
             f"its {what} reaches from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
-            f"out of the photo of {width} x {height} pixels"
+            f"out of the photo of {width} x {height} pixels",
+            Reason.OUTSIDE,
         )
 
 
-def flaws_of(rles: Sequence[RLE], size: Size) -> list[str | None]:
-    """What is wrong with each compressed encoding; None where it is a mask of this size with foreground.
+def flaws_of(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
+    """The flaw of each compressed encoding, None where it is a mask of this size with foreground.
 
     pycocotools reads beyond the end of texts that break off, so they are checked first: all of a photo's together,
     because NumPy takes as long for one as for a hundred. See `samjax.ops.rle.run_lengths` for the text's form.
     """
-    flaws: list[str | None] = [None if rle["counts"] else "its mask has no runs" for rle in rles]
+    flaws = [None if rle["counts"] else Unusable("its mask has no runs") for rle in rles]
     texts = [rle["counts"] for rle in rles if rle["counts"]]
     if not texts:
         return flaws
@@ -261,11 +319,11 @@ def flaws_of(rles: Sequence[RLE], size: Size) -> list[str | None]:
         strict=True,
     ):
         if malformed or negative:
-            found.append("its counts are no run-length encoding")
+            found.append(Unusable("its counts are no run-length encoding"))
         elif total != size[0] * size[1]:
-            found.append(f"its runs cover {total} pixels, the photo has {size[1]} x {size[0]}")
+            found.append(Unusable(f"its runs cover {total} pixels, the photo has {size[1]} x {size[0]}", Reason.SIZE))
         else:
-            found.append(None if area else "its mask is empty")
+            found.append(None if area else Unusable("its mask is empty", Reason.EMPTY))
     remaining = iter(found)
     return [flaw or next(remaining) for flaw in flaws]
 

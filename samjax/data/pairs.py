@@ -1,9 +1,13 @@
 """Photos with pictures of their masks: one file a photo, or a folder of files, each of one object."""
 
+import dataclasses
+from collections import Counter
+
 from samjax.data import files
 from samjax.data.indexed import IndexedSource
+from samjax.data.left_out import Problem, Reason, Tally, Unusable
 from samjax.data.masks import Findings, of_mask
-from samjax.data.matching import matched
+from samjax.data.matching import NAMES, Matches, matched
 from samjax.data.pictures import mask_of, read_photo
 from samjax.data.record import Record
 
@@ -11,20 +15,22 @@ from samjax.data.record import Record
 class Pairs(IndexedSource):
     """Binary masks: whatever is not 0 is the object (palettes by index, else colours, else alpha).
 
-    For the photo IMAGES/a/7.jpg the masks are MASKS/a/7.png, or MASKS/a/7_mask.png, or all pictures in MASKS/a/7/.
-    With a single folder, it is the layout of Kaggle's Data Science Bowl 2018: FOLDER/7/images/*.png and
-    FOLDER/7/masks/*.png. Photos without masks are not records. Several objects in one picture, told apart by numbers,
-    are a label map.
+    For the photo IMAGES/a/7.jpg the masks are MASKS/a/7.png, or MASKS/a/7_mask.png or with another of
+    `samjax.data.matching.SUFFIXES`, or all pictures in MASKS/a/7/. With a single folder, it is the layout of Kaggle's
+    Data Science Bowl 2018: FOLDER/7/images/*.png and FOLDER/7/masks/*.png. Photos without mask files are not records;
+    those whose mask is empty are records without masks. Several objects in one picture, told apart by numbers, are a
+    label map.
     """
 
     def __init__(self, images: str, masks: str | None = None) -> None:
         """Raises ValueError where no photo has a mask."""
         self._images, self._masks = images, images if masks is None else masks
-        self._pairs, flawed = _kaggle(images) if masks is None else matched(images, masks, "_mask", folders=True)
+        found = _kaggle(images) if masks is None else matched(images, masks, "_mask", folders=True)
+        self._pairs, flawed, left_out = found
         where = f"{images}, no NAME/images with NAME/masks beside it"
         if masks is not None:
-            where = f"{images} and {masks}, no photo with a mask or a folder of masks of its name"
-        super().__init__(where, len(self._pairs), flawed)
+            where = f"{images} and {masks}, no photo with a mask or a folder of masks of its name ({NAMES})"
+        super().__init__(where, len(self._pairs), flawed, left_out)
 
     def _name(self, index: int) -> str:
         return self._pairs[index][0]
@@ -38,14 +44,17 @@ class Pairs(IndexedSource):
                 mask = mask_of(files.read(path), path)
                 if mask.shape != found.size:
                     height, width = mask.shape
-                    raise ValueError(f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}")
+                    flaw = f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}"
+                    raise Unusable(flaw, Reason.SIZE)
                 found.add(name, of_mask(mask), name)
             except ValueError as error:
                 found.leave_out(name, error)
-        return found.record()
+        record = found.record()
+        # That its only mask is empty says that a photo has no objects, and none of them is left out.
+        return record if record.masks or len(record.problems) > 1 else dataclasses.replace(record, problems=())
 
 
-def _kaggle(folder: str) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[str, str]]]:
+def _kaggle(folder: str) -> tuple[Matches, list[Problem], Tally]:
     """As `matched`."""
     photos: dict[str, list[str]] = {}
     masks: dict[str, list[str]] = {}
@@ -55,10 +64,15 @@ def _kaggle(folder: str) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[
             (photos if kind == "images" else masks).setdefault(parent, []).append(name)
     pairs = [(names[0], tuple(masks[key])) for key, names in photos.items() if len(names) == 1 and key in masks]
     flawed = [
-        (name, f"there are {len(names)} photos for one folder of masks")
+        Problem(name, f"there are {len(names)} photos for one folder of masks", Reason.AMBIGUOUS)
         for key, names in photos.items()
         if len(names) > 1 and key in masks
         for name in names
     ]
-    flawed += [(names[0], "there is no photo for these masks") for key, names in masks.items() if key not in photos]
-    return pairs, flawed
+    flawed += [
+        Problem(names[0], "there is no photo for these masks", Reason.MISSING)
+        for key, names in masks.items()
+        if key not in photos
+    ]
+    missing = sum(len(names) for key, names in photos.items() if key not in masks)
+    return pairs, flawed, Tally(+Counter({Reason.NO_ANNOTATIONS: missing}))

@@ -25,7 +25,8 @@ def read_photo(path: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
-    """Whatever is not 0, as `samjax.transforms.read_mask` has it. Raises ValueError, also for an empty mask."""
+    """Whatever is not 0, as `samjax.transforms.read_mask` has it. Raises ValueError, of which
+    `EmptyMask` is one."""
     return _reading(path, lambda: transforms.read_mask(io.BytesIO(data)))
 
 
@@ -88,6 +89,8 @@ def _reading(path: str, read: Callable[[], T]) -> T:
         return read()
     except MemoryError:
         raise
+    except transforms.EmptyMask as error:
+        raise transforms.EmptyMask(f"{path}: {error}") from error
     except Exception as error:  # Pillow raises many kinds for broken files
         text: Any = error if isinstance(error, ValueError) else repr(error)
         raise ValueError(f"{path}: {text}") from error

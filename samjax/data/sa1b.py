@@ -1,5 +1,6 @@
 """SA-1B: tars or folders of sa_<id>.jpg with sa_<id>.json beside."""
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ import numpy as np
 
 from samjax.data import files
 from samjax.data.indexed import IndexedSource
+from samjax.data.left_out import Problem, Reason
 from samjax.data.masks import Findings
 from samjax.data.pictures import photo_of
 from samjax.data.record import BadRecord, Record
@@ -40,13 +42,13 @@ class Sa1b(IndexedSource):
             loose = [name for name in found if files.ending(name) != ".tar"]
         self._places = (path, *tars.values())  # the first is the folder of files outside tars
         self._labels = ("", *tars)
-        flawed: list[tuple[str, str]] = []
+        flawed: list[Problem] = []
         parts = [self._matched(0, ((name, _IN_FOLDER, 0) for name in loose), flawed)]
         for place, (label, index) in enumerate(zip(tars, tar_indices(list(tars.values())), strict=True), 1):
             if isinstance(index, Exception):
-                flawed.append((label, str(index)))
+                flawed.append(Problem(label, str(index), Reason.UNREADABLE))
                 continue
-            flawed += [(label, flaw) for flaw in index.flaws]
+            flawed += [Problem(label, flaw, Reason.UNREADABLE) for flaw in index.flaws]
             parts.append(self._matched(place, index.members(), flawed))
         self._entries = np.concatenate([entries for entries, _ in parts])
         self._keys = np.concatenate([keys for _, keys in parts])
@@ -54,7 +56,7 @@ class Sa1b(IndexedSource):
         super().__init__(f"{path}, neither tars nor pairs of .jpg and .json", len(self._entries), _numbered(flawed))
 
     def _matched(
-        self, place: int, members: Iterable[tuple[str, int, int]], flawed: list[tuple[str, str]]
+        self, place: int, members: Iterable[tuple[str, int, int]], flawed: list[Problem]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Entries and keys of the pairs among a place's files (name, offset, size); what has no partner is flawed."""
         photos: dict[str, tuple[int, ...]] = {}
@@ -66,20 +68,20 @@ class Sa1b(IndexedSource):
             key = name[: len(name) - len(ending)]
             known, kind = (texts, "JSON files") if ending == ".json" else (photos, "photos")
             if key in known:
-                flawed.append((f"{self._qualified(place, key)} (again)", f"there are two {kind} of this name"))
+                again = f"{self._qualified(place, key)} (again)"
+                flawed.append(Problem(again, f"there are two {kind} of this name", Reason.AMBIGUOUS))
             else:
                 known[key] = (offset, size) if ending == ".json" else (offset, size, _PHOTOS.index(ending))
-        flawed += [
-            (self._qualified(place, key), "a photo without its JSON file") for key in photos.keys() - texts.keys()
-        ]
-        flawed += [
-            (self._qualified(place, key), "a JSON file without its photo") for key in texts.keys() - photos.keys()
-        ]
-        keys = [key for key in photos if key in texts]
-        entries = [(place, *photos[key][:2], *texts[key], photos[key][2]) for key in keys]
-        return np.array(entries, _ENTRY), np.array([key.encode("utf-8", "surrogateescape") for key in keys], "S")
+        for keys, flaw in (
+            (photos.keys() - texts.keys(), "a photo without its JSON file"),
+            (texts.keys() - photos.keys(), "a JSON file without its photo"),
+        ):
+            flawed += [Problem(self._qualified(place, key), flaw, Reason.MISSING) for key in keys]
+        paired = [key for key in photos if key in texts]
+        entries = [(place, *photos[key][:2], *texts[key], photos[key][2]) for key in paired]
+        return np.array(entries, _ENTRY), np.array([key.encode("utf-8", "surrogateescape") for key in paired], "S")
 
-    def _drop_duplicates(self, flawed: list[tuple[str, str]]) -> np.ndarray:
+    def _drop_duplicates(self, flawed: list[Problem]) -> np.ndarray:
         """Takes duplicates from the entries to `flawed`; returns which of the rest need their place for a name."""
         stems = np.array([key.rpartition(b"/")[2] for key in self._keys.tolist()], "S")
         order = np.argsort(stems, kind="stable")
@@ -91,7 +93,8 @@ class Sa1b(IndexedSource):
             earlier = first.setdefault((stems[number], *self._sizes(number)), number)
             if earlier != number:
                 kept[number] = False
-                flawed.append((self._full_name(number), f"a duplicate of {self._full_name(earlier)}"))
+                flaw = f"a duplicate of {self._full_name(earlier)}"
+                flawed.append(Problem(self._full_name(number), flaw, Reason.DUPLICATE))
         left = Counter(stems[number] for number in shared if kept[number])
         has_place = np.zeros(len(stems), bool)
         has_place[[number for number in shared if left[stems[number]] > 1]] = True
@@ -143,11 +146,12 @@ def gather(found: Findings, text: bytes) -> None:
     found.add_annotations(annotations)
 
 
-def _numbered(flawed: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _numbered(flawed: list[Problem]) -> list[Problem]:
     """Sorted, with names made unique: a tar may have several flaws."""
     times: Counter[str] = Counter()
     result = []
-    for name, reason in sorted(flawed):
-        times[name] += 1
-        result.append((f"{name} ({times[name]})" if times[name] > 1 else name, reason))
+    for flaw in sorted(flawed, key=str):
+        times[flaw.what] += 1
+        again = f"{flaw.what} ({times[flaw.what]})"
+        result.append(flaw if times[flaw.what] == 1 else dataclasses.replace(flaw, what=again))
     return result

@@ -10,15 +10,17 @@ from typing import Any
 
 from samjax.data import files
 from samjax.data.coco import Coco
+from samjax.data.indexed import IndexedSource
 from samjax.data.labelmap import LabelMaps
 from samjax.data.labelme import Labelme
+from samjax.data.left_out import Problem, Tally
 from samjax.data.pairs import Pairs
-from samjax.data.record import Record, Source
+from samjax.data.record import Record
 from samjax.data.sa1b import Sa1b
 
 # By format: what opens it, and the paths it takes; those in brackets may be left out.
 Formats = Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]
-FORMATS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
+FORMATS: dict[str, tuple[Callable[..., IndexedSource], tuple[str, ...]]] = {
     "sa1b": (Sa1b, ("FOLDER_OR_TAR",)),
     "coco": (Coco, ("IMAGES", "ANNOTATIONS.json")),
     "labelmap": (LabelMaps, ("IMAGES", "MAPS")),
@@ -28,11 +30,12 @@ FORMATS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
 }
 
 
-def open_sources(specs: Sequence[str]) -> Source:
+def open_sources(specs: Sequence[str]) -> "Joined":
     """All records of sources written FORMAT=PATH or FORMAT=PATH,PATH, behind one index, in the order given.
 
     Names begin with the format, and with a number where that comes several times: sa1b/sa_1, coco-2/000000000009.jpg.
-    Paths are local, gs://, s3:// or https://; commas separate them and cannot be part of them.
+    Paths are local, gs://, s3:// or https://. Commas separate them; one that is part of a path is written twice:
+    coco=a,,b/img,ann.json is the folder "a,b/img" and the file ann.json.
 
     Raises ValueError for unknown formats, missing paths, sources without records, and OSError where the network fails.
     """
@@ -56,9 +59,26 @@ def open_sources(specs: Sequence[str]) -> Source:
 class Joined:
     """Several sources as one; names get a prefix each."""
 
-    def __init__(self, sources: Sequence[tuple[str, Source]]) -> None:
+    def __init__(self, sources: Sequence[tuple[str, IndexedSource]]) -> None:
         self._sources = tuple(sources)
         self._ends = list(itertools.accumulate(len(source) for _, source in self._sources))
+
+    @property
+    def flawed(self) -> list[Problem]:
+        """Records that proved unusable when the sources were opened."""
+        return [
+            dataclasses.replace(flaw, what=f"{prefix}/{flaw.what}")
+            for prefix, source in self._sources
+            for flaw in source.flawed
+        ]
+
+    @property
+    def left_out(self) -> Tally:
+        """Numbers of what was known to be left out when the sources were opened."""
+        total = Tally()
+        for _, source in self._sources:
+            total.add(source.left_out)
+        return total
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -72,7 +92,7 @@ class Joined:
         record = source[inner]
         return dataclasses.replace(record, name=f"{prefix}/{record.name}")
 
-    def _locate(self, index: int) -> tuple[str, Source, int]:
+    def _locate(self, index: int) -> tuple[str, IndexedSource, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         number = bisect.bisect_right(self._ends, index)
@@ -85,11 +105,12 @@ def parsed(spec: str, formats: Formats) -> tuple[str, list[str]]:
     if not equals or form not in formats:
         raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {forms(formats)}")
     wanted = formats[form][1]
-    paths = [path.strip() for path in rest.split(",")]
+    paths = [path.replace("\0", ",").strip() for path in rest.replace(",,", "\0").split(",")]
     least = sum(not name.startswith("[") for name in wanted)
     if not all(paths) or not least <= len(paths) <= len(wanted):
         raise ValueError(
-            f"{spec!r} has {len(paths)} paths where {_form(form, formats)} is wanted; paths must not hold commas"
+            f"{spec!r} has {len(paths)} paths where {_form(form, formats)} is wanted; commas separate paths, and one "
+            f"that is part of a path is written twice: {form}=a,,b for {form}=a,b"
         )
     return form, [path if files.is_remote(path) else str(Path(path).expanduser()) for path in map(_plain, paths)]
 
@@ -103,5 +124,5 @@ def _form(form: str, formats: Formats) -> str:
 
 
 def forms(formats: Formats) -> str:
-    """What may be written, for a message."""
+    """The forms that may be written, for a message."""
     return "one of " + ", ".join(_form(form, formats) for form in formats)

@@ -31,6 +31,7 @@ from samjax.evaluation.datasets import (
     parts_of,
     read_bsds,
 )
+from samjax.evaluation.datasets.annotated import AnnotatedPhotos
 from samjax.evaluation.detection import BoxDetections
 from samjax.evaluation.edges import Edges, HumanEdges
 from samjax.evaluation.interactive import Interactive
@@ -119,8 +120,11 @@ class Data:
     def open(self, besides: Collection[Path]) -> tuple[Dataset, dict[str, Any]]:
         """The data set, and what identifies it beside the photos' names; the files and folders `besides` are none of
         its."""
+        opened = open_dataset(self.data)
+        if isinstance(opened, AnnotatedPhotos) and opened.left_out:
+            print(f"{self.data}: {len(opened):,} photos; {opened.left_out}")
         dataset = Chosen(
-            open_dataset(self.data),
+            opened,
             limit=self.limit,
             objects_per_image=self.objects_per_image,
             min_area=self.min_area,

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from samjax.data import files
-from samjax.data.masks import check_box, flaws_of, of_coco
+from samjax.data.masks import flaw_of_box, flaws_of, is_crowd, of_coco
+from samjax.data.numbers import identity, whole
+from samjax.data.numbers import number as number_of
 from samjax.evaluation.boxes import segment_boxes
 from samjax.evaluation.datasets import digest
 from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
@@ -30,6 +33,8 @@ _IOU_TYPES = {"mask": "segm", "box": "bbox"}
 _PRECISIONS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 _NAMES = (*_PRECISIONS, "AR@1", "AR@10", "AR@100", "AR small", "AR medium", "AR large")
 _PLOTTED = {"IoU 0.5": 0, "IoU 0.75": 5, "IoU 0.9": 8}  # of COCO's ten thresholds
+_log = logging.getLogger(__name__)
+
 BOXES_TOGETHER = 64  # asked at once: bounds the memory of masks at the photo's size
 
 
@@ -62,7 +67,7 @@ class BoxDetections:
         found = read_detections(detections, self.truth)
         self.annotations_digest = digest(annotations)
         self._detections_digest = digest(detections)
-        self._ids = _ids_by_name(self.truth)
+        self._ids, self._several = _ids_by_name(self.truth)
         self._found: dict[int | str, list[dict[str, Any]]] = {}
         for detection in found:
             self._found.setdefault(detection["image_id"], []).append(detection)
@@ -97,10 +102,12 @@ class BoxDetections:
         return Summary(metrics | {f"box {name} (detector)": boxes[name] for name in _PRECISIONS}, (figure,))
 
     def _id(self, sample: Sample) -> int | str:
-        try:
-            return next(self._ids[name] for name in _spellings(sample.name) if name in self._ids)
-        except StopIteration:
-            raise ValueError(f"the annotations know no photo {sample.name}; do they belong to these photos?") from None
+        for name in _spellings(sample.name):
+            if name in self._several:
+                raise ValueError(f"{sample.name} may be any of {', '.join(self._several[name])} in the annotations")
+            if name in self._ids:
+                return self._ids[name]
+        raise ValueError(f"the annotations know no photo {sample.name}; do they belong to these photos?")
 
 
 def coco_ap(
@@ -135,13 +142,18 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
         for number, entry in enumerate(content[part]):
             if missing := [name for name in needed if not isinstance(entry, dict) or name not in entry]:
                 raise ValueError(f"{path}: {kind} number {number} (from 0) has no {', '.join(missing)}")
-            if wrong := [name for name in needed if not _is_whole(entry[name]) and (name, kind) != ("id", "image")]:
+            if wrong := [name for name in needed if whole(entry[name]) is None and (name, kind) != ("id", "image")]:
                 raise ValueError(
                     f"{path}: {kind} number {number} (from 0) has the {wrong[0]} {entry[wrong[0]]!r}; "
                     "a whole number was expected"
                 )
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
+    images = [
+        {**image, "id": identity(image["id"]), "height": whole(image["height"]), "width": whole(image["width"])}
+        for image in content["images"]
+    ]
+    named = [{**category, "id": whole(category["id"])} for category in content["categories"]]
+    sizes = {image["id"]: (image["height"], image["width"]) for image in images}
+    categories = {category["id"] for category in named}
     annotations: list[dict[str, Any]] = []
     encoded: dict[Size, list[int]] = {}  # those that came as text, by the photo's size: checked together, for speed
     for number, entry in enumerate(content["annotations"]):
@@ -150,13 +162,26 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{path}: annotation number {number} (from 0) {error}") from error
         if isinstance(entry["segmentation"], dict):
-            encoded.setdefault(sizes[entry["image_id"]], []).append(number)
+            encoded.setdefault(sizes[annotations[-1]["image_id"]], []).append(number)
     for size, numbers in encoded.items():
         flaws = flaws_of([annotations[number]["segmentation"] for number in numbers], size)
         for number, flaw in zip(numbers, flaws, strict=True):
             if flaw:
                 raise ValueError(f"{path}: annotation number {number} (from 0) cannot be used: {flaw}")
-    return {**content, "annotations": [_completed(annotation) for annotation in annotations]}
+    boxless = [
+        number
+        for number, (entry, checked) in enumerate(zip(content["annotations"], annotations, strict=True))
+        if entry.get("bbox") and not checked["bbox"]
+    ]
+    if boxless:
+        first = content["annotations"][boxless[0]]["bbox"]
+        _log.warning(
+            "%s: the bbox of %d annotation(s) cannot be right, that of number %d (from 0) is %r; the boxes of their "
+            "masks are used",
+            *(path, len(boxless), boxless[0], first),
+        )
+    completed = [_completed(annotation) for annotation in annotations]
+    return {**content, "images": images, "categories": named, "annotations": completed}
 
 
 def read_detections(path: str | os.PathLike[str], annotations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -174,7 +199,14 @@ def read_detections(path: str | os.PathLike[str], annotations: Mapping[str, Any]
         problem = _problem(entry, images, categories)
         if problem:
             raise ValueError(f"{path}: detection number {number} (from 0) {problem}")
-        found.append({name: entry[name] for name in ("image_id", "category_id", "bbox", "score")})
+        found.append(
+            {
+                "image_id": identity(entry["image_id"]),
+                "category_id": whole(entry["category_id"]),
+                "bbox": [number_of(side) for side in entry["bbox"]],
+                "score": number_of(entry["score"]),
+            }
+        )
     return found
 
 
@@ -238,23 +270,24 @@ def _judged(
 
 
 def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
-    """What is wrong with a detection."""
+    """The flaw of a detection, None where there is none."""
     if not isinstance(entry, dict):
         return f"is {entry!r}; an object with image_id, category_id, bbox and score was expected"
     missing = [name for name in ("image_id", "category_id", "bbox", "score") if name not in entry]
     if missing:
         return f"has no {', '.join(missing)}"
-    if not isinstance(entry["image_id"], int | str) or entry["image_id"] not in images:
+    if identity(entry["image_id"]) not in images:
         return f"is about image {entry['image_id']!r}, which the annotations do not have; are both of the same split?"
-    if not isinstance(entry["category_id"], int) or entry["category_id"] not in categories:
+    if whole(entry["category_id"]) not in categories:
         return (
             f"is of category {entry['category_id']!r}, which the annotations do not have; "
             "a detector's own class numbers must be mapped to the annotations' category ids"
         )
     box, score = entry["bbox"], entry["score"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+    sides = [number_of(side) for side in box] if isinstance(box, list) else []
+    if len(sides) != 4 or None in sides or min(sides[2:]) <= 0:
         return f"has the bbox {box!r}; [x, y, width, height] in pixels with a positive width and height was expected"
-    return None if _is_number(score) else f"has the score {score!r}; a number was expected"
+    return None if number_of(score) is not None else f"has the score {score!r}; a number was expected"
 
 
 def _checked(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dict[str, Any]:
@@ -263,19 +296,22 @@ def _checked(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dic
         raise ValueError(f"is {entry!r}; an object with image_id, category_id and segmentation was expected")
     if missing := [name for name in ("image_id", "category_id", "segmentation") if name not in entry]:
         raise ValueError(f"has no {', '.join(missing)}")
+    ids = {"image_id": identity(entry["image_id"]), "category_id": whole(entry["category_id"])}
     for name, known in (("image_id", sizes.keys()), ("category_id", categories)):
-        if not isinstance(entry[name], int | str) or entry[name] not in known:
+        if ids[name] not in known:
             raise ValueError(f"has the {name} {entry[name]!r}, which the file does not have")
-    size, area = sizes[entry["image_id"]], entry.get("area")
-    if area is not None and not (_is_number(area) and area >= 0):
-        raise ValueError(f"has the area {area!r}; a number of pixels was expected, or none for the mask's own")
+    size, area = sizes[ids["image_id"]], entry.get("area")
+    if isinstance(area, float) and math.isnan(area):  # pandas' way to say that there is none
+        area = None
+    if area is not None and ((area := number_of(area)) is None or area < 0):
+        raise ValueError(f"has the area {entry['area']!r}; a number of pixels was expected, or none for the mask's own")
     try:
-        if entry.get("bbox"):
-            check_box(entry["bbox"], size)
         rle = of_coco(entry["segmentation"], size)
+        crowd = is_crowd(entry)
     except ValueError as error:
         raise ValueError(f"cannot be used: {error}") from error
-    return {**entry, "segmentation": rle}
+    box = None if flaw_of_box(entry.get("bbox"), size) else entry.get("bbox")
+    return {**entry, **ids, "area": area, "bbox": box, "iscrowd": int(crowd), "segmentation": rle}
 
 
 def _completed(annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,16 +323,7 @@ def _completed(annotation: Mapping[str, Any]) -> dict[str, Any]:
         **annotation,
         "bbox": [float(side) for side in annotation.get("bbox") or coco_mask.toBbox(rle)],
         "area": float(coco_mask.area(rle) if area is None else area),
-        "iscrowd": int(bool(annotation.get("iscrowd"))),
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _read(path: str | os.PathLike[str], what: str) -> Any:
@@ -308,15 +335,31 @@ def _read(path: str | os.PathLike[str], what: str) -> Any:
         raise ValueError(f"{path} is no JSON: {error}") from None
 
 
-def _ids_by_name(truth: Mapping[str, Any]) -> dict[str, int | str]:
-    """Image ids by what samples may be called; LVIS has a `coco_url` for a name."""
+def _ids_by_name(truth: Mapping[str, Any]) -> tuple[dict[str, int | str], dict[str, list[str]]]:
+    """Image ids by what samples may be called; and by names that several photos have, these photos.
+
+    LVIS has a `coco_url` for a name. The names come in the order of photos: runs that go on have a checksum of them.
+    """
+    photos = [
+        (image["id"], image.get("file_name") or image.get("coco_url") or str(image["id"])) for image in truth["images"]
+    ]
     ids: dict[str, int | str] = {}
-    for image in truth["images"]:
-        name = image.get("file_name") or image.get("coco_url") or str(image["id"])
-        for spelling in _spellings(name):
-            ids.setdefault(spelling, image["id"])
-        ids.setdefault(str(image["id"]), image["id"])
-    return ids
+    for own, name in photos:
+        ids.setdefault(name, own)
+    exact, several = frozenset(ids), set()
+    for own, name in photos:
+        several.update(
+            spelling for spelling in _spellings(name) if ids.setdefault(spelling, own) != own and spelling not in exact
+        )
+    rivals: dict[str, list[str]] = {spelling: [] for spelling in several}
+    known: dict[str, int | str] = {}
+    for own, name in photos:
+        for spelling in (*_spellings(name), str(own)):
+            if spelling not in several:
+                known.setdefault(spelling, ids.get(spelling, own))
+            elif name not in rivals[spelling]:
+                rivals[spelling].append(name)
+    return known, rivals
 
 
 def _spellings(name: str) -> Iterator[str]:

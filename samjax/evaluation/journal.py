@@ -1,20 +1,21 @@
 """What of an evaluation is done, in the folder of its results.
 
 OUT/run.json             what decides the results: protocol, settings, data, model
-OUT/records/I-of-N.jsonl one line a photo, by process: {"photo", "record", "seconds", "left_out"}, or {"photo",
-                         "error"}
+OUT/records/I-of-N.jsonl one line a photo, by process: {"photo", "record", "seconds", "left_out", "noted"}, whose last
+                         two are lists of [annotation, what is wrong, kind], or {"photo", "error", "reason": kind}
 """
 
 import json
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from samjax.atomic import replacing
+from samjax.data.left_out import Problem, Reason
 from samjax.evaluation.protocol import Record
 
 RUN, RECORDS = "run.json", "records"
@@ -26,7 +27,9 @@ class Known(NamedTuple):
     records: dict[str, Record]
     errors: dict[str, str]  # of photos without a record
     seconds: float  # of judging those with one
-    left_out: int  # of their annotations could not be used
+    left_out: dict[str, list[Problem]]  # annotations of photos with a record; of those that have any
+    noted: dict[str, list[Problem]]  # likewise, annotations that are used all the same
+    reasons: dict[str, str]  # of errors, their kinds
 
 
 class Journal:
@@ -53,29 +56,46 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def done(self, photo: str, record: Record, seconds: float, left_out: int = 0) -> None:
+    def done(
+        self,
+        photo: str,
+        record: Record,
+        seconds: float,
+        left_out: Sequence[Problem] = (),
+        noted: Sequence[Problem] = (),
+    ) -> None:
         """Raises TypeError for a record that is not JSON."""
-        self._append({"photo": photo, "record": record, "seconds": seconds, "left_out": left_out})
+        problems = {
+            kind: [[problem.what, problem.detail, problem.reason.value] for problem in given]
+            for kind, given in (("left_out", left_out), ("noted", noted))
+        }
+        self._append({"photo": photo, "record": record, "seconds": seconds, **problems})
 
-    def failed(self, photo: str, error: str) -> None:
-        self._append({"photo": photo, "error": error})
+    def failed(self, photo: str, error: str, reason: Reason = Reason.OTHER) -> None:
+        self._append({"photo": photo, "error": error, "reason": reason.value})
 
     def read(self) -> Known:
         """The records of all processes, also of earlier runs with other numbers of them."""
         records: dict[str, Record] = {}
         errors: dict[str, str] = {}
         seconds: dict[str, float] = {}
-        left_out: dict[str, int] = {}
+        left_out: dict[str, list[Problem]] = {}
+        noted: dict[str, list[Problem]] = {}
+        reasons: dict[str, str] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for entry in _lines(path):
                 photo = entry["photo"]
                 if "error" in entry:
                     errors[photo] = entry["error"]
+                    reasons[photo] = entry.get("reason", Reason.OTHER.value)
                 else:
                     records[photo], seconds[photo] = entry["record"], entry["seconds"]
-                    left_out[photo] = entry["left_out"]
+                    left_out[photo] = _problems(entry["left_out"])
+                    noted[photo] = _problems(entry.get("noted", []))
         errors = {photo: error for photo, error in errors.items() if photo not in records}
-        return Known(records, errors, sum(seconds.values()), sum(left_out.values()))
+        reasons = {photo: reasons[photo] for photo in errors}
+        left_out, noted = ({photo: found for photo, found in all.items() if found} for all in (left_out, noted))
+        return Known(records, errors, sum(seconds.values()), left_out, noted, reasons)
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, default=_plain) + "\n"
@@ -131,6 +151,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     except ValueError:
         raise ValueError(f"{path} is damaged; remove it, and its photos are judged again") from None
+
+
+def _problems(left_out: int | list[list[str]]) -> list[Problem]:
+    """The problems of a photo's annotations, of which earlier versions wrote only the number."""
+    if isinstance(left_out, int):
+        return [Problem("annotation", "it cannot be used")] * left_out
+    return [Problem(what, detail, Reason(kind)) for what, detail, kind in left_out]
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, str]:

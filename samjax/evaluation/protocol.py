@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
+from samjax.data.left_out import Problem
 from samjax.ops.rle import RLE
 
 
@@ -30,7 +31,8 @@ class Sample:
     name: str  # unique in its data set; a result is kept under it
     rgb: UInt8[np.ndarray, "H W 3"]
     objects: tuple[Object, ...]
-    left_out: int = dataclasses.field(default=0, kw_only=True)  # annotations of it that cannot be used
+    left_out: tuple[Problem, ...] = dataclasses.field(default=(), kw_only=True)  # annotations that are no objects
+    noted: tuple[Problem, ...] = dataclasses.field(default=(), kw_only=True)  # flaws of annotations that are
 
 
 @runtime_checkable

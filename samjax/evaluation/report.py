@@ -1,20 +1,50 @@
 """What an evaluation found, as files: results.json, a table to read, a plot for each figure."""
 
+import dataclasses
+import itertools
 import json
 import math
 import platform
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from samjax.atomic import replacing
+from samjax.data.left_out import Problem, Tally, tallied
 from samjax.evaluation.protocol import Figure, Summary
 
-RESULTS, TABLE = "results.json", "results.txt"
+RESULTS, TABLE, LEFT_OUT = "results.json", "results.txt", "left_out.jsonl"
 LISTED = 10  # failures that the table names; results.json names all
 _PACKAGES = ("samjax", "jax", "numpy", "scipy", "pycocotools")
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """Photos that were not judged, by reason; annotations that were not, and those used despite a flaw, by photo."""
+
+    photos: Counter[str] = dataclasses.field(default_factory=Counter)
+    annotations: Mapping[str, Sequence[Problem]] = dataclasses.field(default_factory=dict)
+    noted: Mapping[str, Sequence[Problem]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tally(self) -> Tally:
+        annotations, noted = (
+            tallied(itertools.chain.from_iterable(found.values())) for found in (self.annotations, self.noted)
+        )
+        return Tally(self.photos, annotations, noted)
+
+    def lines(self) -> list[str]:
+        """One of JSON for each photo: {"photo", "left_out": [text, ...], "noted": [text, ...]}."""
+        kinds = {"left_out": self.annotations, "noted": self.noted}
+        return [
+            json.dumps(
+                {"photo": photo, **{kind: list(map(str, found.get(photo, ()))) for kind, found in kinds.items()}}
+            )
+            for photo in {**self.annotations, **self.noted}
+        ]
 
 
 def write(
@@ -24,6 +54,7 @@ def write(
     photos: Mapping[str, int],
     failures: Mapping[str, str],
     seconds: float,
+    left_out: LeftOut | None = None,
 ) -> list[Path]:
     """Writes all files, each complete or not at all, over those of an earlier run; returns them.
 
@@ -34,11 +65,15 @@ def write(
         photos: how many were "judged" and "failed", and how many "annotations_left_out" the judged ones had.
         failures: by photo, why.
         seconds: that judging took, of all processes together.
+        left_out: what was not judged, and why.
     """
+    left_out = left_out or LeftOut()
+    tally = left_out.tally
     results = {
         "protocol": identity["protocol"],
         "metrics": {name: _finite(value) for name, value in summary.metrics.items()},
         "photos": dict(photos),
+        "left_out": {name: dict(counts) for name, counts in vars(tally).items()},
         "failures": dict(failures),
         "settings": identity["settings"],
         "data": identity["data"],
@@ -60,23 +95,33 @@ def write(
     }
     texts = {
         out / RESULTS: json.dumps(results, indent=1, allow_nan=False) + "\n",
-        out / TABLE: table(summary, identity, photos, failures),
+        out / TABLE: table(summary, identity, photos, failures, tally),
     }
+    if lines := left_out.lines():
+        texts[out / LEFT_OUT] = "".join(f"{line}\n" for line in lines)
+    else:
+        (out / LEFT_OUT).unlink(missing_ok=True)
     for path, text in texts.items():
         with replacing(path, overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return [*texts, *_plot_all(out, summary)]
 
 
-def table(summary: Summary, identity: Mapping[str, Any], photos: Mapping[str, int], failures: Mapping[str, str]) -> str:
+def table(
+    summary: Summary,
+    identity: Mapping[str, Any],
+    photos: Mapping[str, int],
+    failures: Mapping[str, str],
+    tally: Tally,
+) -> str:
     """The results as aligned text."""
     rows = [(name, _number(value)) for name, value in (summary.metrics | summary.seconds).items()]
     count = f"{photos['judged']} photo(s)" + (f", {photos['failed']} FAILED" if photos["failed"] else "")
-    if photos.get("annotations_left_out"):
-        count += f", {photos['annotations_left_out']} annotation(s) left out because they cannot be used"
     wide = max((len(name) for name, _ in rows), default=0)
     right = max((len(value) for _, value in rows), default=0)
     lines = [f"{identity['protocol']}: {count}", *(f"  {name:<{wide}}  {value:>{right}}" for name, value in rows)]
+    if tally:
+        lines.append(str(tally) + f"; {LEFT_OUT} names the annotations" * bool(tally.annotations or tally.noted))
     for part in ("settings", "data", "model", "given"):
         described = ", ".join(f"{name} {value}" for name, value in identity[part].items())
         lines += [f"{part}: {described}"] if described else []

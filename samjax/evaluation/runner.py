@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from samjax.data.left_out import Reason, Unusable
 from samjax.evaluation import report
 from samjax.evaluation.journal import Journal, Known, claim
-from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Segmenter, Summary
+from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
 
 READERS = 2  # threads that read photos
 HOPELESS = 20  # photos that fail before any is judged: the rest would too
@@ -110,6 +112,12 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, Unusable):
+        return error.reason
+    return Reason.UNREADABLE if isinstance(error, OSError) else Reason.OTHER
+
+
 def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterable[list[tuple[int, "Future[Any]"]]]:
     """Photos in groups, by index; those of the next group are being read when one is handed out."""
     groups = [todo[start : start + together] for start in range(0, len(todo), together)]
@@ -137,16 +145,17 @@ def _judge(
         try:
             samples[names[index]] = reading.result()
         except Exception as error:
-            journal.failed(names[index], described(error))
+            journal.failed(names[index], described(error), _reason(error))
     try:
         judged = _records(protocol, segmenter, samples)
     except Exception as error:
         if len(samples) > 1:  # whose fault it is shows when they come one by one
             return sum(_judge(protocol, segmenter, [one], names, journal) for one in group if names[one[0]] in samples)
-        journal.failed(*samples, described(error))
+        journal.failed(*samples, described(error), _reason(error))
         return 0
     for name, record, seconds in judged:
-        journal.done(name, record, seconds, getattr(samples[name], "left_out", 0))
+        sample = samples[name]
+        journal.done(name, record, seconds, *((sample.left_out, sample.noted) if isinstance(sample, Sample) else ()))
     return len(judged)
 
 
@@ -173,9 +182,17 @@ def _finish(
     records = [known.records[name] for name in names if name in known.records]
     if not records:
         raise _none_judged(failures, len(names))
-    summary = protocol.summarise(records)
-    counts = {"judged": len(records), "failed": len(failures), "annotations_left_out": known.left_out}
-    return summary, report.write(out, summary, identity, counts, failures, known.seconds)
+    left_out = report.LeftOut(Counter(known.reasons[name] for name in failures), known.left_out, known.noted)
+    try:
+        summary = protocol.summarise(records)
+    except ValueError as error:  # nothing to judge
+        raise ValueError(f"{error} ({left_out.tally.explain()})" if left_out.tally else str(error)) from error
+    counts = {
+        "judged": len(records),
+        "failed": len(failures),
+        "annotations_left_out": left_out.tally.annotations.total(),
+    }
+    return summary, report.write(out, summary, identity, counts, failures, known.seconds, left_out)
 
 
 def _none_judged(failures: Mapping[str, str], photos: int) -> ValueError:

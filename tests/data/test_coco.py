@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from samjax.data.coco import Coco
+from samjax.data.left_out import Reason
 from samjax.data.record import BadRecord
 
 
@@ -138,18 +139,20 @@ def test_images_that_come_twice_and_annotations_of_none_are_counted(opened, cont
 def test_bad_annotations_are_left_out_and_named(opened, content):
     good = content["annotations"][0]
     content["annotations"] += [
-        {**good, "id": 1, "bbox": [-40, 0, 10, 10]},
         {**good, "id": 2, "segmentation": [[1, 2, 3, 4, 500, 6]]},
         {**good, "id": 3, "segmentation": []},
         {**good, "id": 4, "segmentation": {"size": [60, 40], "counts": [0, 2400]}},
         {**good, "id": 900},
-        {**good, "id": 6, "bbox": [1, 2, None, 4]},
     ]
     record = opened(content)[0]
     assert len(record.masks) == 2
-    assert [problem.partition(":")[0] for problem in record.problems] == [
-        f"annotation {number}" for number in (1, 2, 3, 4, 900, 6)
-    ]
+    found = {problem.what: problem.reason for problem in record.problems}
+    assert found == {
+        "annotation 2": Reason.OUTSIDE,
+        "annotation 3": Reason.NO_AREA,
+        "annotation 4": Reason.SIZE,
+        "annotation 900 (number 5)": Reason.REPEAT,
+    }
 
 
 def test_photos_of_another_size_are_bad(tmp_path, opened, content, photo):
@@ -187,3 +190,114 @@ def test_everything_may_lie_on_a_server(tmp_path, opened, content, serve):
     for index in range(2):
         np.testing.assert_array_equal(remote[index].rgb, local[index].rgb)
         assert remote[index].masks == local[index].masks
+
+
+def test_ids_have_no_part_and_repeats_are_left_out(opened, content):
+    """Converters write 0 for every id, or none; what comes twice with its segmentation is one."""
+    ring = content["annotations"][0]["segmentation"][1]
+    shifted = [[side - 5 * step * (number % 2 == 0) for number, side in enumerate(ring)] for step in range(1, 7)]
+    good = {**content["annotations"][0], "bbox": None}
+    for given in (0, None, "0", 0.0, True, [1], {}, "", float("nan"), ...):
+        several = [{**good, "id": given, "segmentation": [polygon]} for polygon in [*shifted, shifted[0]]]
+        if given is ...:
+            several = [{name: value for name, value in each.items() if name != "id"} for each in several]
+        record = opened({**content, "annotations": several})[0]
+        assert len(record.masks) == len(set(record.ids)) == 6
+        assert [problem.reason for problem in record.problems] == [Reason.REPEAT]
+        first = 0 if given in (0, "0", 0.0) and given is not False else "annotation number 0"
+        assert record.ids[0] == first
+        assert record.ids == opened({**content, "annotations": several})[0].ids
+    other = [{**good, "id": number} for number in (1, 2)]
+    assert opened({**content, "annotations": other})[0].ids == (1, 2)  # two annotations of one region
+
+
+@pytest.mark.parametrize("form", [float, str, lambda number: f"{number}.0"])
+def test_whole_numbers_may_be_floats_or_text(opened, content, form):
+    expected = opened(content)[0]
+    for image in content["images"]:
+        image |= {name: form(image[name]) for name in ("id", "height", "width")}
+    for annotation in content["annotations"]:
+        annotation |= {name: form(annotation[name]) for name in ("id", "image_id", "category_id", "iscrowd")}
+        annotation["bbox"] = list(map(str, annotation["bbox"]))
+    source = opened(content)
+    assert [source.name(index) for index in range(len(source))] == ["a.png", "sub/b.png"]
+    record = source[0]
+    assert (record.ids, record.categories, record.masks) == (expected.ids, expected.categories, expected.masks)
+    assert record.problems == record.noted == ()
+    content["images"][0]["height"] = form(41)
+    with pytest.raises(BadRecord, match="60 x 41 pixels, the photo has 60 x 40") as caught:
+        opened(content)[0]
+    assert caught.value.reason == Reason.SIZE
+
+
+@pytest.mark.parametrize("value", [1, "1", True, "true", 1.0])
+def test_where_all_are_crowds_the_error_names_iscrowd_and_says_what_to_do(opened, content, value):
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = value
+    with pytest.raises(ValueError, match=r"all 5 annotations of .* have iscrowd 1.*set their iscrowd to 0"):
+        opened(content)
+
+
+@pytest.mark.parametrize("value", [0, "0", False, "false", 0.0, None])
+def test_crowds_and_photos_without_objects_are_counted(opened, content, value):
+    for annotation in content["annotations"][:3]:
+        annotation["iscrowd"] = value
+    source = opened(content)
+    assert [len(source[index].masks) for index in (0, 1)] == [2, 1]
+    assert source.left_out.annotations == {Reason.CROWD: 2}
+    assert source.left_out.photos == {Reason.NO_OBJECTS: 2}
+    content["annotations"][0]["iscrowd"] = "perhaps"
+    (problem,) = opened(content)[0].problems
+    assert "iscrowd is 'perhaps'" in problem.detail
+
+
+BOXES = {
+    "corners": [30, 5, 58, 38],
+    "NaN": [float("nan")] * 4,
+    "five numbers": [3, 4, 20, 20, 1],
+    "negative": [3, 4, -20, 20],
+    "text": "[3, 4, 20, 20]",
+    "object": {"x": 3},
+    "a number": 7,
+    "huge": [10**400, 0, 1, 1],
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_a_box_that_cannot_be_right_is_noted_and_the_mask_kept(opened, content, case):
+    content["annotations"][0]["bbox"] = BOXES[case]
+    record = opened(content)[0]
+    assert record.ids == (900, 913)
+    assert record.problems == ()
+    ((what, reason),) = [(noted.what, noted.reason) for noted in record.noted]
+    assert (what, reason) == ("annotation 900", Reason.BOX)
+
+
+def test_a_box_may_be_missing(opened, content):
+    content["annotations"][0]["bbox"] = None
+    content["annotations"][1]["bbox"] = []
+    del content["annotations"][2]["bbox"]
+    source = opened(content)
+    assert [(len(source[index].masks), source[index].noted) for index in (0, 1)] == [(2, ()), (1, ())]
+
+
+@pytest.mark.parametrize("names", [("x/b.png", "y/b.png"), ("b.png", "y/b.png")])
+def test_a_photo_is_not_taken_for_another_of_its_name_in_another_folder(tmp_path, opened, content, photo, names):
+    for image, name in zip(content["images"], names, strict=False):
+        image["file_name"] = name
+    content["images"], images = content["images"][:2], tmp_path / "images"
+    images.mkdir()
+    (images / "b.png").write_bytes(png(photo))
+    match = r"b\.png may belong to any of (x/)?b\.png, y/b\.png"
+    if names[0] == "b.png":
+        source = opened(content)
+        assert len(source[0].masks) == 2
+        with pytest.raises(BadRecord, match=match):
+            source[1]
+    else:
+        with pytest.raises(ValueError, match=match):
+            opened(content)
+    (images / "y").mkdir()
+    (images / "y" / "b.png").write_bytes(png(photo))
+    source = opened(content)
+    assert len(source[1].masks) == 1

@@ -111,8 +111,6 @@ def test_maps_of_our_own_output_are_read(tmp_path, write, photo, labels):
 WRONG = {
     "size": (lambda labels: png(labels[:30]), "60 x 30 pixels, the photo 60 x 40"),
     "colours": (lambda labels: png(np.stack([labels] * 3, -1)), "one number a pixel"),
-    "empty": (lambda labels: png(np.zeros_like(labels)), "no label"),
-    "void": (lambda labels: png(np.full_like(labels, 255)), "255 is void"),
     "fractions": (lambda labels: tiff(labels / np.float32(3)), "whole numbers"),
     "damage": (lambda labels: png(labels)[:60], "cannot be read as an image"),
 }
@@ -123,6 +121,14 @@ def test_what_is_wrong_with_a_map_is_said(tmp_path, write, photo, labels, case):
     harm, expected = WRONG[case]
     with pytest.raises(BadRecord, match=expected):
         only(tmp_path, write, photo, harm(labels), "tif" if case == "fractions" else "png")
+
+
+@pytest.mark.parametrize("each", ["label", "region"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_map_without_labels_is_a_photo_without_objects(tmp_path, write, photo, labels, value, each):
+    record = only(tmp_path, write, photo, png(np.full_like(labels, value)), each=each)
+    assert record.masks == record.problems == ()
+    assert (record.void is None) == (value == 0)
 
 
 def test_maps_and_photos_meet_by_name(tmp_path, write, photo, labels):
@@ -138,7 +144,7 @@ def test_maps_and_photos_meet_by_name(tmp_path, write, photo, labels):
         except BadRecord as error:
             found[source.name(index)] = str(error)
     assert {name: count for name, count in found.items() if count == 2} == {"x/a.jpg": 2, "y/a.jpeg": 2, "b.png": 2}
-    assert found["c.png (masks)"] == "there is no photo of this name"
+    assert found["c.png (masks)"].startswith("there is no photo of this name; masks of NAME are called NAME, NAME_mask")
     assert "2 photos of this name" in found["two.jpg"]
     assert "alone.jpg" not in found
     with pytest.raises(ValueError, match="no photo with a label map"):

@@ -13,6 +13,7 @@ from example_annotations import decoded, jpeg, png
 from PIL import Image, ImageOps
 
 from samjax.data.labelme import Labelme, drawn
+from samjax.data.left_out import Reason
 from samjax.data.record import BadRecord
 
 SIZE = (40, 60)
@@ -23,6 +24,9 @@ SHAPES = [
     ("rectangle", [[30.2, 20.9], [10.4, 5.6]]),
     ("circle", [[30.5, 20.0], [38.2, 24.0]]),
     ("circle", [[2.0, 3.0], [7.0, 3.0]]),
+    ("circle", [[9.0, 20.0], [40.0, 20.0]]),
+    ("circle", [[-2.0, 41.0], [30.0, 20.0]]),
+    ("circle", [[30.0, 20.0], [62.0, 43.0]]),
     ("oriented_rectangle", [[10.0, 5.0], [20.0, 10.0], [15.0, 20.0], [5.0, 15.0]]),
 ]
 
@@ -51,6 +55,39 @@ def test_shapes_are_drawn_as_labelme_does(shape_to_mask, kind, points):
     expected = shape_to_mask(SIZE, sorted(points) if kind == "rectangle" else points, kind)
     assert expected.any()
     np.testing.assert_array_equal(drawn({"shape_type": kind, "points": points}, SIZE), expected)
+
+
+CORNERS = [[10.0, 5.0], [20.0, 10.0], [15.0, 20.0], [5.0, 15.0]]
+
+
+@pytest.mark.parametrize(
+    "kind", ["rectangle", "rotation", "quadrilateral", "oriented_rectangle", "ai_polygon", "Polygon"]
+)
+def test_shapes_of_other_tools_are_polygons(shape_to_mask, kind):
+    expected = shape_to_mask(SIZE, CORNERS, "polygon")
+    np.testing.assert_array_equal(drawn({"shape_type": kind, "points": CORNERS, "direction": 0.46}, SIZE), expected)
+
+
+def test_four_corners_of_a_rectangle_are_its_two(shape_to_mask):
+    four = [[10.4, 5.6], [30.2, 5.6], [30.2, 20.9], [10.4, 20.9]]
+    two = shape_to_mask(SIZE, [four[0], four[2]], "rectangle")
+    np.testing.assert_array_equal(drawn({"shape_type": "rectangle", "points": four}, SIZE), two)
+
+
+@pytest.mark.parametrize(
+    ("points", "kind", "message"),
+    [
+        ([[3, 4]], "rectangle", "a rectangle has 2 points, opposite corners, or all 4, this one 1"),
+        ([[3, 4], [9, 9]], "rotation", "a rotation has 3 points or more, this one 2"),
+        ([[3, 4], [9, 9], [9, 3]], "circle", "a circle has 2 points, this one 3"),
+        ([[3, 4], [9, 9], [9, 3]], "cuboid", "shape_type 'cuboid' is unknown; known are polygon, rectangle"),
+        ([[3, 4], [9, 9], [9, 3]], ["polygon"], r"shape_type \['polygon'\] is unknown"),
+        ([[3, 4], [9, 9], [9, 10**400]], "polygon", "its points are no list of"),
+    ],
+)
+def test_what_is_wrong_with_a_shape_is_said(points, kind, message):
+    with pytest.raises(ValueError, match=message):
+        drawn({"shape_type": kind, "points": points}, SIZE)
 
 
 def test_a_circle_has_its_area_and_a_rectangle_its_corners():
@@ -108,7 +145,7 @@ def test_masks_lie_between_their_corners(opened, masks):
     corner = np.zeros(SIZE, bool)
     corner[:3, :4] = True
     np.testing.assert_array_equal(decoded(record), [masks[0], corner])
-    assert "21 x 21 pixels, its corners span 22 x 21" in record.problems[0]
+    assert "21 x 21 pixels, its corners span 22 x 21" in record.problems[0].detail
 
 
 def test_what_has_no_area_is_left_out_with_a_note(opened):
@@ -127,12 +164,37 @@ def test_what_has_no_area_is_left_out_with_a_note(opened):
         ]
     )
     assert len(record.masks) == 1
-    assert [problem.partition(":")[0] for problem in record.problems] == [f"shape number {i}" for i in range(9)]
-    assert record.problems[0].endswith("a point has no area")
-    assert "out of the photo" in record.problems[5]
+    assert [problem.what for problem in record.problems] == [f"shape number {i}" for i in range(9)]
+    assert str(record.problems[0]) == "shape number 0: a point has no area"
+    assert [problem.reason for problem in record.problems] == [
+        *([Reason.NO_AREA] * 4),
+        Reason.UNKNOWN_KIND,
+        *([Reason.OUTSIDE] * 2),
+        *([Reason.MALFORMED] * 2),
+    ]
 
 
 TRIANGLE = [shape("polygon", [[3, 4], [19, 9], [5, 20]])]
+
+
+@pytest.mark.parametrize("sizes", [("40", "60"), (40.0, 60.0), ("40.0", " 60 "), (None, None), (0, "")])
+def test_sizes_may_be_text_or_floats(opened, sizes):
+    height, width = sizes
+    assert len(opened(TRIANGLE, imageHeight=height, imageWidth=width).masks) == 1
+    with pytest.raises(BadRecord, match="60 x 41 pixels, the photo has 60 x 40") as caught:
+        opened(TRIANGLE, imageHeight="41", imageWidth=width)
+    assert caught.value.reason == Reason.SIZE
+
+
+def test_a_file_without_shapes_is_a_photo_without_objects(opened):
+    record = opened([])
+    assert record.masks == record.problems == ()
+
+
+def test_groups_may_be_numbered_in_text(opened):
+    boxes = [[[2, 2], [8, 8]], [[20, 20], [30, 30]], [[40, 2], [50, 9]], [[40, 20], [50, 30]]]
+    record = opened([shape("rectangle", box, group) for box, group in zip(boxes, [1, "1", 1.0, ""], strict=True)])
+    assert len(record.masks) == 2
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -174,13 +236,26 @@ def test_photos_are_found_relative_to_the_file(tmp_path, write, photo):
         source[0]
 
 
+def test_one_photo_beside_the_files_is_not_taken_for_two(tmp_path, write, photo):
+    names = {"1.json": "a/1.jpg", "2.json": "b\\1.jpg", "3.json": "elsewhere/3.jpg"}
+    write(tmp_path, {name: content(TRIANGLE, imagePath=path) for name, path in names.items()})
+    write(tmp_path, {"1.jpg": jpeg(photo), "3.jpg": jpeg(photo)})
+    source = Labelme(str(tmp_path))
+    for index in (0, 1):
+        with pytest.raises(BadRecord, match=r"1\.jpg beside the JSON files may be any of a/1\.jpg, b/1\.jpg") as caught:
+            source[index]
+        assert caught.value.reason == Reason.AMBIGUOUS
+    assert len(source[2].masks) == 1
+    write(tmp_path, {"b/1.jpg": jpeg(photo)})
+    assert len(source[1].masks) == 1
+
+
 def test_bad_files_are_bad_records(tmp_path, write, opened):
     for text, expected in [
         (b"{", "JSON cannot be read"),
         (b"[]", "no file of labelme"),
         (b'{"shapes": []}', "names no photo"),
         (content(TRIANGLE, imageHeight=60, imageWidth=40), "40 x 60 pixels, the photo has 60 x 40"),
-        (content([]), "no annotations"),
         (content(TRIANGLE, imageData="%%%"), "imageData|base64"),
     ]:
         opened(TRIANGLE)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from samjax.data import masks
+from samjax.data.left_out import Problem, Reason
 from samjax.data.record import BadRecord
 
 SIZE = (40, 60)
@@ -43,18 +44,15 @@ def test_runs_that_do_not_add_up_are_found(runs):
     rle = coco.frPyObjects({"size": list(SIZE), "counts": runs}, *SIZE)
     (flaw,) = masks.flaws_of([rle], SIZE)
     if sum(runs) != 2400:
-        assert f"cover {sum(runs)} pixels" in flaw
+        assert f"cover {sum(runs)} pixels" in str(flaw)
     else:
         assert (flaw is None) == (sum(runs[1::2]) > 0)
 
 
 def test_empty_and_full_masks():
     empty, full = (coco.encode(np.full(SIZE, value, np.uint8, "F")) for value in (0, 1))
-    assert masks.flaws_of([empty, full, {"size": SIZE, "counts": b""}], SIZE) == [
-        "its mask is empty",
-        None,
-        "its mask has no runs",
-    ]
+    flaws = masks.flaws_of([empty, full, {"size": SIZE, "counts": b""}], SIZE)
+    assert list(map(str, flaws)) == ["its mask is empty", "None", "its mask has no runs"]
     assert masks.flaws_of([], SIZE) == []
 
 
@@ -65,7 +63,8 @@ def test_texts_that_would_lead_pycocotools_astray_are_refused():
     endless = b"P" * 13 + full  # the first number has more digits than a number can have
     assert masks.flaws_of([{"size": SIZE, "counts": text} for text in (half, full)], SIZE) == [None, None]
     for text in (breaks_off, endless):
-        assert masks.flaws_of([{"size": SIZE, "counts": text}], SIZE) == ["its counts are no run-length encoding"]
+        (flaw,) = masks.flaws_of([{"size": SIZE, "counts": text}], SIZE)
+        assert str(flaw) == "its counts are no run-length encoding"
 
 
 def test_labels_become_their_pixels():
@@ -101,7 +100,11 @@ MALFORMED = {
     "far outside": [[1, 2, 3, 4, 500, 6]],
     "swapped": [[5, 58, 20, 58, 20, 90]],
     "negative runs": {"size": [40, 60], "counts": [2500, -100]},
-    "fractions": {"size": [40, 60], "counts": [[1, 2], 3]},
+    "nested runs": {"size": [40, 60], "counts": [[1, 2], 3]},
+    "fractions": {"size": [40, 60], "counts": [1199.5, 1200.5]},
+    "missing runs": {"size": [40, 60], "counts": [None, 2400]},
+    "huge": [[1, 2, 3, 4, 5, 10**400]],
+    "a size that is none": {"size": [40, "60.5"], "counts": [2400]},
     "runs of another size": {"size": [40, 60], "counts": [2000, 100]},
     "another size": {"size": [60, 40], "counts": [2400]},
     "no size": {"counts": [2400]},
@@ -117,10 +120,37 @@ def test_malformed_segmentations_are_refused(case):
         masks.of_coco(MALFORMED[case], SIZE)
 
 
+def test_sizes_and_runs_may_be_written_as_floats_or_text():
+    expected = masks.of_coco({"size": [40, 60], "counts": [1000, 200, 1200]}, SIZE)
+    for form in (float, str, lambda number: f"{number}.0"):
+        written = {"size": list(map(form, [40, 60])), "counts": list(map(form, [1000, 200, 1200]))}
+        assert masks.of_coco(written, SIZE) == expected
+    text = {"size": ["40", 60.0], "counts": expected["counts"].decode()}
+    assert masks.of_coco(text, SIZE) == expected
+    ring = [3.5, 4, 30.25, 6, 20, 33]
+    assert masks.of_coco([list(map(str, ring))], SIZE) == masks.of_coco([ring], SIZE)
+
+
 def test_a_record_without_a_sound_mask_is_bad():
     found = masks.Findings("photo", RGB)
-    with pytest.raises(BadRecord, match="no annotations"):
+    found.add("annotation 5", {"size": list(SIZE), "counts": b"~"}, 5)
+    with pytest.raises(BadRecord, match="annotation 5: its counts are no run-length encoding") as caught:
         found.record()
+    assert caught.value.reason == Reason.NO_USABLE_MASK
+
+
+def test_a_photo_without_annotations_or_with_empty_masks_has_no_objects():
+    found = masks.Findings("photo", RGB)
+    assert found.record().masks == ()
     found.add("annotation 5", coco.encode(np.zeros(SIZE, np.uint8, "F")), 5)
-    with pytest.raises(BadRecord, match="annotation 5: its mask is empty"):
-        found.record()
+    record = found.record()
+    assert record.masks == ()
+    assert record.problems == (Problem("annotation 5", "its mask is empty", Reason.EMPTY),)
+
+
+def test_ids_that_come_again_are_told_apart():
+    found = masks.Findings("photo", RGB)
+    full = coco.encode(np.ones(SIZE, np.uint8, "F"))
+    for identity in (0, "0 (2)", 0, 7, 0, "0 (2)"):
+        found.add("mask", full, identity)
+    assert found.record().ids == (0, "0 (2)", "0 (3)", 7, "0 (4)", "0 (2) (2)")

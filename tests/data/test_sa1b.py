@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -196,7 +197,6 @@ BROKEN = {
     "cut JSON": ("json", lambda data: data[:200], "JSON cannot be read"),
     "nested JSON": ("json", lambda data: b"[" * 200_000, "JSON cannot be read"),
     "other JSON": ("json", lambda data: b"[1, 2]", "no list of annotations"),
-    "no annotations": ("json", lambda data: b'{"annotations": []}', "it has no annotations"),
     "numbers": ("json", lambda data: b'{"annotations": [1, null, "x"]}', "it is no object"),
     "other size": ("json", lambda data: data.replace(b'"size": [40, 60]', b'"size": [60, 40]'), "the photo"),
 }
@@ -218,8 +218,6 @@ def test_bad_annotations_are_left_out_and_named(tmp_path, sa1b_files, masks):
     good = content["annotations"][0]
     rle = good["segmentation"]
     content["annotations"] += [
-        {**good, "id": 2001, "bbox": [50, 10, 500, 5]},
-        {**good, "id": 2002, "bbox": [1, 2, -3, 4]},
         {**good, "id": 2003, "segmentation": {**rle, "counts": rle["counts"][:-1]}},
         {**good, "id": 2004, "segmentation": {**rle, "counts": rle["counts"] + "\u00e4"}},
         {
@@ -229,23 +227,36 @@ def test_bad_annotations_are_left_out_and_named(tmp_path, sa1b_files, masks):
         },
         {**good, "id": 1000},
         {**good, "id": 2007, "segmentation": None},
+        {**good, "id": 2008, "iscrowd": "perhaps"},
     ]
     members = sa1b_files([1]) | {"sa_1.json": json.dumps(content).encode()}
     record = Sa1b(str(tar_of(tmp_path / "sa_000000.tar", members)))[0]
     np.testing.assert_array_equal(decoded(record), masks)
     expected = {
-        2001: "out of the photo",
-        2002: "inverted",
         2003: "",
         2004: "no run-length",
         2005: "empty",
         1000: "twice",
         2007: "neither",
+        2008: "iscrowd",
     }
     assert len(record.problems) == len(expected)
     for number, reason in expected.items():
-        (problem,) = [problem for problem in record.problems if problem.startswith(f"annotation {number}:")]
-        assert reason in problem
+        (problem,) = [problem for problem in record.problems if re.match(rf"annotation {number}\b", problem.what)]
+        assert reason in problem.detail
+
+
+def test_photos_without_annotations_have_no_objects_and_crowds_are_counted(tmp_path, sa1b_files):
+    members = sa1b_files([1, 2])
+    members["sa_1.json"] = b'{"annotations": []}'
+    content = json.loads(members["sa_2.json"])
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = True
+    members["sa_2.json"] = json.dumps(content).encode()
+    nothing, crowds = (source := Sa1b(str(tar_of(tmp_path / "sa_000000.tar", members))))[0], source[1]
+    assert nothing.masks == crowds.masks == nothing.problems == crowds.problems == nothing.crowds == ()
+    assert crowds.void is not None
+    assert [problem.what for problem in crowds.crowds] == [f"annotation {2000 + 7 * place}" for place in range(4)]
 
 
 def test_photos_are_read_upright(tmp_path, photo, masks):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from example_annotations import jpeg, png, tar_of
 
+from samjax.data.left_out import Reason
 from samjax.data.record import BadRecord
-from samjax.data.sources import FORMATS, open_sources
+from samjax.data.sources import FORMATS, open_sources, parsed
 
 
 @pytest.fixture
@@ -46,6 +47,27 @@ def test_the_home_folder_may_be_abbreviated(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders))
     assert len(open_sources(("sa1b=~/sa_000000.tar",))) == 2
     assert len(open_sources((f"sa1b=file://{folders}/sa_000000.tar",))) == 2
+
+
+def test_a_comma_within_a_path_is_written_twice(tmp_path, folders):
+    (folders / "photos").rename(tmp_path / "a,b, c")
+    (folders / "maps").rename(tmp_path / "maps,")
+    assert len(open_sources((f"labelmap={tmp_path}/a,,b,, c,{tmp_path}/maps,,",))[0].masks) == 1
+    assert parsed("coco=a,,b/img,ann.json", FORMATS) == ("coco", ["a,b/img", "ann.json"])
+    assert parsed("sa1b=,,,,x", FORMATS) == ("sa1b", [",,x"])
+    with pytest.raises(ValueError, match=r"has 3 paths .* written twice: labelmap=a,,b for labelmap=a,b"):
+        open_sources((f"labelmap={tmp_path}/a,b,{tmp_path}/maps",))
+
+
+def test_what_was_left_out_at_opening_is_counted_over_all_sources(folders, write):
+    write(folders / "photos", {"b.jpg": b""})
+    write(folders / "maps", {"c.png": b""})
+    write(folders / "folder", {"sa_9.json": b""})
+    source = open_sources((f"labelmap={folders}/photos,{folders}/maps", f"sa1b={folders}/folder"))
+    assert [flaw.what for flaw in source.flawed] == ["labelmap/c.png (masks)", "sa1b/sa_9"]
+    assert source.left_out.photos == {Reason.MISSING: 2, Reason.NO_ANNOTATIONS: 1}
+    expected = "left out: 3 photos (2 missing, 1 without an annotation file)"
+    assert str(source.left_out) == expected
 
 
 @pytest.mark.parametrize(

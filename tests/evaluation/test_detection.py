@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from samjax.evaluation.detection import BoxDetections, coco_ap, read_annotations, read_detections
+from samjax.evaluation.protocol import Sample
 from samjax.ops.rle import encode_rle, rle_area, rle_box
 
 HEIGHT, WIDTH, PHOTOS = 120, 160, 6
@@ -231,8 +232,7 @@ def test_areas_are_those_that_annotations_state(scene, tmp_path):
         ({"category_id": 9}, "has the category_id 9, which the file does not have"),
         ({"area": "large"}, "has the area 'large'; a number of pixels was expected"),
         ({"area": -1}, "has the area -1; a number"),
-        ({"bbox": [1, 2, 3]}, r"cannot be used: its box is \[1, 2, 3\], not four numbers"),
-        ({"bbox": [1, 2, 3, math.nan]}, "cannot be used: its box .* is inverted or not finite"),
+        ({"iscrowd": "perhaps"}, "cannot be used: its iscrowd is 'perhaps', neither 0 nor 1"),
         ({"segmentation": None}, "cannot be used: its segmentation is neither a list of polygons nor"),
         ({"segmentation": [[1, 2, 3, 4]]}, "cannot be used: it has no polygon of three points or more"),
         ({"segmentation": {"size": [3, 4], "counts": [12]}}, "cannot be used: its mask has the size"),
@@ -252,15 +252,70 @@ def test_annotations_that_cannot_be_judged_by_are_refused(scene, tmp_path, chang
     ("part", "entry", "problem"),
     [
         ("images", 3, "image number 0 .* has no id, height, width"),
-        ("images", {"id": 1, "height": "120", "width": 160}, "image number 0 .* has the height '120'; a whole number"),
+        ("images", {"id": 1, "height": "tall", "width": 160}, "image number 0 .* has the height 'tall'; a whole"),
         ("categories", {"name": "cat"}, "category number 0 .* has no id"),
-        ("categories", {"id": "1"}, "category number 0 .* has the id '1'; a whole number"),
+        ("categories", {"id": "cat"}, "category number 0 .* has the id 'cat'; a whole number"),
     ],
 )
 def test_photos_and_categories_that_cannot_be_used_are_refused(scene, tmp_path, part, entry, problem):
     path = written(tmp_path / "truth.json", {**scene[0], part: [entry]})
     with pytest.raises(ValueError, match=problem):
         read_annotations(path)
+
+
+@pytest.mark.parametrize("form", [float, str, lambda number: f"{number}.0"])
+def test_numbers_may_be_floats_or_text(scene, tmp_path, form):
+    truth, results = scene
+    written_so = {
+        "images": [
+            {**image, **{name: form(image[name]) for name in ("id", "height", "width")}} for image in truth["images"]
+        ],
+        "categories": [{**category, "id": form(category["id"])} for category in truth["categories"]],
+        "annotations": [
+            {**entry, **{name: form(entry[name]) for name in ("id", "image_id", "category_id", "area", "iscrowd")}}
+            for entry in truth["annotations"]
+        ],
+    }
+    found = [
+        {
+            "image_id": form(result["image_id"]),
+            "category_id": form(result["category_id"]),
+            "bbox": list(map(str, result["bbox"])),
+            "score": str(result["score"]),
+        }
+        for result in results
+    ]
+    read = read_annotations(written(tmp_path / "truth.json", written_so))
+    boxes = read_detections(written(tmp_path / "found.json", found), read)
+    ours = coco_ap(read, boxes, "box")
+    assert list(ours.values()) == pytest.approx(by_pycocotools(truth, results, "bbox"), abs=1e-12)
+
+
+def test_a_name_that_may_be_two_photos_is_refused(scene, tmp_path):
+    names = ["a/1.jpg", "b/1.jpg", "2.jpg", "c/2.jpg", "7.jpg", "d/5.jpg"]
+    images = [{**image, "file_name": name} for image, name in zip(scene[0]["images"], names, strict=True)]
+    path = written(tmp_path / "truth.json", {**scene[0], "images": images})
+    protocol = BoxDetections(path, written(tmp_path / "found.json", [GOOD]))
+
+    def id_of(name: str) -> int:
+        return protocol._id(Sample(name, np.zeros((HEIGHT, WIDTH, 3), np.uint8), ()))
+
+    assert [id_of(name) for name in (*names, "5.jpg", "d/5.png", "6", "7")] == [1, 2, 3, 4, 5, 6, 6, 6, 6, 5]
+    for name in ("1.jpg", "1", "e/1.jpg"):
+        with pytest.raises(ValueError, match=r"may be any of a/1\.jpg, b/1\.jpg in the annotations"):
+            id_of(name)
+    with pytest.raises(ValueError, match=r"know no photo 9\.jpg"):
+        id_of("9.jpg")
+
+
+def test_boxes_that_cannot_be_right_are_those_of_the_masks(scene, tmp_path, caplog):
+    truth, _ = scene
+    flawed = [math.nan, [1, 2, 3], [1, 2, 3, math.nan], [1, 2, -3, 4], [0, 0, 150, 9000]]
+    entries = [{**entry, "bbox": box} for entry, box in zip(truth["annotations"], flawed, strict=False)]
+    read = read_annotations(written(tmp_path / "truth.json", {**truth, "annotations": entries}))
+    expected = [entry["bbox"] for entry in truth["annotations"][: len(flawed)]]
+    assert [entry["bbox"] for entry in read["annotations"]] == expected
+    assert "the bbox of 5 annotation(s) cannot be right, that of number 0 (from 0) is nan" in caplog.text
 
 
 def test_what_annotations_say_of_photos_decides_records_and_what_they_say_of_objects_does_not(scene, tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from samjax.data.left_out import Problem, Reason
 from samjax.evaluation import report
 from samjax.evaluation.protocol import Curve, Figure, Summary
 
@@ -39,10 +41,10 @@ SUMMARY = Summary(
 )
 
 
-def write(out, summary=SUMMARY, failures=None):
+def write(out, summary=SUMMARY, failures=None, left_out=None):
     failures = failures or {}
     counts = {"judged": 3, "failed": len(failures), "annotations_left_out": 2}
-    return report.write(out, summary, IDENTITY, counts, failures, 1.25)
+    return report.write(out, summary, IDENTITY, counts, failures, 1.25, left_out)
 
 
 def test_the_json_is_strict_and_complete(tmp_path):
@@ -62,16 +64,41 @@ def test_the_json_is_strict_and_complete(tmp_path):
     assert (curve["label"], curve["x"][:2], curve["y"][0]) == ("samjax", [1, 2], pytest.approx(0.4))
 
 
-def test_the_table_has_aligned_numbers(tmp_path):
+LEFT_OUT = report.LeftOut(
+    Counter([Reason.UNREADABLE.value]),
+    {"p1": [Problem("annotation 1", "no", Reason.MALFORMED), Problem("annotation 2", "it is empty", Reason.EMPTY)]},
+    {"p0": [Problem("annotation 7", "its box is None", Reason.BOX)]},
+)
+
+
+def test_what_was_left_out_is_counted_in_json_and_named_in_a_file(tmp_path):
+    paths = write(tmp_path, left_out=LEFT_OUT)
+    assert json.loads((tmp_path / "results.json").read_text())["left_out"] == {
+        "photos": {"unreadable": 1},
+        "annotations": {"malformed": 1, "with an empty mask": 1},
+        "noted": {"with an unusable bbox": 1},
+    }
+    assert tmp_path / "left_out.jsonl" in paths
+    assert list(map(json.loads, (tmp_path / "left_out.jsonl").read_text().splitlines())) == [
+        {"photo": "p1", "left_out": ["annotation 1: no", "annotation 2: it is empty"], "noted": []},
+        {"photo": "p0", "left_out": [], "noted": ["annotation 7: its box is None"]},
+    ]
     write(tmp_path)
+    assert not (tmp_path / "left_out.jsonl").exists()  # that of an earlier run
+
+
+def test_the_table_has_aligned_numbers(tmp_path):
+    write(tmp_path, left_out=LEFT_OUT)
     lines = (tmp_path / "results.txt").read_text().splitlines()
     assert lines == [
-        "clicks: 3 photo(s), 2 annotation(s) left out because they cannot be used",
+        "clicks: 3 photo(s)",
         "  NoC@90             5.2500",
         "  failures               12",
         "  AP small                -",
         "  mIoU@1             0.5000",
         "  seconds per click  0.0100",
+        "left out: 1 photo (1 unreadable), 2 annotations (1 malformed, 1 with an empty mask); used all the same: 1 "
+        "annotation (1 with an unusable bbox); left_out.jsonl names the annotations",
         "settings: clicks 20",
         "data: photos 3",
         "given: checkpoint vit_b",

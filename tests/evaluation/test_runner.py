@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from evaluation.example_evaluation import Grey, Silent, Squares
 
+from samjax.data.left_out import Problem, Reason
 from samjax.evaluation.runner import Outcome, evaluate
 
 DATA, MODEL = {"format": "squares"}, {"name": "none"}
@@ -90,6 +91,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from evaluation.example_evaluation import Grey, Squares, Silent
+from samjax.data.left_out import Problem, Reason
 from samjax.evaluation.runner import evaluate
 evaluate(Grey(seconds=0.1), Silent(2), Squares(20), Path({out!r}),
          data={data!r}, model={model!r}, process_index={index}, process_count={count}, progress=False)
@@ -190,6 +192,7 @@ def test_bad_photos_are_named_while_the_others_go_on(tmp_path, together):
     found = results(tmp_path)
     assert found["photos"] == {"judged": 5, "failed": 2, "annotations_left_out": 0}
     assert found["failures"] == outcome.failures
+    assert found["left_out"]["photos"] == {"unreadable": 1, "for other reasons": 1}
     table = (tmp_path / "results.txt").read_text()
     assert "5 photo(s), 2 FAILED" in table
     assert "photo005: RuntimeError: too grey" in table
@@ -205,12 +208,44 @@ def test_bad_photos_are_tried_again(tmp_path):
 def test_annotations_that_were_left_out_are_counted_once(tmp_path):
     class Flawed(Squares):
         def __getitem__(self, index):
-            return dataclasses.replace(super().__getitem__(index), left_out=index % 3)
+            problems = (Problem("annotation 1", "why", Reason.MALFORMED), Problem("annotation 2", "why", Reason.CROWD))
+            return dataclasses.replace(super().__getitem__(index), left_out=problems[: index % 3], noted=problems[:1])
 
     run(tmp_path, dataset=Flawed(4), process_index=0, process_count=2)
     run(tmp_path, dataset=Flawed(4))
     assert results(tmp_path)["photos"] == {"judged": 4, "failed": 0, "annotations_left_out": 3}
-    assert "4 photo(s), 3 annotation(s) left out" in (tmp_path / "results.txt").read_text()
+    left_out = "left out: 3 annotations (2 malformed, 1 with iscrowd 1); used all the same: 4 annotations (4 malformed)"
+    assert left_out in (tmp_path / "results.txt").read_text()
+    assert len((tmp_path / "left_out.jsonl").read_text().splitlines()) == 4
+
+
+def test_records_of_earlier_versions_only_count_what_was_left_out(tmp_path):
+    run(tmp_path, dataset=Squares(4))
+    (journal,) = (tmp_path / "records").iterdir()
+    entries = [json.loads(line) for line in journal.read_text().splitlines()]
+    for number, entry in enumerate(entries):
+        entry["left_out"] = number
+        del entry["noted"]
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    run(tmp_path, dataset=Squares(4))
+    assert results(tmp_path)["left_out"]["annotations"] == {"for other reasons": 6}
+
+
+def test_an_error_for_want_of_objects_says_what_was_left_out(tmp_path):
+    class Nothing(Grey):
+        def summarise(self, records):
+            raise ValueError("4 photo(s) have no object to be judged")
+
+    class Crowds(Squares):
+        def __getitem__(self, index):
+            left_out = (Problem("annotation 1", "why", Reason.CROWD),)
+            return dataclasses.replace(super().__getitem__(index), left_out=left_out)
+
+    with pytest.raises(
+        ValueError,
+        match=r"no object to be judged \(left out: 4 annotations \(4 with iscrowd 1\); if .* iscrowd to 0\)$",
+    ):
+        run(tmp_path, Nothing(), Crowds(4))
 
 
 def test_a_run_in_which_nothing_works_fails(tmp_path):

@@ -292,7 +292,7 @@ def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeyp
         train(recipe, tmp_path / "run")
 
 
-def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch):
+def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch, capsys):
     from example_training import PICO
     from samjax.train import loop
     from samjax.train.data.report import TooManyBadRecords
@@ -302,7 +302,13 @@ def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch):
     recipe = nano_recipe(tmp_path)
     for file in (tmp_path / "data").glob("*.jpg"):
         file.write_bytes(b"no photo")
+    (tmp_path / "data" / "sa_77.json").write_text("{}")
     with pytest.raises(TooManyBadRecords, match="bad") as error:
         loop.train(recipe, tmp_path / "run")
     assert str(tmp_path / "run" / "bad_records.jsonl") in str(error.value)
     assert "sa_" in (tmp_path / "run" / "bad_records.jsonl").read_text()
+    start, end = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data.train: ")]
+    report = f"see {tmp_path / 'run' / 'bad_records.jsonl'}"
+    assert start == f"data.train: 7 records; left out: 1 photo (1 missing); {report}"
+    assert end.startswith("data.train: 7 records; left out: ")
+    assert end.endswith(f" unreadable, 1 missing); {report}")

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt, UInt8
 
 from samjax.config import SamConfig
+from samjax.data.left_out import Reason
 from samjax.data.record import BadRecord, Record, Source
 from samjax.types import pytree
 
@@ -29,7 +30,7 @@ class Example:
 class UsableSource:
     """A source in which records whose masks are all too small, or cover too much, are bad records.
 
-    That is judged on the whole photo, so it does not depend on chance.
+    That is judged on the whole photo, so it does not depend on chance. Photos without objects have no masks to judge.
     """
 
     def __init__(self, source: Source, model: SamConfig, config: DataConfig) -> None:
@@ -43,15 +44,18 @@ class UsableSource:
 
     def __getitem__(self, index: int) -> Record:
         record = self.source[index]
+        if not record.masks:
+            return record
         whole = Placement.fitting(record.rgb.shape[:2], self.model.image_size)
         try:
             if next(usable_masks(record.masks, whole, self.config), None) is not None:
                 return record
         except ValueError as error:  # a mask of another photo's size
-            raise BadRecord(str(error)) from error
+            raise BadRecord(str(error), Reason.SIZE) from error
         raise BadRecord(
             f"none of its {len(record.masks)} masks has at least {self.config.min_area} pixels of the model's input "
-            f"(data.min_area) and covers at most {self.config.max_cover:.0%} of the photo (data.max_cover)"
+            f"(data.min_area) and covers at most {self.config.max_cover:.0%} of the photo (data.max_cover)",
+            Reason.NO_FITTING_MASK,
         )
 
 

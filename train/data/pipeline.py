@@ -59,7 +59,7 @@ class Pipeline:
             rows = TrainingRows(source, model, config, report, seed)
         else:
             rows = ValidationRows(source, model, config, report, validation_images)
-        self.config, self.source = config, source
+        self.config, self.source, self.report = config, source, report
         self.batch, self.seed = batch, seed
         self.validation_images = validation_images
         self._rows = LocalRows(rows, batch, process_index, process_count)

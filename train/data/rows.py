@@ -27,7 +27,8 @@ Row = dict[str, Any]  # the fields of `Batch`, without its leading axis
 class TrainingRows:
     """Endless: epoch after epoch, each in another order, every record once an epoch.
 
-    A bad record is replaced by the next good one of the source (`BadRecords.load_good`).
+    A bad record is replaced by the next good one of the source, a photo without objects by one that is drawn
+    (`BadRecords.load_good`).
     """
 
     def __init__(self, source: Source, model: SamConfig, config: DataConfig, report: BadRecords, seed: int) -> None:
@@ -41,12 +42,14 @@ class TrainingRows:
 
     def __getitem__(self, position: int) -> Row:
         random = np.random.default_rng((self.seed, _AUGMENTATION, position))
-        index, record = self.report.load_good(self.source, int(self.order[position]))
+        index, record = self.report.load_good(self.source, int(self.order[position]), random)
         return _row(augmented_example(record, self.model, self.config, random), position, index)
 
 
 class ValidationRows:
-    """The first `count` records in the order of the source, unaugmented; a bad one is a row without valid masks.
+    """The first `count` records in the order of the source, unaugmented.
+
+    One that is bad or without objects is a row without valid masks.
 
     Which masks are used depends on the record alone, so runs with different seeds are measured by the same ones.
     """

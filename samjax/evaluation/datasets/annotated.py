@@ -1,14 +1,12 @@
 """Annotated photos of `samjax.data` as a data set of objects."""
 
-import logging
-
 import numpy as np
 
+from samjax.data.indexed import IndexedSource
+from samjax.data.left_out import Tally
 from samjax.data.record import Record, Source
 from samjax.evaluation.protocol import Object, Sample
 from samjax.ops.rle import RLE, decode_rle, encode_rle, rle_area, union_rle
-
-_log = logging.getLogger(__name__)
 
 
 class AnnotatedPhotos:
@@ -21,6 +19,11 @@ class AnnotatedPhotos:
     def __init__(self, source: Source) -> None:
         self._source = source
 
+    @property
+    def left_out(self) -> Tally:
+        """Numbers of what was known to be left out when the source was opened; flawed photos among it fail."""
+        return self._source.left_out if isinstance(self._source, IndexedSource) else Tally()
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -28,20 +31,19 @@ class AnnotatedPhotos:
         return self._source.name(index)
 
     def __getitem__(self, index: int) -> Sample:
-        """Annotations that cannot be used are left out and counted, with a warning in the log.
+        """Annotations that cannot be used are left out and named, and so are crowds.
 
         Raises `samjax.data.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
         """
         record = self._source[index]
-        if record.problems:
-            _log.warning("of %s were left out: %s", record.name, "; ".join(record.problems))
         ids = record.ids or range(len(record.masks))
         categories = record.categories or (None,) * len(record.masks)
         objects = tuple(
             Object(mask, identity, category, _outside(record, mask))
             for mask, identity, category in zip(record.masks, ids, categories, strict=True)
         )
-        return Sample(record.name, record.rgb, objects, left_out=len(record.problems))
+        left_out = (*record.problems, *record.crowds)
+        return Sample(record.name, record.rgb, objects, left_out=left_out, noted=record.noted)
 
 
 def _outside(record: Record, mask: RLE) -> RLE | None:

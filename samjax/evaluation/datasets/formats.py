@@ -40,7 +40,7 @@ def open_dataset(spec: str) -> Dataset:
 
     COCO and LVIS have photos without objects too, because detections there count against a detector; their crowds are
     not judged. Splits are "val" of SBD and "test" of BSDS500 where none is named. Paths are local, gs://, s3:// or
-    https://; commas separate them and cannot be part of them.
+    https://. Commas separate them; one that is part of a path is written twice.
 
     Raises:
         ValueError: the format is unknown, or the files are not those of the format; the message says which files were

@@ -9,6 +9,7 @@ from jaxtyping import Bool, UInt8
 
 from samjax.data import files
 from samjax.data.indexed import IndexedSource
+from samjax.data.left_out import Reason
 from samjax.data.masks import Findings, of_mask
 from samjax.data.pictures import read_photo
 from samjax.data.record import BadRecord, Record
@@ -43,6 +44,8 @@ class OneObject(IndexedSource):
             height, width = colours.shape[:2]
             raise BadRecord(f"{mask} has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}")
         inside, void = self._rule(colours)
+        if not inside.any():
+            raise BadRecord(f"{mask} has no object's pixels: its mask is empty", Reason.EMPTY)
         found.add("the object", of_mask(inside), 1)
         if void.any():
             found.add_void("void", of_mask(void))

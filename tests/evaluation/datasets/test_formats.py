@@ -8,6 +8,7 @@ from example_annotations import decoded, sa1b_json, tar_of
 from PIL import Image
 from pycocotools import mask as coco
 
+from samjax.data.left_out import Reason
 from samjax.data.record import Record
 from samjax.data.sources import FORMATS as SOURCES
 from samjax.evaluation.datasets import FORMATS, Chosen, open_dataset
@@ -123,12 +124,42 @@ def test_objects_of_sources_without_ids_are_numbered(photo, disc, bar):
     assert [found.id for found in AnnotatedPhotos(Bare())[0].objects] == [0, 1]
 
 
-def test_annotations_that_are_left_out_are_logged(annotations, caplog):
+def test_annotations_that_are_left_out_are_named_crowds_too(annotations):
     def spoil(content):
         content["annotations"].append({"id": 902, "image_id": 9, "segmentation": [[1, 2, 3, 4]]})
+        content["annotations"][0]["bbox"] = [1, 2, 3]
 
-    assert len(open_dataset(f"coco={annotations(spoil)}")[0].objects) == 1
-    assert "of a.png were left out: annotation 902: it has no polygon of three points or more" in caplog.text
+    sample = open_dataset(f"coco={annotations(spoil)}")[0]
+    assert len(sample.objects) == 1
+    assert {problem.what: problem.reason for problem in sample.left_out} == {
+        "annotation 901": Reason.CROWD,
+        "annotation 902": Reason.NO_AREA,
+    }
+    assert [str(problem) for problem in sample.noted] == [
+        "annotation 900: its box is [1, 2, 3], not four numbers; it is not needed, boxes come from masks"
+    ]
+
+
+def test_ids_of_objects_are_unique(annotations):
+    def repeat(content):
+        crowd = content["annotations"][1]
+        content["annotations"][1] = {**crowd, "id": "900.0", "iscrowd": "false"}
+
+    assert [found.id for found in open_dataset(f"coco={annotations(repeat)}")[0].objects] == [900, "900 (2)"]
+
+
+def test_what_is_known_to_be_left_out_is_counted(tmp_path, picture, photo):
+    for name in ("photos/a.png", "photos/b.png", "maps/a_gt.png", "maps/c.png"):
+        picture(tmp_path / name, photo[:, :, 0] if name.startswith("maps") else photo)
+    found = open_dataset(f"labelmap={tmp_path}/photos,{tmp_path}/maps")
+    assert found.left_out.photos == {Reason.NO_ANNOTATIONS: 1, Reason.MISSING: 1}
+
+
+def test_maps_without_labels_are_photos_to_judge(tmp_path, picture, photo):
+    picture(tmp_path / "photos/a.png", photo)
+    picture(tmp_path / "maps/a.png", np.zeros((40, 60), np.uint8))
+    sample = open_dataset(f"labelmap={tmp_path}/photos,{tmp_path}/maps")[0]
+    assert (sample.objects, sample.left_out) == ((), ())
 
 
 def test_every_source_of_training_can_be_evaluated():

@@ -16,6 +16,7 @@ from samjax.train.data.report import BadRecords, TooManyBadRecords
 from samjax.train.data.rows import ValidationRows
 
 from samjax.config import SamConfig
+from samjax.data.left_out import Reason
 from samjax.data.record import Record
 from samjax.transforms import input_size, resize_photo
 
@@ -196,6 +197,30 @@ def test_a_bad_record_is_replaced_by_the_next_good_one_and_reported(make, tmp_pa
         same(*(jax.tree.map(lambda leaf, kept=kept: leaf[kept], part) for part in (batch, without)))
     report = (tmp_path / "report.jsonl").read_text()
     assert {f"shapes_{i}" for i in range(10) if f'"shapes_{i}"' in report} == {"shapes_4", "shapes_5", "shapes_9"}
+
+
+class Negatives(ShapesSource):
+    """The second half are photos without objects."""
+
+    def __getitem__(self, index: int) -> Record:
+        record = super().__getitem__(index)
+        return dataclasses.replace(record, masks=()) if index >= self.count / 2 else record
+
+
+def test_photos_without_objects_are_replaced_and_are_not_bad(make):
+    config = dataclasses.replace(CONFIG, max_bad_share=0.0)
+    pipeline = make(Negatives(10), config)
+    batches = [pipeline.batch_at(step) for step in range(10)]
+    records = np.concatenate([batch.record for batch in batches])
+    assert set(records.tolist()) == set(range(5))
+    assert all(batch.valid.any(1).all() for batch in batches)
+    assert pipeline.report.tally().photos == {Reason.NO_OBJECTS: 5}
+    again = make(Negatives(10), config)  # which has read other records before
+    for step in (7, 3):
+        same(again.batch_at(step), batches[step])
+    joined = next(make(Negatives(4), config, validation_images=4).batches())
+    assert joined.record.tolist() == [0, 1, 2, 3]
+    assert joined.valid.any(1).tolist() == [True, True, False, False]
 
 
 def test_a_record_without_usable_masks_is_bad(make, tmp_path):

@@ -7,12 +7,14 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 from samjax.train.data.report import BadRecords, TooManyBadRecords
 
-from samjax.data.record import BadRecord, Record
+from samjax.data.left_out import Problem, Reason, Tally
+from samjax.data.record import BadRecord, NoObjects, Record
 
 RGB = np.zeros((4, 4, 3), np.uint8)
 
@@ -20,8 +22,9 @@ RGB = np.zeros((4, 4, 3), np.uint8)
 class Some:
     """Records of which some are bad."""
 
-    def __init__(self, count: int, bad=(), problems=()):
+    def __init__(self, count: int, bad=(), problems=(), empty=(), **more):
         self.count, self.bad, self.problems = count, frozenset(bad), tuple(problems)
+        self.empty, self.more, self.read = frozenset(empty), more, []
 
     def __len__(self):
         return self.count
@@ -30,9 +33,11 @@ class Some:
         return f"photo {index}"
 
     def __getitem__(self, index: int) -> Record:
+        self.read.append(index)
         if index in self.bad:
             raise BadRecord(f"reason {index}")
-        return Record(self.name(index), RGB, ({"size": [4, 4], "counts": b"0@"},), self.problems)
+        masks = () if index in self.empty else ({"size": [4, 4], "counts": b"0@"},)
+        return Record(self.name(index), RGB, masks, self.problems, **self.more)
 
 
 def lines(path) -> list[dict]:
@@ -57,14 +62,108 @@ def test_bad_records_are_named_once_with_their_reason(tmp_path):
         with pytest.raises(BadRecord, match="reason 3"):
             report.load(source, 3)
         assert report.load(source, 4).name == "photo 4"
-    assert lines(report.path) == [{"record": "photo 3", "bad": "reason 3"}]
+    assert lines(report.path) == [{"record": "photo 3", "bad": "reason 3", "reason": "unreadable"}]
+
+
+def problem(number: int, reason: Reason) -> Problem:
+    return Problem(f"annotation {number}", "why", reason)
 
 
 def test_annotations_that_were_left_out_are_named_once(tmp_path):
+    problems = [problem(1, Reason.EMPTY), problem(2, Reason.OUTSIDE), problem(3, Reason.EMPTY)]
+    source = Some(10, problems=problems, crowds=(problem(4, Reason.CROWD),), noted=(problem(5, Reason.BOX),))
     report = BadRecords(tmp_path / "bad.jsonl")
     for _ in range(3):
-        report.load(Some(10, problems=["annotation 1: why", "annotation 2: why"]), 5)
-    assert lines(report.path) == [{"record": "photo 5", "left_out": ["annotation 1: why", "annotation 2: why"]}]
+        report.load(source, 5)
+    counts = {"with an empty mask": 2, "out of the photo": 1, "with iscrowd 1": 1}
+    assert lines(report.path) == [
+        {"record": "photo 5", "left_out": [f"annotation {number}: why" for number in (1, 2, 3, 4)], "reasons": counts},
+        {"record": "photo 5", "noted": ["annotation 5: why"], "reasons": {"with an unusable bbox": 1}},
+    ]
+    report.load(source, 6)
+    tally = BadRecords(report.path).tally()  # as of a run that was resumed
+    assert tally == report.tally() == Tally(Counter(), Counter(counts) + Counter(counts), Counter({Reason.BOX: 2}))
+
+
+def test_what_an_earlier_version_reported_is_counted(tmp_path):
+    (tmp_path / "bad.jsonl").write_text(
+        '{"record": "a", "bad": "why"}\n{"record": "b", "left_out": ["annotation 1: why", "annotation 2: why"]}\n'
+    )
+    tally = BadRecords(tmp_path / "bad.jsonl").tally()
+    assert (tally.photos, tally.annotations) == ({Reason.OTHER: 1}, {Reason.OTHER: 2})
+
+
+def test_what_was_known_at_the_start_is_named_at_once_and_counted_once(tmp_path):
+    known = Tally(Counter({Reason.UNREADABLE: 1, Reason.NO_OBJECTS: 4}), Counter({Reason.CROWD: 7}))
+    flawed = [Problem("photo 3", "reason 3", Reason.UNREADABLE)]
+    for _ in range(2):  # a run, and the same resumed
+        report = BadRecords(tmp_path / "bad.jsonl", max_share=0.2)
+        report.add_known(flawed, known)
+        assert lines(report.path)[0] == {"record": "photo 3", "flawed": "reason 3", "reason": "unreadable"}
+        assert report.tally() == known
+        report.load_good(Some(10, bad=[3, 5]), 3)
+        assert report.tally() == known
+    assert len(lines(report.path)) == 2
+    report.load_good(Some(10, bad=[3, 5]), 5)
+    assert report.tally().photos == {Reason.UNREADABLE: 2, Reason.NO_OBJECTS: 4}
+
+
+def test_photos_without_objects_are_counted_and_not_bad(tmp_path):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=0.0)
+    source = Some(50, empty=range(1, 50))
+    for index in (*range(1, 50), *range(1, 50)):
+        with pytest.raises(NoObjects):
+            report.load(source, index)
+    assert len(source.read) == 49  # each is read once
+    assert report.load_good(source, 7)[0] == 0
+    assert report.tally().photos == {Reason.NO_OBJECTS: 49}
+    assert lines(report.path)[0] == {"record": "photo 1", "no_objects": True}
+
+
+def test_the_photo_instead_of_one_without_objects_is_drawn(tmp_path):
+    """The next one would be the same for all where negatives lie together."""
+    report = BadRecords(tmp_path / "bad.jsonl")
+    source = Some(40, empty=range(20, 40))
+    found = [report.load_good(source, 30, np.random.default_rng(seed))[0] for seed in range(400)]
+    counts = np.bincount(found, minlength=40)
+    assert (counts[:20] > 5).all()
+    assert counts[20:].sum() == 0
+    assert found[:9] == [report.load_good(source, 30, np.random.default_rng(seed))[0] for seed in range(9)]
+    one = Some(12, empty=set(range(12)) - {5}, bad=[3])
+    assert {report.load_good(one, index, np.random.default_rng(index))[0] for index in range(12)} == {5}
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_source_without_objects_stops_the_run_and_says_why(tmp_path, count):
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=1.0)
+    crowds = (problem(1, Reason.CROWD), problem(2, Reason.CROWD))
+    source = Some(count, empty=range(count), crowds=crowds)
+    with pytest.raises(TooManyBadRecords, match=rf"none of all {count} records .*\({2 * count} with iscrowd 1\)"):
+        report.load_good(source, 0, np.random.default_rng(0))
+
+
+def test_a_large_source_without_objects_is_not_read_to_its_end(tmp_path):
+    source = Some(100_000, empty=range(100_000))
+    with pytest.raises(TooManyBadRecords, match="none of the 1000 photos that were read, of 100000, has an object"):
+        BadRecords(tmp_path / "bad.jsonl").load_good(source, 0, np.random.default_rng(0))
+    few = Some(100_000, empty=range(1, 100_000))
+    report = BadRecords(tmp_path / "few.jsonl")
+    for index in range(1, 999):
+        with pytest.raises(NoObjects):
+            report.load(few, index)
+    report.load(few, 0)
+    for index in range(999, 1200):
+        with pytest.raises(NoObjects):
+            report.load(few, index)
+
+
+def test_what_is_left_out_is_counted_over_processes(tmp_path):
+    first, second = (BadRecords(tmp_path / "bad.jsonl", max_share=1.0) for _ in range(2))
+    source = Some(10, bad=[1], empty=[2, 3], problems=[problem(1, Reason.MALFORMED)])
+    first.load_good(source, 1)
+    second.load_good(source, 2)
+    assert first.tally() == second.tally()
+    assert str(first.tally()) == ("left out: 3 photos (2 without objects, 1 unreadable), 3 annotations (3 malformed)")
 
 
 def test_the_substitute_is_the_next_good_record(tmp_path):
@@ -143,8 +242,8 @@ def test_what_was_read_takes_a_bit_a_record(tmp_path):
     source = Some(20_000)
     for index in (*range(0, 20_000, 7), *range(0, 20_000, 7), 19_998):
         report.load(source, index)
-    assert report._seen_count == len(range(0, 20_000, 7)) + 1
-    assert len(report._seen) == 20_000 / 8
+    assert report._seen_here.count == len(range(0, 20_000, 7)) + 1
+    assert len(report._seen_here.bits) == 20_000 / 8
 
 
 def test_later_runs_go_on_in_the_report(tmp_path):
@@ -172,7 +271,7 @@ def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
     path.write_text('{"record": "photo 2", "bad": "reason 2"}\n{"record": "pho')
     report = BadRecords(path, max_share=0.5)
     report.load_good(Some(20, bad=[1, 2]), 1)
-    assert json.loads(path.read_text().splitlines()[-1]) == {"record": "photo 1", "bad": "reason 1"}
+    assert json.loads(path.read_text().splitlines()[-1])["record"] == "photo 1"
     with pytest.raises(TooManyBadRecords, match="all 20 records 3 are bad"):  # the whole line before it counts
         BadRecords(path, max_share=0.1).load(Some(20, bad=[3]), 3)
 
