@@ -217,7 +217,8 @@ def export(
     print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
     if "iou" in written.metrics:
         before = f", {written.at_start['iou']:.4f} at step 0" if "iou" in written.at_start else ""
-        print(f"  val/iou {written.metrics['iou']:.4f}{before}")
+        of = " (of the averaged parameters)" if written.unmeasured else ""
+        print(f"  val/iou {written.metrics['iou']:.4f}{before}{of}")
     else:
         print("  not validated at this step")
     return 0

@@ -32,6 +32,7 @@ class Exported:
     weights: str  # "averaged" or "raw"
     decay: float | None  # of the average, where that was written
     metrics: dict[str, float]  # of the step; {} where it was not validated
+    unmeasured: bool  # whether `metrics` are of the average, and not of the raw parameters that were written
     at_start: dict[str, float]  # the same before the first step
 
 
@@ -84,7 +85,8 @@ def export(
             provenance["metrics"] = metrics
     convert.write(destination, sam, params, to=to, provenance=provenance, overwrite=overwrite)
     at_start = validations(run / JSONL).get(0, {})
-    return Exported(convert.describe(destination), step, why, named, decay, metrics, at_start)
+    unmeasured = raw and config.optim.ema is not None
+    return Exported(convert.describe(destination), step, why, named, decay, metrics, unmeasured, at_start)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def explained(extension: Extension, config: TrainConfig) -> str:
     optim, at = config.optim, extension.at
     rate_before = float(make_schedule(optim, extension.steps_before)(max(at - 1, 0)))
     rate = float(make_schedule(optim, extension.steps)(at))
-    text = f"finished at step {at:,}, the run gets {extension.steps:,} steps; config.json notes it. "
+    text = f"the run had finished at step {at:,} and gets {extension.steps:,} steps in all; config.json notes it. "
     if optim.schedule == "constant":
         text += f"The learning rate stays {rate:.3g}"
     else:
