@@ -18,7 +18,7 @@ def done(monkeypatch):
 @pytest.fixture
 def recipe(tmp_path):
     """Eight steps, measured at the last one, and before the first."""
-    config = nano_recipe(tmp_path)
+    config = nano_recipe(tmp_path, checkpoint_every=100)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, val=config.data.train))
 
 
