@@ -1,15 +1,18 @@
 """The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
 
+import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
 import tyro
+from absl import logging as absl_logging
+from flax.traverse_util import flatten_dict
 from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -19,6 +22,7 @@ from samjax import convert as converter
 from samjax.cli_everything import everything
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.embeddings import EmbeddingStore
+from samjax.sam import abstract_params
 from samjax.segment import Box, Point, Request, segment, write
 
 app = tyro.extras.SubcommandApp()
@@ -118,10 +122,20 @@ def convert(
 
 
 @app.command
-def info(checkpoint: Positional[Checkpoint]) -> int:
+def info(
+    checkpoint: Positional[Checkpoint],
+    parameters: Annotated[
+        bool,
+        arg(help="Also list all parameters, by the names that training's --optim.frozen and --optim.no-decay fit."),
+    ] = False,
+) -> int:
     """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum."""
     path = hub.locate(checkpoint)
-    _print_description(path, converter.describe(path))
+    description = converter.describe(path)
+    _print_description(path, description)
+    if parameters:
+        for name, leaf in flatten_dict(abstract_params(description.config), sep="/").items():
+            print(f"  {name:<76}{' x '.join(map(str, leaf.shape))}")
     return 0
 
 
@@ -176,6 +190,41 @@ def _train(args: Sequence[str]) -> int:
 
 
 @app.command
+def export(
+    run: Annotated[Positional[Path], arg(metavar="RUN", help="The folder of a training run, which may be going on.")],
+    destination: Annotated[Positional[Path], arg(metavar="FILE", help="The file or folder to write.")],
+    to: Annotated[
+        Literal["native", "meta", "huggingface"] | None,
+        arg(help="Format of FILE; by default its ending decides: .pth or .safetensors is meta, no ending native."),
+    ] = None,
+    step: Annotated[
+        int | None, arg(help="The checkpoint; by default the one with the best val/iou, without validation the latest.")
+    ] = None,
+    raw: Annotated[bool, arg(help="The parameters themselves where the run also averages them.")] = False,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        arg(help="Round parameters to this; by default they stay as trained."),
+    ] = None,
+    overwrite: Annotated[bool, arg(help="Replace FILE if it is a file or a checkpoint folder.")] = False,
+) -> int:
+    """Write a training run's weights for inference and other programs: native, Meta's or Hugging Face's format."""
+    from samjax.train.export import export
+
+    written = export(run, destination, to=to, step=step, raw=raw, dtype=dtype, overwrite=overwrite)
+    described = written.description
+    print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
+    print(f"  step {written.step} ({written.why})")
+    print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
+    if "iou" in written.metrics:
+        before = f", {written.at_start['iou']:.4f} at step 0" if "iou" in written.at_start else ""
+        of = " (of the averaged parameters)" if written.unmeasured else ""
+        print(f"  val/iou {written.metrics['iou']:.4f}{before}{of}")
+    else:
+        print("  not validated at this step")
+    return 0
+
+
+@app.command
 def evaluate(protocol: Annotated[Positional[str], arg(metavar="PROTOCOL", help="See `samjax evaluate -h`.")]) -> int:
     """Measure how good a model is: samjax evaluate PROTOCOL --data FORMAT=PATH --checkpoint C --out DIR."""
     return _evaluate([protocol])
@@ -199,7 +248,7 @@ def main(args: Sequence[str] | None = None) -> int:
         run = functools.partial(_train, args[1:])
     elif list(args[:1]) == ["evaluate"]:
         run = functools.partial(_evaluate, args[1:])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_remarks():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
         try:
@@ -227,6 +276,18 @@ def _keep_compiled_programs(folder: Path) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keeps the remarks of orbax and grain on how they work, which they log by absl as warnings, off the console. Their
+    errors are shown, and what goes wrong is raised besides."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

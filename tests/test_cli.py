@@ -245,6 +245,19 @@ def test_verify_says_before_any_work_that_the_reference_is_missing(samjax, check
     assert not (tmp_path / "small.pth").exists()
 
 
+def test_info_lists_parameters_by_the_names_that_training_takes(samjax, checkpoint):
+    from flax.traverse_util import flatten_dict
+
+    code, printed, _ = samjax("info", checkpoint, "--parameters")
+    assert code == 0
+    expected = flatten_dict(random_sam().params, sep="/")
+    listed = dict(line.split(maxsplit=1) for line in printed.splitlines() if line.startswith("  ") and "/" in line)
+    assert {name: listed[name] for name in expected} == {
+        name: " x ".join(map(str, leaf.shape)) for name, leaf in expected.items()
+    }
+    assert samjax("info", checkpoint)[1] in printed
+
+
 def test_warmup_reports_compile_and_run_time(samjax, checkpoint):
     sizes = ("--points", "1", "--prompts", "1", "--photo-sizes", "60", "90")
     code, printed, _ = samjax("warmup", "--checkpoint", checkpoint, *sizes)

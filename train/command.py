@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import runpy
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,10 @@ import jax
 import tyro
 
 from . import configs, run_folder
-from .config import TrainConfig
+from .config import VALUES_OF_OTHERS, TrainConfig
 from .data.report import TooManyBadRecords
-from .loop import NotFinite, train
+from .loop import NotFinite, Outcome, train
+from .metrics import JSONL, validations
 
 USAGE = "usage: samjax train RECIPE [--out DIR] [--print-config] [--distributed] [--FIELD.SUB VALUE ...]"
 
@@ -39,13 +41,16 @@ def main(args: Sequence[str]) -> int:
         print(f"{USAGE}\n\nRECIPE is one of these, a Python file with a CONFIG like theirs, or a run's config.json:\n")
         for name in recipe_names():
             print(f"  {name:<16}{summary(name)}")
-        print("\nsamjax train RECIPE --help lists every field with its value in that recipe.")
+        print(
+            "\nsamjax train RECIPE --help lists every field with its value in that recipe; samjax export RUN FILE writes"
+        )
+        print("the weights of a run.")
         return 0
     recipe, *rest = args
     command = tyro.cli(
         Command,
         prog=f"samjax train {recipe}",
-        description=_description(recipe),
+        description=f"{_description(recipe)}\n\n{VALUES_OF_OTHERS}",
         default=Command(load_recipe(recipe)),
         args=rest,
     )
@@ -58,17 +63,41 @@ def main(args: Sequence[str]) -> int:
         jax.config.update("jax_num_cpu_devices", command.config.run.cpu_devices)
     if command.distributed:
         jax.distributed.initialize()
+    if _is_saved(recipe) and not run_folder.is_started(command.out) and (more := run_folder.extensions(recipe)):
+        warnings.warn(
+            f"the run of {recipe} was given more steps when it had finished, at step {more[-1].at:,}; a new run has "
+            f"one schedule over all {command.config.run.steps:,} steps, so its curve is another",
+            stacklevel=2,
+        )
     try:
         outcome = train(command.config, command.out)
     except (NotFinite, TooManyBadRecords) as error:
         print(f"samjax: error: {error}", file=sys.stderr)
         return 3
     if jax.process_index() == 0:
-        state = "finished" if outcome.finished else "stopped; the same command continues"
-        print(f"{outcome.folder}: step {outcome.step} of {command.config.run.steps}, {state}")
-        for name, value in outcome.metrics.items():
-            print(f"  val/{name:<16}{value:.4f}")
+        print(_summary(outcome, command.config.run.steps))
     return 0
+
+
+def _summary(outcome: Outcome, steps: int) -> str:
+    """What a run has come to, and beside it where it began."""
+    state = "finished" if outcome.finished else "stopped; the same command continues"
+    lines = [f"{outcome.folder}: step {outcome.step} of {steps}, {state}"]
+    measured = validations(outcome.folder / JSONL)
+    if measured:
+        first, last = min(measured), max(measured)
+        lines.append(f"  validation at step {last}" if first == last else f"  validation, step {first} -> step {last}")
+        for name, value in measured[last].items():
+            if name == "masks":
+                lines.append(f"  val/{name:<16}{value:.0f}")
+            else:
+                before = f"{measured[first][name]:.4f} -> " if first != last and name in measured[first] else ""
+                lines.append(f"  val/{name:<16}{before}{value:.4f}")
+    if outcome.step:
+        lines.append(f"the weights for other programs: samjax export {outcome.folder} FILE")
+    if outcome.finished:
+        lines.append(f"more steps: the same command with --run.steps above {steps}")
+    return "\n".join(lines)
 
 
 def recipe_names() -> list[str]:
@@ -90,6 +119,11 @@ def load_recipe(name: str) -> TrainConfig:
     if Path(name).exists():
         return run_folder.read_config(name)[0]
     raise ValueError(f"there is no recipe {name!r} and no file of that name; recipes are {', '.join(recipe_names())}")
+
+
+def _is_saved(recipe: str) -> bool:
+    """Whether a recipe is a run's saved configuration, or its folder."""
+    return recipe not in recipe_names() and not recipe.endswith(".py")
 
 
 def summary(name: str) -> str:

@@ -1,6 +1,7 @@
 """What a training run is made of, as frozen data; a recipe (`samjax.train.configs`) is one `TrainConfig`.
 
-"[P]" marks values of the SAM paper (arXiv 2304.02643, Appendix A), "[S2]" those of SAM 2's training code.
+Comments at fields are the help of `samjax train RECIPE --help`. "paper" and "SAM 2" in them name another's value, since
+the one shown beside them is the recipe's (`VALUES_OF_OTHERS`).
 """
 
 import dataclasses
@@ -8,6 +9,11 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal
+
+VALUES_OF_OTHERS = (
+    '"paper: X" names the value of the SAM paper (arXiv 2304.02643, Appendix A), "SAM 2: X" that of SAM 2\'s training '
+    "code; the default beside it is this recipe's."
+)
 
 
 def _require(section: str, config: Any, fields: str, met: Callable[[Any], bool], wanted: str) -> None:
@@ -45,14 +51,12 @@ def _are_patterns(values: tuple[str, ...]) -> bool:
 class ModelConfig:
     """Which network is trained and what it starts from."""
 
-    variant: str = "vit_b"  # a row of `samjax.config.VARIANTS`; ignored where `init` is a whole SAM
+    variant: str = "vit_b"  # the network: vit_b, vit_l, vit_h or vit_tiny; with --model.init the checkpoint's own
     image_size: int | None = None  # side of the model's input in pixels; None: the variant's own
     window: int | None = None  # side of the part of the input that training sees at a time; None: all of it
-    init: str | None = None  # a checkpoint that `samjax.load` takes; None: random
+    init: str | None = None  # checkpoint to start from: a known name, a file or a folder; None: random parameters
     mae: str | None = None  # a file with an MAE-pretrained ViT (timm or MAE names) for the image encoder
-    aligned_attention: bool = (
-        False  # the decoder's cross-attentions start with q = k, which training from scratch needs
-    )
+    aligned_attention: bool = False  # start the decoder's cross-attentions with q = k; training from scratch needs it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +69,20 @@ class DataConfig:
     """
 
     train: tuple[str, ...] = ()  # sources, mixed in proportion to their numbers of photos
-    val: tuple[str, ...] = ()
-    masks_per_image: int = 32  # slots; photos with more masks are sampled from, others padded
-    max_cover: float = 0.9  # masks that cover a larger share of the photo are dropped [P]
+    val: tuple[str, ...] = ()  # sources to validate on, before the first step too; none: no validation
+    masks_per_image: int = 32  # slots; photos with more masks are sampled from, others padded (paper: at most 64)
+    max_cover: float = 0.9  # masks that cover a larger share of the photo are dropped (paper: 0.9)
     min_area: int = 16  # pixels of the model's input; smaller masks are dropped
-    flip: float = 0.0  # probability of a horizontal flip [P: none]
-    scale: tuple[float, float] = (1.0, 1.0)  # large-scale jitter: size relative to fitting the input; (0.1, 2.0) usual
-    brightness: float = 0.0  # colour jitter: each factor is uniform in 1 ± the value
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0  # in turns, ± the value, at most 0.5
-    threads: int = 4  # that read and decode in each process
+    flip: float = 0.0  # probability of a horizontal flip (paper: 0)
+    scale: tuple[float, float] = (1.0, 1.0)  # large-scale jitter: size relative to fitting the input (paper: 1 1)
+    brightness: float = 0.0  # colour jitter: the factor on brightness is uniform in 1 ± this
+    contrast: float = 0.0  # colour jitter: the factor on contrast is uniform in 1 ± this
+    saturation: float = 0.0  # colour jitter: the factor on saturation is uniform in 1 ± this
+    hue: float = 0.0  # colour jitter: the hue is turned by up to ± this, in turns, at most 0.5
+    threads: int = 4  # threads that read and decode photos in each process
     workers: int = 0  # processes that read and decode; 0: threads of the main process only
     prefetch: int = 2  # batches that wait on the device
-    max_bad_share: float = 0.01  # of the records; beyond it, and beyond two, the run stops and names the report
+    max_bad_share: float = 0.01  # share of bad records beyond which, and beyond two, the run stops and names the report
 
     def __post_init__(self) -> None:
         _require("data", self, "masks_per_image prefetch", lambda n: n >= 1, "at least 1")
@@ -93,15 +97,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InteractionConfig:
-    """The simulated user [P]."""
+    """The simulated user, as in the SAM paper."""
 
-    corrections: int = 8  # clicks into the error region, one a pass
-    refinements: int = 2  # passes without a new click: the last pass, the others at random places among the clicks
-    box_probability: float = 0.5  # that the first prompt is the mask's box; otherwise a point on the mask
-    box_noise: float = 0.1  # standard deviation of each box coordinate, relative to the box's width or height
-    box_noise_limit: float = 20.0  # pixels of the model's input
-    box_multimask: bool = True  # a box alone is a single prompt and gets three masks; False: it is unambiguous
-    carry_gradient: bool = False  # whether gradients flow through the logits that are fed back
+    corrections: int = 8  # clicks into the error region, one a pass (paper: 8)
+    refinements: int = 2  # passes without a new click: the last, the others at random among the clicks (paper: 2)
+    box_probability: float = 0.5  # that the first prompt is the mask's box; otherwise a point on the mask (paper: 0.5)
+    box_noise: float = 0.1  # standard deviation of box coordinates, as a share of its width or height (paper: 0.1)
+    box_noise_limit: float = 20.0  # most that a coordinate moves, pixels of the model's input (paper: 20)
+    box_multimask: bool = True  # a box alone gets three masks, like a single point; otherwise it counts as unambiguous
+    carry_gradient: bool = False  # let gradients flow through the logits that are fed back
 
     def __post_init__(self) -> None:
         _require("interaction", self, "corrections refinements", lambda n: n >= 0, "at least 0")
@@ -116,17 +120,17 @@ class InteractionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """20 · focal + dice + squared error of the predicted IoU [P]."""
+    """Focal, dice and the squared error of the predicted IoU, summed with the weights below."""
 
-    focal: float = 20.0
-    dice: float = 1.0
-    iou: float = 1.0
+    focal: float = 20.0  # weight of the focal loss (paper: 20)
+    dice: float = 1.0  # weight of the dice loss (paper: 1)
+    iou: float = 1.0  # weight of the error of the predicted IoU (paper: 1)
     focal_alpha: float = 0.25  # weight of foreground pixels; background has 1 - alpha
-    focal_gamma: float = 2.0
-    iou_error: Literal["squared", "absolute"] = "squared"  # absolute is [S2]
-    iou_of: Literal["selected", "all"] = "selected"  # which of three masks teach the IoU head; all is [S2]
-    resolution: Literal["low", "input"] = "low"  # masks compared at the decoder's size or the model's input [S2]
-    over_passes: Literal["sum", "mean"] = "sum"
+    focal_gamma: float = 2.0  # exponent that makes light of pixels that are right already
+    iou_error: Literal["squared", "absolute"] = "squared"  # of the predicted IoU (paper: squared; SAM 2: absolute)
+    iou_of: Literal["selected", "all"] = "selected"  # which of three masks teach the IoU head (SAM 2: all)
+    resolution: Literal["low", "input"] = "low"  # size at which masks are compared: decoder's or input's (SAM 2: input)
+    over_passes: Literal["sum", "mean"] = "sum"  # how the losses of a mask's passes become one
     balanced: float = 0.0  # weight of a class-balanced cross-entropy that gets training from scratch going
     balanced_until: float = 0.2  # share of the run at which its weight, falling linearly, is zero
 
@@ -141,20 +145,22 @@ class OptimConfig:
     """AdamW, or Muon beside it, with schedules, parameter groups and averaging."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of attention and MLPs (arXiv 2502.16982)
-    learning_rate: float = 8e-4  # the peak [P]
-    schedule: Literal["constant", "steps", "cosine", "poly"] = "steps"
-    warmup_steps: int = 250  # linear from zero [P]
-    milestones: tuple[float, ...] = (60_000 / 90_000, 86_666 / 90_000)  # shares of the run [P]
-    milestone_factor: float = 0.1  # [P]
-    final_rate: float = 0.0  # cosine and poly end at this share of the peak
-    power: float = 0.9  # of poly: (1 - t/T)^power
-    betas: tuple[float, float] = (0.9, 0.999)  # [P]
-    weight_decay: float = 0.1  # [P]
-    no_decay: tuple[str, ...] = ()  # patterns of parameters without weight decay; [S2]: bias$ and scale$
-    layer_decay: float = 1.0  # encoder block i learns at d^(depth - i) of the rate [P: 0.8, ViT-B 0.6]
-    encoder_rate: float = 1.0  # factor on the image encoder's rate [S2: 0.6]
-    frozen: tuple[str, ...] = ()  # patterns of parameters that are not trained
-    clip_norm: float | None = None  # of the global gradient [S2: 0.1]
+    learning_rate: float = 8e-4  # the peak (paper: 8e-4; ViT-L 4e-4)
+    schedule: Literal["constant", "steps", "cosine", "poly"] = "steps"  # after warm-up (paper: steps)
+    warmup_steps: int = 250  # linear from zero (paper: 250)
+    milestones: tuple[float, ...] = (60_000 / 90_000, 86_666 / 90_000)  # steps: shares of the run (paper: 2/3 0.963)
+    milestone_factor: float = 0.1  # steps: what the rate is multiplied by at each milestone (paper: 0.1)
+    final_rate: float = 0.0  # cosine and poly: the share of the peak that they end at
+    power: float = 0.9  # poly: the exponent of (1 - t/T)^power
+    betas: tuple[float, float] = (0.9, 0.999)  # decay of Adam's moments (paper: 0.9 0.999)
+    weight_decay: float = 0.1  # decoupled, times the learning rate (paper: 0.1)
+    no_decay: tuple[str, ...] = ()  # patterns of parameters without weight decay (SAM 2: bias$ scale$)
+    layer_decay: float = 1.0  # encoder block i learns at d^(depth - i) of the rate (paper: 0.8; ViT-B 0.6)
+    encoder_rate: float = 1.0  # factor on the image encoder's rate (SAM 2: 0.6)
+    # patterns (regular expressions) of parameters that are not trained, e.g. ^image_encoder/; `samjax info CHECKPOINT
+    # --parameters` lists names
+    frozen: tuple[str, ...] = ()
+    clip_norm: float | None = None  # largest norm of the global gradient (SAM 2: 0.1); None: any
     ema: float | None = None  # decay of the averaged parameters, reached as (1 + t) / (10 + t); None: no average
 
     def __post_init__(self) -> None:
@@ -174,29 +180,29 @@ class OptimConfig:
 class RunConfig:
     """How long, how wide, how often."""
 
-    steps: int = 90_000  # [P]
-    batch: int = 256  # photos of a step, on all devices together [P]
+    steps: int = 90_000  # updates in all; a finished run can be given more (paper: 90,000; ViT-B and ViT-L 180,000)
+    batch: int = 256  # photos of a step, on all devices together (paper: 256; ViT-B and ViT-L 128)
     accumulate: int = 1  # pieces that a step's batch is computed in, one after the other
-    seed: int = 0
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = True  # encoder blocks are recomputed for the gradient; saves memory on accelerators, not on CPU
+    seed: int = 0  # of everything random: parameters, order of photos, augmentation, prompts
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # what the network computes in; parameters stay float32
+    remat: bool = True  # recompute encoder blocks for the gradient; saves memory on accelerators, not on CPU
     images_together: int | None = None  # photos encoded together, on a single device; None: as the backend likes it
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
-    drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first [P: 0.4, ViT-B 0.6]
-    dropout: float = 0.0  # of the residual branches of the decoder's tokens
+    drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first (paper: 0.4; ViT-B 0.6)
+    dropout: float = 0.0  # rate on the residual branches of the decoder's tokens
     cpu_devices: int = 1  # on CPU: devices to simulate; a core each is faster than all cores for one
-    data_axis: int = -1  # devices along the mesh's axes; one of the three may be -1: what is left
-    fsdp_axis: int = 1
-    tensor_axis: int = 1
-    log_every: int = 10  # steps
-    validate_every: int = 1000
-    validation_images: int = 200
-    picture_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_last: int = 2  # checkpoints, beside the best one
-    keep_best: bool = True
-    tensorboard: bool = True
-    wandb: str | None = None  # project of Weights & Biases
+    data_axis: int = -1  # devices over which photos are spread; one of the three axes may be -1: what is left
+    fsdp_axis: int = 1  # devices over which photos and parameters are spread
+    tensor_axis: int = 1  # devices over which each matrix product is spread
+    log_every: int = 10  # steps between lines of metrics.jsonl, each a mean over them
+    validate_every: int = 1000  # steps between validations; there is one before the first step and after the last, too
+    validation_images: int = 200  # photos of a validation, the first ones of --data.val
+    picture_every: int = 1000  # steps between pictures of predictions for validation photos
+    checkpoint_every: int = 1000  # steps between checkpoints; each validation and the end leave one, too
+    keep_last: int = 2  # newest checkpoints that are kept, beside the best one
+    keep_best: bool = True  # keep the checkpoint with the highest val/iou
+    tensorboard: bool = True  # write event files for TensorBoard
+    wandb: str | None = None  # project of Weights & Biases to log to as well
 
     def __post_init__(self) -> None:
         counts = "steps batch accumulate log_every validate_every picture_every checkpoint_every validation_images"

@@ -2,14 +2,11 @@
 
 import contextlib
 import dataclasses
-import signal
-import threading
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
@@ -18,7 +15,7 @@ from samjax.data.sources import open_sources
 from samjax.sam import Params
 from samjax.sharding import batch_sharding, make_mesh, partition
 
-from . import run_folder
+from . import extension, run_folder
 from .batch import Batch
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
@@ -26,14 +23,14 @@ from .data.pipeline import Pipeline
 from .data.report import BadRecords
 from .losses import MaskLoss
 from .mae import load_mae
-from .metrics import MetricWriters
+from .metrics import JSONL, MetricWriters, validations
 from .optim import is_frozen, make_optimizer, make_schedule
-from .pictures import picture
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
 from .state import TrainState
-from .step import Metrics, abstract_state, fresh_params, init_state, make_step, validation_execution
-from .validation import on_host, validate
+from .step import Metrics, abstract_state, fresh_params, init_state, make_step
+from .stopping import StopRequests, stop_requests
+from .validator import Validator
 
 
 class NotFinite(ArithmeticError):
@@ -53,8 +50,9 @@ class Outcome:
 def train(config: TrainConfig, out: Path) -> Outcome:
     """Trains as `config` says, into the folder `out`; where that holds the same run already, goes on with it.
 
-    Everything that can be checked is checked before anything is computed. SIGTERM or Ctrl-C saves a checkpoint and
-    ends; so does the last step.
+    Everything that can be checked is checked before anything is computed: all of the validation data is read once. A
+    new run is validated before its first step. A run that has finished may be given more steps (`extension`). SIGTERM
+    or Ctrl-C saves a checkpoint and ends; so does the last step.
 
     Raises:
         ValueError: the configuration, or `out` holds another run.
@@ -73,9 +71,10 @@ def train(config: TrainConfig, out: Path) -> Outcome:
             f"run.batch {run.batch} must be a multiple of run.accumulate {run.accumulate} times the {shards} devices "
             "along the mesh's axes data and fsdp"
         )
-    started = run_folder.is_started(out)
+    started, more = run_folder.is_started(out), None
     if started:
         run_folder.check_same_run(out, config)
+        more = extension.requested(out, config)
     sam = run_folder.read_config(out)[1] if started else network(config)
     optimizer = make_optimizer(config.optim, sam, run.steps)
     wanted = abstract_state(config, sam, optimizer, mesh)
@@ -89,13 +88,8 @@ def train(config: TrainConfig, out: Path) -> Outcome:
         stack.callback(say_left_out, training, validation)
         checkpoints = stack.enter_context(Checkpoints(out / run_folder.CHECKPOINTS, run.keep_last, run.keep_best))
         batches = stack.enter_context(training.batches())
-        start, window = 0, Window()
-        if (latest := checkpoints.latest()) is not None:
-            state, saved = checkpoints.restore(wanted)
-            start, window = latest, Window(**saved["window"])
-            batches.set_state(saved["data"])
-        else:
-            state = init_state(config, starting_params(config, sam, mesh), optimizer, mesh)
+        latest = checkpoints.latest()
+        start, window = latest or 0, Window()
         writers = stack.enter_context(
             MetricWriters(
                 out,
@@ -107,7 +101,25 @@ def train(config: TrainConfig, out: Path) -> Outcome:
         )
         if start >= run.steps:
             return Outcome(out, start, True, checkpoints.metrics(start))
-        loop = Loop(config, sam, mesh, training, validation, checkpoints, writers, window)
+        trains_encoder = not is_frozen(config.optim, sam, "image_encoder")
+        seen = seen_in_training(config, sam)
+        progress = stack.enter_context(Progress(config, seen, mesh, start, trains_encoder))
+        validator = None
+        if validation is not None:
+            at_start = validations(out / JSONL).get(0, {}).get("iou")
+            validator = Validator(config, sam, mesh, validation, progress, at_start)
+            validator.open()
+        if latest is not None:
+            state, saved = checkpoints.restore(wanted)
+            window = Window(**saved["window"])
+            batches.set_state(saved["data"])
+        else:
+            state = init_state(config, starting_params(config, sam, mesh), optimizer, mesh)
+        if more is not None:
+            progress.message(extension.explained(more, config))
+            if jax.process_index() == 0:
+                extension.record(out, more)
+        loop = Loop(config, training, validator, checkpoints, writers, window, progress)
         prefetched = stack.enter_context(prefetch_to_device(batches, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
@@ -132,57 +144,21 @@ class Window:
         return means
 
 
-class StopRequests:
-    """Whether somebody wants the run to end: Ctrl-C or SIGTERM, which clusters send before they take machines back."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def reached(self, step: int) -> bool:
-        """Asked after every step; true for the same step in all processes."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self.asked
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequests]:
-    """Listens for signals; the second Ctrl-C interrupts at once."""
-    requests = StopRequests()
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield requests  # JAX's coordinator listens for SIGTERM
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if requests.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requests.asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requests
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class Loop:
     """The steps between a state and the end, and what is done every so many of them."""
 
     def __init__(
         self,
         config: TrainConfig,
-        sam: SamConfig,
-        mesh: Mesh,
         training: Pipeline,
-        validation: Pipeline | None,
+        validator: Validator | None,
         checkpoints: Checkpoints,
         writers: MetricWriters,
         window: Window,
+        progress: Progress,
     ) -> None:
-        self.config, self.sam, self.mesh = config, sam, mesh
-        self.training, self.validation = training, validation
-        self.checkpoints, self.writers, self.window = checkpoints, writers, window
+        self.config, self.training, self.validator = config, training, validator
+        self.checkpoints, self.writers, self.window, self.progress = checkpoints, writers, window, progress
         self.schedule = make_schedule(config.optim, config.run.steps)
 
     def go(
@@ -195,54 +171,58 @@ class Loop:
         out: Path,
     ) -> Outcome:
         """From `start` updates on to the last, or to where a stop is asked for; both leave a checkpoint, and so does
-        whatever goes wrong in a validation."""
-        run = self.config.run
+        whatever goes wrong in a validation. A stop before the first step leaves none: there is nothing to keep."""
+        run, progress, validator = self.config.run, self.progress, self.validator
+        prefetched = itertools.chain([next(prefetched)], prefetched)  # bad data stop the run before anything compiles
         measured: dict[str, float] = {}
-        trains_encoder = not is_frozen(self.config.optim, self.sam, "image_encoder")
-        seen = seen_in_training(self.config, self.sam)
-        with Progress(self.config, seen, self.mesh, start, trains_encoder) as progress:
-            pending = None
-            for step in range(start + 1, run.steps + 1):
-                fetched = next(prefetched)
+        if start == 0 and validator is not None:
+            measured = validator.measure(0, weights(state), self.writers)
+            if stop.reached(0):
+                return Outcome(out, 0, False, measured)
+        pending = None
+        for step in range(start + 1, run.steps + 1):
+            fetched = next(prefetched)
+            with progress.compiling("the step") if step == start + 1 else contextlib.nullcontext():
                 state, metrics = step_function(state, fetched.batch)
-                # The step before has ended by now; this one runs while its numbers are looked at.
-                if pending is not None:
-                    self._note(*pending, progress)
-                pending = step, metrics, fetched
-                stops = stop.reached(step)
-                if stops:
-                    progress.message(f"asked to stop: saving step {step}")
-                ends = stops or step == run.steps
-                due = {
-                    "log": step % run.log_every == 0 or step == run.steps,
-                    "validate": self.validation is not None and (step % run.validate_every == 0 or step == run.steps),
-                    "picture": self.validation is not None and (step % run.picture_every == 0 or step == run.steps),
-                    "checkpoint": step % run.checkpoint_every == 0 or ends,
-                }
-                if not any(due.values()):
-                    continue
-                self._note(*pending, progress)
-                pending = None
-                if due["log"]:
-                    self._log(step, progress)
-                self.checkpoints.check()
-                saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
-                try:
-                    if due["validate"]:
-                        measured = self._validate(step, state)
-                    if due["picture"]:
-                        self._draw(step, state)
-                except Exception:
-                    self.checkpoints.save(step, state, saved)
-                    raise
-                if due["checkpoint"] or due["validate"]:
+            # The step before has ended by now; this one runs while its numbers are looked at.
+            if pending is not None:
+                self._note(*pending)
+            pending = step, metrics, fetched
+            stops = stop.reached(step)
+            if stops:
+                progress.message(f"asked to stop: saving step {step}")
+            ends = stops or step == run.steps
+            due = {
+                "log": step % run.log_every == 0 or step == run.steps,
+                "validate": validator is not None and (step % run.validate_every == 0 or step == run.steps),
+                "picture": validator is not None and (step % run.picture_every == 0 or step == run.steps),
+                "checkpoint": step % run.checkpoint_every == 0 or ends,
+            }
+            if not any(due.values()):
+                continue
+            self._note(*pending)
+            pending = None
+            if due["log"]:
+                self._log(step)
+            self.checkpoints.check()
+            saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
+            try:
+                if due["validate"]:
+                    measured = validator.measure(step, weights(state), self.writers)
+                if due["picture"]:
+                    validator.draw(step, weights(state), self.writers)
+            except Exception:
+                self.checkpoints.save(step, state, saved)
+                raise
+            if due["checkpoint"] or due["validate"]:
+                with progress.aside("checkpoint"):
                     self.checkpoints.save(step, state, saved, measured if due["validate"] else None)
-                progress.restart_clock()
-                if ends:
-                    break
+            progress.restart_clock()
+            if ends:
+                break
         return Outcome(out, step, step == run.steps, measured)
 
-    def _note(self, step: int, metrics: Metrics, fetched: Prefetched, progress: Progress) -> None:
+    def _note(self, step: int, metrics: Metrics, fetched: Prefetched) -> None:
         """Waits for a step's numbers. Raises `NotFinite`."""
         metrics = jax.device_get(metrics)
         if not metrics["finite"]:
@@ -254,40 +234,20 @@ class Loop:
                 "optim.learning_rate or optim.clip_norm"
             )
         self.window.add(numbers_of(metrics))
-        progress.step(fetched.waited)
+        self.progress.step(fetched.waited)
 
-    def _log(self, step: int, progress: Progress) -> None:
+    def _log(self, step: int) -> None:
         values = self.window.take()
         values["learning_rate"] = float(self.schedule(step - 1))
         values["epoch"] = self.training.epoch_at(step)
-        values |= progress.speed(values["masks"])
+        values |= self.progress.speed(values["masks"])
         self.writers.write(step, values)
-        progress.show(values)
+        self.progress.show(values)
 
-    def _weights(self, state: TrainState) -> Params:
-        return state.params if state.ema is None else state.ema
 
-    def _validate(self, step: int, state: TrainState) -> dict[str, float]:
-        execution = validation_execution(self.config, self.mesh)
-        with (
-            self.validation.batches() as batches,
-            prefetch_to_device(batches, batch_sharding(self.mesh), self.config.data.prefetch) as on_device,
-        ):
-            measured = validate(self.sam, self._weights(state), (each.batch for each in on_device), execution)
-        self.writers.write(step, {f"val/{name}": value for name, value in measured.items()})
-        return measured
-
-    def _draw(self, step: int, state: TrainState) -> None:
-        execution = validation_execution(self.config, self.mesh)
-        with (
-            self.validation.batches() as batches,
-            prefetch_to_device(batches, batch_sharding(self.mesh), 1) as on_device,
-        ):
-            batch = next(on_device).batch
-            if not on_host(batch.valid).any():  # all of its photos are bad
-                return
-            drawn = picture(self.sam, self._weights(state), batch, execution)
-        self.writers.picture(step, "predictions", drawn)
+def weights(state: TrainState) -> Params:
+    """What is validated and exported: the average, where there is one."""
+    return state.params if state.ema is None else state.ema
 
 
 def numbers_of(metrics: Metrics) -> dict[str, float]:
@@ -367,8 +327,11 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
     if not config.data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
 
-    def pipeline(specs: tuple[str, ...], sam: SamConfig, report: str, batch: int, images: int | None) -> Pipeline:
-        source = open_sources(specs)
+    def pipeline(name: str, sam: SamConfig, report: str, batch: int, images: int | None) -> Pipeline:
+        try:
+            source = open_sources(getattr(config.data, name))
+        except ValueError as error:
+            raise ValueError(f"data.{name}: {error}") from error
         index, count = data_part(batch_sharding(mesh), batch)
         report = BadRecords(out / report, config.data.max_bad_share)
         if jax.process_index() == 0:
@@ -386,10 +349,8 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
         )
 
     seen = seen_in_training(config, sam)
-    training = pipeline(config.data.train, seen, run_folder.BAD_TRAINING, run.batch, None)
+    training = pipeline("train", seen, run_folder.BAD_TRAINING, run.batch, None)
     if not config.data.val:
         return training, None
     pieces = run.batch // run.accumulate, run.validation_images
-    validation = pipeline(config.data.val, sam, run_folder.BAD_VALIDATION, *pieces)
-    validation.batch_at(0)  # what is wrong with all of it is said now
-    return training, validation
+    return training, pipeline("val", sam, run_folder.BAD_VALIDATION, *pieces)

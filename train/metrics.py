@@ -124,6 +124,16 @@ def read(path: PathLike) -> list[dict[str, Any]]:
     return entries
 
 
+def validations(path: PathLike) -> dict[int, dict[str, float]]:
+    """The validations in a `metrics.jsonl`: by step, in order, the scores without "val/". {} where there is no file."""
+    found: dict[int, dict[str, float]] = {}
+    for entry in read(path) if Path(path).exists() else []:
+        scores = {name.removeprefix("val/"): value for name, value in entry.items() if name.startswith("val/")}
+        if scores:
+            found[entry["step"]] = scores
+    return found
+
+
 def keep_until(path: Path, step: int) -> None:
     """Removes the lines of later steps, and a line that was cut off, from a `metrics.jsonl`."""
     if not path.exists():

@@ -52,7 +52,10 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
     for option in ("frozen", "no_decay"):
         for pattern in getattr(config, option):
             if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}")
+                raise ValueError(
+                    f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}, and "
+                    "`samjax info CHECKPOINT --parameters` lists them"
+                )
     if all(_fits(name, (*config.frozen, *BUFFERS)) for name in names):
         raise ValueError(f"optim.frozen: nothing is left to train with {config.frozen}")
 

@@ -1,6 +1,7 @@
 """A run's folder, and the configuration that stands in it.
 
-RUN/config.json       the recipe as it was run, and under "sam" the network it trains
+RUN/config.json       the recipe as it was run; under "sam" the network it trains, under "extended" when it was given
+                      more steps (`samjax.train.extension`)
 RUN/checkpoints/      see `samjax.train.checkpoints`
 RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
 RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
@@ -9,6 +10,7 @@ RUN/bad_records.jsonl what of the training data could not be used; bad_validatio
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from samjax.atomic import replacing
@@ -30,26 +32,49 @@ _FREE = {
 }
 
 
-def to_json(config: TrainConfig, sam: SamConfig | None = None) -> str:
+@dataclasses.dataclass(frozen=True)
+class Extension:
+    """More steps that a run was given when it had finished."""
+
+    at: int  # the step it had finished at
+    steps: int  # its `run.steps` from then on
+    steps_before: int
+    time: str  # when, as ISO 8601 in UTC
+
+
+def to_json(config: TrainConfig, sam: SamConfig | None = None, extensions: Sequence[Extension] = ()) -> str:
     fields = dataclasses.asdict(config)
     if sam is not None:
         fields["sam"] = dataclasses.asdict(sam)
+    if extensions:
+        fields["extended"] = [dataclasses.asdict(extension) for extension in extensions]
     return json.dumps(fields, indent=1) + "\n"
 
 
-def write_config(folder: Path, config: TrainConfig, sam: SamConfig) -> None:
+def write_config(folder: Path, config: TrainConfig, sam: SamConfig, extensions: Sequence[Extension] = ()) -> None:
     with replacing(folder / CONFIG, overwrite=True) as temporary:
-        temporary.write_text(to_json(config, sam), encoding="utf-8")
+        temporary.write_text(to_json(config, sam, extensions), encoding="utf-8")
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None]:
     """A run's `config.json`, given itself or the run's folder. Raises ValueError where it is none."""
+    config, sam, _ = _read(path)
+    return config, sam
+
+
+def extensions(path: str | os.PathLike[str]) -> list[Extension]:
+    """When a run was given more steps, the first time first; as `read_config` otherwise."""
+    return _read(path)[2]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, list[Extension]]:
     path = Path(path)
     path = path / CONFIG if path.is_dir() else path
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        sam = fields.pop("sam", None)
-        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam)
+        sam, extended = fields.pop("sam", None), fields.pop("extended", [])
+        known = [from_json(Extension, extension) for extension in extended]
+        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam), known
     except FileNotFoundError:
         raise ValueError(f"{path.parent} is no folder of a training run: it holds no {path.name}") from None
     except CheckpointError as error:
@@ -61,22 +86,30 @@ def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | 
 def is_started(folder: Path) -> bool:
     """Whether there is something to resume: a configuration and a complete checkpoint (unfinished ones have other
     names). A run that failed before is begun anew, with whatever configuration."""
-    return (folder / CONFIG).exists() and any(step.name.isdigit() for step in (folder / CHECKPOINTS).glob("*"))
+    return (folder / CONFIG).exists() and steps_done(folder) > 0
+
+
+def steps_done(folder: Path) -> int:
+    """The step of the newest complete checkpoint; 0 where there is none."""
+    return max((int(step.name) for step in (folder / CHECKPOINTS).glob("*") if step.name.isdigit()), default=0)
 
 
 def check_same_run(folder: Path, config: TrainConfig) -> None:
-    """Raises ValueError, naming the fields, where a run in `folder` was started with another configuration."""
+    """Raises ValueError, naming the fields, where a run in `folder` was started with another configuration. The number
+    of steps is judged by `samjax.train.extension`."""
     started, _ = read_config(folder)
     differing = [
         f"{part}.{name}: {was!r}, now {now!r}"
         for part, fields in dataclasses.asdict(started).items()
         for name, was in fields.items()
-        if (now := dataclasses.asdict(config)[part][name]) != was and name not in _FREE.get(part, ())
+        if (now := dataclasses.asdict(config)[part][name]) != was
+        and name not in _FREE.get(part, ())
+        and (part, name) != ("run", "steps")
     ]
     if differing:
         raise ValueError(
             f"{folder} holds a run that was started with another configuration:\n  "
             + "\n  ".join(differing)
             + f"\nContinue it as it was (samjax train {folder / CONFIG} --out {folder}), or give the new run another "
-            "folder; --model.init EXPORT starts it from this one's weights (python -m samjax.train.export)"
+            f"folder; --model.init EXPORT starts it from this one's weights (samjax export {folder} EXPORT)"
         )

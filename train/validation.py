@@ -27,6 +27,8 @@ from .batch import Batch, cell_ratio
 from .clicks import correction, deepest_pixel
 from .step import to_pixels
 
+NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area and data.max_cover"
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -96,7 +98,7 @@ def validate(
             add(f"iou_{answer.clicks or 'box'}", answer.iou[valid])
             add("iou_distance", np.abs(answer.predicted_iou - answer.iou)[valid] / (len(set(clicks)) + 1))
     if not count:
-        raise ValueError("there is no valid mask to validate on; check data.val, data.min_area and data.max_cover")
+        raise ValueError(NO_MASK)
     means = {name: total / count for name, total in sums.items()}
     headline = [f"iou_{number}" for number in sorted(set(clicks))] + ["iou_box"]
     return {"iou": float(np.mean([means[name] for name in headline])), **means, "masks": float(count)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -123,6 +124,76 @@ def test_help_lists_the_fields_with_the_values_of_the_recipe(samjax):
     assert code == 0
     for option in ("--out", "--print-config", "--run.steps", "--optim.learning-rate", "--data.train", "5000", "0.001"):
         assert option in output
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """What `--help` of some recipes says, by option, the default beside it left out; and what it says before them."""
+    import io
+    from contextlib import redirect_stdout, suppress
+
+    from samjax.cli import main
+
+    texts = {}
+    for name in ("tiny", "few_images", "sa1b_vit_h"):
+        with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
+            main(["train", name, "--help"])
+        head, _, listed = printed.getvalue().partition("-h, --help")
+        options: dict[str, str] = {}
+        for line in listed.splitlines():
+            if option := re.match(r"[│ ] (-[\w.-]+)", line):  # what explains it is indented further
+                options[option[1]] = ""
+            elif options:
+                options[next(reversed(options))] += " " + line.strip("│ ")
+        explained = {option: re.sub(r"\(default:.*", "", text).strip() for option, text in options.items()}
+        texts[name] = explained, " ".join(head.split())
+    return texts
+
+
+@pytest.mark.parametrize("name", ["tiny", "few_images", "sa1b_vit_h"])
+def test_every_field_is_explained(helps, name):
+    from samjax.train.config import TrainConfig
+
+    explained, _ = helps[name]
+    fields = dataclasses.asdict(TrainConfig())
+    wanted = {f"--{part}.{field.replace('_', '-')}" for part, names in fields.items() for field in names}
+    assert wanted <= explained.keys()
+    assert [option for option in wanted if len(explained[option]) < 15] == []
+    assert "samjax info CHECKPOINT --parameters" in explained["--optim.frozen"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "few_images", "sa1b_vit_h"])
+def test_values_of_the_papers_are_given_and_explained_at_the_head(helps, name):
+    """Not only marked: beside most recipes' defaults a mark would call another value the paper's."""
+    explained, head = helps[name]
+    assert '"paper: X" names the value of the SAM paper (arXiv 2304.02643, Appendix A)' in head
+    assert '"SAM 2: X" that of SAM 2\'s training code' in head
+    assert explained["--optim.learning-rate"] == "the peak (paper: 8e-4; ViT-L 4e-4)"
+    for option, words in explained.items():
+        marks = re.findall(r"\[P\b|\[S2\b|paper\b|SAM 2\b", words)
+        assert all(re.search(rf"{re.escape(mark)}: \S", words) and mark[0] != "[" for mark in marks), option
+
+
+def test_the_values_that_help_calls_the_papers_are_those_of_its_recipe(helps):
+    """That for ViT-H is the paper's."""
+    from samjax.train.command import load_recipe
+
+    config = dataclasses.asdict(load_recipe("sa1b_vit_h"))
+    explained, _ = helps["sa1b_vit_h"]
+    compared = 0
+    for option, words in explained.items():
+        named = re.search(r"paper: ([^;)]+)", words)
+        if named is None or option in ("--data.masks-per-image", "--optim.milestones"):  # "at most", and rounded
+            continue
+        part, field = option.removeprefix("--").replace("-", "_").split(".")
+        value = config[part][field]
+        said = [word.replace(",", "") for word in named[1].split()]
+        values = value if isinstance(value, tuple) else (value,)
+        assert len(said) == len(values), option
+        for word, one in zip(said, values, strict=True):
+            assert word == one if isinstance(one, str) else float(word) == pytest.approx(one), option
+        compared += 1
+    assert compared > 20
 
 
 def test_a_value_out_of_range_is_named_without_a_traceback(samjax):

@@ -29,6 +29,7 @@ def run(params, tmp_path_factory):
     from samjax.train import run_folder
     from samjax.train.checkpoints import Checkpoints
     from samjax.train.config import OptimConfig, TrainConfig
+    from samjax.train.metrics import JSONL
     from samjax.train.state import TrainState
 
     folder = tmp_path_factory.mktemp("runs") / "run"
@@ -39,6 +40,7 @@ def run(params, tmp_path_factory):
         for step, iou in ((10, 0.5), (20, 0.9), (30, 0.7)):
             raw, ema = jax.tree.map(jnp.asarray, (shifted(params, step), shifted(params, step + 1)))
             checkpoints.save(step, TrainState(jnp.int32(step), raw, {}, ema, key), None, {"iou": iou})
+    (folder / JSONL).write_text('{"step": 0, "val/iou": 0.25}\n{"step": 10, "loss": 1.0}\n')
     return folder
 
 
@@ -50,30 +52,93 @@ def run(params, tmp_path_factory):
 def test_the_weights_asked_for_are_written(run, params, tmp_path, options, shift):
     from samjax.train.export import export
 
-    described = export(run, tmp_path / "sam", **options)
+    exported = export(run, tmp_path / "sam", **options)
+    described = exported.description
     config, written = convert.read(tmp_path / "sam")
     assert (described.format, config) == ("native", SMALL)
     assert_identical(written, shifted(params, shift))
     step, weights = shift - shift % 10, "raw" if options.get("raw") else "averaged"
     told = {"run": "run", "step": step, "weights": weights, "metrics": {"iou": {10: 0.5, 20: 0.9, 30: 0.7}[step]}}
     assert told.items() <= described.provenance.items()
+    assert (exported.step, exported.weights, exported.metrics) == (step, weights, told["metrics"])
+    assert (exported.decay, exported.unmeasured) == ((None, True) if options.get("raw") else (0.999, False))
 
 
 @pytest.mark.parametrize(("name", "to", "format"), [("sam.pth", None, "meta"), ("hf", "huggingface", "huggingface")])
 def test_other_programs_formats(run, params, tmp_path, name, to, format):
     from samjax.train.export import export
 
-    assert export(run, tmp_path / name, to=to).format == format
+    assert export(run / "config.json", tmp_path / name, to=to).description.format == format
     assert_identical(convert.read(tmp_path / name)[1], shifted(params, 21))
 
 
-def test_the_command_says_what_it_wrote(run, tmp_path, capsys):
-    from samjax.train.export import main
+@pytest.fixture
+def samjax_export(run, tmp_path, monkeypatch, capfd):
+    """Runs `samjax export` on the run: exit code, output and errors, those of libraries' loggers included."""
+    from samjax import cli
 
-    assert main([str(run), str(tmp_path / "sam.safetensors"), "--step", "30"]) == 0
-    assert "sam.safetensors: meta custom, " in capsys.readouterr().out
-    assert main([str(run), str(tmp_path / "sam.safetensors")]) == 2
-    assert "exists already" in capsys.readouterr().err
+    monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cli, "_keep_compiled_programs", lambda _: None)  # a setting of the whole process
+
+    def export(*args):
+        code = cli.main(["export", str(run), *map(str, args)])
+        return code, *capfd.readouterr()
+
+    return export
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            [],
+            ["step 20 (the best val/iou", "averaged parameters (optim.ema 0.999)", "val/iou 0.9000, 0.2500 at step 0"],
+        ),
+        (["--step", "30"], ["step 30 (asked for)", "averaged parameters", "val/iou 0.7000, 0.2500 at step 0"]),
+        (["--raw"], ["step 20", "raw parameters", "val/iou 0.9000, 0.2500 at step 0 (of the averaged parameters)"]),
+    ],
+)
+def test_the_command_says_which_step_and_average_it_wrote(samjax_export, tmp_path, options, said):
+    code, output, errors = samjax_export(tmp_path / "sam.safetensors", *options)
+    assert (code, errors) == (0, "")
+    first, *rest = output.splitlines()
+    assert first.startswith(f"{tmp_path / 'sam.safetensors'}: meta custom, ")
+    assert len(rest) == len(said)
+    for line, part in zip(rest, said, strict=True):
+        assert part in line
+        assert ("of the averaged" in line) == ("of the averaged" in part)
+
+
+def test_nothing_is_overwritten_unless_asked_for(samjax_export, tmp_path):
+    (tmp_path / "sam.safetensors").write_text("mine")
+    code, _, errors = samjax_export(tmp_path / "sam.safetensors")
+    assert (code, (tmp_path / "sam.safetensors").read_text()) == (2, "mine")
+    assert "exists already" in errors
+
+
+def test_remarks_of_libraries_are_not_shown_and_their_errors_are(samjax_export, tmp_path, monkeypatch, capfd):
+    """They are shown again afterwards: other programs' settings are left as they were."""
+    import logging
+
+    from absl import logging as absl_logging
+    from samjax.train import export
+
+    def convert_write(*args, **kwargs):
+        absl_logging.warning("a remark")
+        absl_logging.error("an error")
+
+    handler = logging.StreamHandler()
+    logging.getLogger("absl").addHandler(handler)
+    try:
+        monkeypatch.setattr(export.convert, "write", convert_write)
+        _, _, errors = samjax_export(tmp_path / "sam")
+        absl_logging.warning("afterwards")
+    finally:
+        logging.getLogger("absl").removeHandler(handler)
+    assert "an error" in errors
+    assert "a remark" not in errors
+    assert "read_only" not in errors  # one of orbax's own
+    assert "afterwards" in capfd.readouterr().err
 
 
 def test_what_is_no_run_is_refused_and_nothing_is_made(run, tmp_path):

@@ -145,3 +145,14 @@ def test_weights_and_biases_goes_on_in_the_same_run(writers, monkeypatch):
     assert (first["project"], first["id"], first["config"]) == ("samjax", "id0", {"lr": 1})
     assert logged == (3, {"loss": 1.0})
     assert (second["id"], second["resume"]) == ("id0", "allow")
+
+
+def test_validations_are_found_by_step(writers, tmp_path):
+    from samjax.train.metrics import validations
+
+    assert validations(tmp_path / "run" / "metrics.jsonl") == {}
+    metrics = writers()
+    metrics.write(0, {"val/iou": 0.25, "val/masks": 3.0})
+    metrics.write(10, {"loss": 1.0})
+    metrics.write(10, {"val/iou": 0.5})
+    assert validations(tmp_path / "run" / "metrics.jsonl") == {0: {"iou": 0.25, "masks": 3.0}, 10: {"iou": 0.5}}

@@ -89,7 +89,7 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from example_training import PICO, nano_recipe
 from samjax.config import VARIANTS
-from samjax.train import loop, step
+from samjax.train import loop, validator
 VARIANTS["pico"] = PICO
 folder = Path(os.environ["FOLDER"])
 recipe = nano_recipe(folder, steps=2, validate_every=2, batch=2, images_together=2, validation_images=2)
@@ -99,7 +99,7 @@ recipe = dataclasses.replace(
     data=dataclasses.replace(recipe.data, val=recipe.data.train),
 )
 seen = []
-make_step, validate = loop.make_step, loop.validate
+make_step, validate = loop.make_step, validator.validate
 def noted(*args):
     inner = make_step(*args)
     def step(state, batch):
@@ -110,7 +110,7 @@ def validated(config, params, batches, execution):
     batches = list(batches)
     seen.extend(batch.image.shape for batch in batches)
     return validate(config, params, batches, execution)
-loop.make_step, loop.validate = noted, validated
+loop.make_step, validator.validate = noted, validated
 outcome = loop.train(recipe, folder / "run")
 print(json.dumps([seen, outcome.metrics["masks"]]))
 """
@@ -120,5 +120,5 @@ print(json.dumps([seen, outcome.metrics["masks"]]))
 def test_a_run_sees_windows_and_is_validated_on_whole_inputs(run_python, root, tmp_path):
     printed = run_python(RUN, FOLDER=str(tmp_path), PYTHONPATH=str(root / "tests"))
     shapes, masks = json.loads(printed.splitlines()[-1])
-    assert shapes == [[2, 24, 24, 3]] * 2 + [[2, 48, 48, 3]]
+    assert shapes == [[2, 48, 48, 3], *[[2, 24, 24, 3]] * 2, [2, 48, 48, 3]]
     assert masks > 0

@@ -3,9 +3,9 @@
     samjax train few_images --data.train labelme=PHOTOS --data.val labelme=HELD_OUT --model.init vit_b --out runs/mine
 
 Without the encoder's gradient a step of ViT-B takes the time of its forward pass and little memory: a laptop will do,
-4 photos a step in half a minute on 2 cores; a GPU takes minutes for the whole run. Hold out some photos: the best
-checkpoint on them is what `python -m samjax.train.export` exports. Prompts are points and boxes alike, so that
-box-only fine-tuning does not break clicks.
+4 photos a step in half a minute on 2 cores; a GPU takes minutes for the whole run. Hold out some photos: they are
+measured before the first step and every 50 steps, and the best checkpoint on them is what `samjax export` writes.
+Prompts are points and boxes alike, so that box-only fine-tuning does not break clicks.
 """
 
 from samjax.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig

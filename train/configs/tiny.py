@@ -1,7 +1,7 @@
 """ViT-tiny from scratch on a laptop, first of three stages: windows of 64 pixels. So began the bundled model.
 
     samjax train tiny --data.train sa1b=DATA/train --data.val sa1b=DATA/val --out runs/tiny
-    python -m samjax.train.export runs/tiny runs/tiny.safetensors
+    samjax export runs/tiny runs/tiny.safetensors
 
 Hardware: 2 cores, 3 GB; half a second a step. The model's input has 256 pixels; a window has the positions of its place
 in it, so what is learnt here holds there, at a tenth of the cost. After 1,250 steps (70,000 masks) of 1,365 photos the

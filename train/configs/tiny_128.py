@@ -2,7 +2,7 @@ r"""ViT-tiny from scratch, second of three stages: windows of 128 pixels.
 
     samjax train tiny_128 --model.init runs/tiny.safetensors --data.train sa1b=DATA/train --data.val sa1b=DATA/val \
         --out runs/tiny_128
-    python -m samjax.train.export runs/tiny_128 runs/tiny_128.safetensors
+    samjax export runs/tiny_128 runs/tiny_128.safetensors
 
 Hardware: 2 cores; 1.4 seconds a step of 64 masks. After 4,071 steps the mIoU on the whole validation photos was 0.54
 after five clicks and 0.55 for the boxes of small objects, but 0.14 for those of large ones, which no window holds

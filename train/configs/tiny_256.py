@@ -2,7 +2,7 @@ r"""ViT-tiny from scratch, last of three stages: the whole input of 256 pixels, 
 
     samjax train tiny_256 --model.init runs/tiny_128.safetensors --data.train sa1b=DATA/train \
         --data.val sa1b=DATA/val --out runs/tiny_256
-    python -m samjax.train.export runs/tiny_256 mine.safetensors --dtype float16
+    samjax export runs/tiny_256 mine.safetensors --dtype float16
 
 Hardware: 2 cores; about 5 seconds a step of 48 masks. Large objects are new to a model that has seen windows: it finds
 nothing of them, and stays at that, until the class-balanced cross-entropy is back for a while. A box alone gives one

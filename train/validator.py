@@ -1,0 +1,107 @@
+"""Validation as a run does it: opened before anything is computed, measured now and then, drawn as a picture."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from samjax.config import SamConfig
+from samjax.sam import Params
+from samjax.sharding import batch_sharding
+
+from .batch import Batch
+from .config import TrainConfig
+from .data.pipeline import Pipeline
+from .data.report import TooManyBadRecords
+from .metrics import MetricWriters
+from .pictures import picture
+from .prefetch import DevicePrefetch, prefetch_to_device
+from .progress import Progress
+from .step import validation_execution
+from .validation import NO_MASK, on_host, validate
+
+
+class Validator:
+    """Measures a run's weights on its validation data; what it finds goes to the run's writers and its console.
+
+    Args:
+        config: of the run.
+        sam: the network that it trains.
+        mesh: what it trains on.
+        data: one pass over the validation data.
+        progress: the run's console.
+        at_start: "iou" before the first step, where the run was measured then.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        sam: SamConfig,
+        mesh: Mesh,
+        data: Pipeline,
+        progress: Progress,
+        at_start: float | None = None,
+    ) -> None:
+        self._config, self._sam, self._mesh, self._data = config, sam, mesh, data
+        self._progress, self._at_start = progress, at_start
+        self._execution = validation_execution(config, mesh)
+        self._compiled = False
+
+    def open(self) -> None:
+        """Reads all of the validation data once, so that what is wrong with it is said before anything is computed.
+
+        Raises:
+            TooManyBadRecords: more records are bad than `data.max_bad_share`.
+            ValueError: no record has a mask to validate on.
+            OSError: data cannot be reached.
+        """
+        counts = np.zeros(2, np.int64)  # photos with masks, and masks
+        try:
+            with self._data.batches() as batches:
+                for batch in self._progress.over(batches, "reading validation data", self._data.steps):
+                    counts += [batch.valid.any(1).sum(), batch.valid.sum()]
+        except TooManyBadRecords as error:
+            raise TooManyBadRecords(f"data.val: {error}") from error
+        if jax.process_count() == 1:
+            self._progress.message("validation data: {:,} photos with {:,} masks".format(*counts))
+        else:  # each has read a part of the photos, which may be none
+            counts = multihost_utils.process_allgather(counts.astype(np.int32)).sum(0)
+        if not counts.any():
+            raise ValueError(NO_MASK)
+
+    def measure(self, step: int, params: Params, writers: MetricWriters) -> dict[str, float]:
+        """The scores of parameters after `step` updates, as `validate` gives them, written and shown."""
+        with self._progress.aside("validation"), self._on_device(self._config.data.prefetch) as on_device:
+            measured = validate(self._sam, params, self._watched(on_device), self._execution)
+        writers.write(step, {f"val/{name}": value for name, value in measured.items()})
+        if step == 0:
+            self._at_start = measured["iou"]
+        before = f" ({self._at_start:.4f} at step 0)" if step and self._at_start is not None else ""
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in measured.items() if name.startswith("iou_"))
+        self._progress.message(f"step {step}: val/iou {measured['iou']:.4f}{before}; {parts}")
+        return measured
+
+    def draw(self, step: int, params: Params, writers: MetricWriters) -> None:
+        """A picture of what the parameters predict for the first photos."""
+        with self._progress.aside("picture"), self._on_device(1) as on_device:
+            batch = next(on_device).batch
+            if on_host(batch.valid).any():  # otherwise all of its photos are bad
+                writers.picture(step, "predictions", picture(self._sam, params, batch, self._execution))
+
+    @contextlib.contextmanager
+    def _on_device(self, depth: int) -> Iterator[DevicePrefetch]:
+        with self._data.batches() as batches, prefetch_to_device(batches, batch_sharding(self._mesh), depth) as ready:
+            yield ready
+
+    def _watched(self, on_device: DevicePrefetch) -> Iterator[Batch]:
+        """Batches, with a word before and after the first one ever, for which the programs are compiled."""
+        with contextlib.ExitStack() as compiling:
+            if not self._compiled:
+                compiling.enter_context(self._progress.compiling("validation, with its first batch,"))
+            for fetched in self._progress.over(on_device, "validating", self._data.steps):
+                yield fetched.batch
+                compiling.close()
+        self._compiled = True
