@@ -93,6 +93,7 @@ def decode(
     grid = image.shape[:2]
     position = encoded("grid_positions", grid, origin)
     # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
+    no_mask = no_mask[None, None]
     shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
 
     def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
@@ -129,11 +130,12 @@ def abstract_params(config: SamConfig) -> Params:
 
     def declare():
         key = jax.random.key(0)
-        pixels, mask = jnp.zeros((*config.image_size, 3)), jnp.zeros(config.mask_size)
-        grid, tokens = jnp.zeros((*config.grid, config.width)), jnp.zeros((1, config.width))
+        zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
+        pixels, mask = zeros((*config.image_size, 3)), zeros(config.mask_size)
+        grid, tokens = zeros((*config.grid, config.width)), zeros((1, config.width))
         return {
             "image_encoder": encoder.init(key, pixels)["params"],
-            "prompt_encoder": prompt_encoder.init(key, jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
+            "prompt_encoder": prompt_encoder.init(key, zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
             "mask_decoder": decoder.init(key, grid, tokens, method=run_decoder)["params"],
         }
 

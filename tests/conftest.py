@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "float32")  # accelerators would multiply in bfloat16 or TF32
 
 # The same examples on every run, and no time limits: a first example may compile.
