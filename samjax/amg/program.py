@@ -72,6 +72,7 @@ def find(
 
     Masks whose predicted IoU is too low are dropped before they are brought to the photo's size.
     """
+    region, frame, limits = jax.tree.map(jnp.asarray, (region, frame, limits))  # as jit would, where it is disabled
     masks = config.mask_decoder.multimask_outputs
     count = len(region.points)
     batches = -(-count // points_per_batch)
@@ -121,13 +122,13 @@ def draw(
     config: SamConfig,
     params: Params,
     embedding: Embedding,
-    points: Float32[Array, "N 2"],
-    which: Int32[Array, " N"],
+    points: Float32[Array | np.ndarray, "N 2"],
+    which: Int32[Array | np.ndarray, " N"],
     frame: Frame,
     execution: Execution,
 ) -> UInt8[Array, "N W bytes"]:
     """The bits (`samjax.ops.masks.pack`) of mask number `which` of each point of a region."""
-    prediction = decode(config, params, embedding, point_prompts(points), execution, multimask=True)
+    prediction = decode(config, params, embedding, point_prompts(jnp.asarray(points)), execution, multimask=True)
     logits = prediction.logits[jnp.arange(len(points)), which]
     return map_batch(lambda mask: pack(mask, frame, MASK_THRESHOLD), logits, together=execution.masks_per_step)
 
@@ -180,7 +181,5 @@ def _low_res_bits(
 def _cut_off(boxes: Float32[Array, "N 4"], region: Region) -> Bool[Array, " N"]:
     """Which boxes, in the region's own frame, end at an edge of the region that is not an edge of the photo."""
     boxes = boxes + jnp.tile(region.box[:2], 2)[None]
-    near_region, near_photo = (
-        jnp.abs(boxes - jnp.asarray(edges)[None]) <= EDGE_TOLERANCE for edges in (region.box, region.photo)
-    )
+    near_region, near_photo = (jnp.abs(boxes - edges[None]) <= EDGE_TOLERANCE for edges in (region.box, region.photo))
     return (near_region & ~near_photo).any(1)

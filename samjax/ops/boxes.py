@@ -37,8 +37,8 @@ def greedy(
     blocks = (used + size - 1) // size
     better = np.arange(size)[:, None] > np.arange(size)
 
-    def visit(block: Int32[Array, ""], kept: Bool[Array, " K"]) -> Bool[Array, " K"]:
-        start = block * size
+    def visit(block, kept):
+        start = jnp.asarray(block, jnp.int32) * size  # without jit, loops count in Python's integers
         rows = start + jnp.arange(size, dtype=jnp.int32)
         by_all = jnp.pad(suppressed(rows), ((0, 0), (0, -count % size)))
         free = lax.dynamic_slice_in_dim(valid, start, size) & ~(by_all & kept[None]).any(1)
@@ -99,5 +99,6 @@ def nms(boxes: Real[np.ndarray, "N 4"], scores: Real[np.ndarray, " N"], iou_thre
     padded[:count] = boxes
     padded_scores = np.zeros(size, np.float32)
     padded_scores[:count] = scores
-    order, kept = _keep_by_nms(padded, padded_scores, np.arange(size) < count, float32_below(iou_threshold))
+    columns = map(jnp.asarray, (padded, padded_scores, np.arange(size) < count, float32_below(iou_threshold)))
+    order, kept = _keep_by_nms(*columns)
     return np.asarray(order)[np.asarray(kept)].astype(int)
