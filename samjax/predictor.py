@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
@@ -116,8 +117,32 @@ sam_model_registry: dict[str, Callable[..., RegistryModel]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Photo:
+    """What a predictor holds of its photo. One object, so that features and sizes are always of the same photo."""
+
+    embedding: Embedding
+    original_size: transforms.Size
+    input_size: transforms.Size
+
+
+class _BeingSet:
+    """Stands for a photo that `set_image` is at."""
+
+
+ONE_PHOTO = (
+    "a SamPredictor holds one photo and is for one thread at a time; make one for each thread, which costs nothing "
+    "because they share the model, or use samjax.Sam, which any number of threads can share"
+)
+
+
 class SamPredictor:
-    """Embeds a photo once, then answers prompts about it."""
+    """Embeds a photo once, then answers prompts about it.
+
+    It holds one photo, so threads that work on different photos need a predictor each; these can share one model
+    (`samjax.Sam` may be used by any number of threads). Where another thread sets or resets the photo during a
+    `set_image`, and where one asks during it, RuntimeError is raised; an answer is always about one photo.
+    """
 
     def __init__(self, sam_model: Sam | RegistryModel) -> None:
         self.model = sam_model if isinstance(sam_model, RegistryModel) else RegistryModel(sam_model)
@@ -128,37 +153,59 @@ class SamPredictor:
     def device(self) -> str:
         return self.model.device
 
+    @property
+    def is_image_set(self) -> bool:
+        return isinstance(self._photo, _Photo)
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The photo's embedding, None before a photo is set."""
+        return getattr(self._photo, "embedding", None)
+
+    @property
+    def original_size(self) -> transforms.Size | None:
+        """(height, width) of the photo in pixels, None before one is set."""
+        return getattr(self._photo, "original_size", None)
+
+    @property
+    def input_size(self) -> transforms.Size | None:
+        """(height, width) of the resized photo inside the padded model input, None before a photo is set."""
+        return getattr(self._photo, "input_size", None)
+
     def reset_image(self) -> None:
         """Forgets the photo."""
-        self.is_image_set = False
-        self.embedding: Embedding | None = None
-        self.original_size: tuple[int, int] | None = None
-        self.input_size: tuple[int, int] | None = None
+        self._photo: _Photo | _BeingSet | None = None
 
     def set_image(self, image: ArrayLike, image_format: str = "RGB") -> None:
         """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `transforms.as_rgb` takes.
 
         `image_format` is the order of its channels, "RGB" or "BGR".
+        Raises RuntimeError where another thread has set or reset the photo meanwhile.
         """
-        self.reset_image()
-        rgb = transforms.as_rgb(image, image_format)
-        self.set_embedding(self.model.sam.encode(rgb))
+        being_set = self._photo = _BeingSet()
+        try:
+            embedding = self.model.sam.encode(transforms.as_rgb(image, image_format))
+            if self._photo is not being_set:
+                raise RuntimeError(f"another thread changed this predictor's photo during set_image; {ONE_PHOTO}")
+            self.set_embedding(embedding)
+        finally:
+            if self._photo is being_set:
+                self.reset_image()
 
     def set_embedding(self, embedding: Embedding) -> None:
         """Takes up a photo whose embedding is at hand, from `Sam.encode` or `samjax.embeddings`."""
-        self.embedding = embedding
-        self.original_size = tuple(np.asarray(embedding.original_size).tolist())
-        self.input_size = tuple(np.asarray(embedding.input_size).tolist())
-        self.is_image_set = True
+        sizes = (tuple(np.asarray(size).tolist()) for size in (embedding.original_size, embedding.input_size))
+        self._photo = _Photo(embedding, *sizes)
 
     def get_image_embedding(self) -> Float[Array, "1 C H W"]:
         """The photo's features, channels first as in the reference."""
-        return self._embedding_set().features.astype(jnp.float32).transpose(2, 0, 1)[None]
+        return _channels_first(self._photo_set().embedding)
 
     @property
     def features(self) -> Float[Array, "1 C H W"] | None:
         """`get_image_embedding`, or None before a photo is set."""
-        return self.get_image_embedding() if self.is_image_set else None
+        embedding = self.embedding
+        return None if embedding is None else _channels_first(embedding)
 
     def predict(
         self,
@@ -175,19 +222,19 @@ class SamPredictor:
         mask_input: (1, h, w) low-resolution logits of an earlier prediction. multimask_output: three masks instead of
         one. return_logits: float logits instead of booleans.
 
+        As in the reference, points that are none, (0, 2), are not the same as None: where there is no box, they too
+        get the padding point that stands beside any number of points. Labels without points count for nothing.
+
         Returns masks (M, H, W) of the photo's size, predicted IoU (M,), low-resolution logits (M, h, w).
+        Raises RuntimeError before a photo is set, and ValueError like `Prompts.of`.
         """
+        photo = self._photo_set()
         if point_coords is not None and point_labels is None:
             raise ValueError("point_labels must be supplied if point_coords is supplied: 1 foreground, 0 background")
-        masks, scores, logits = self.predict_batch(
-            None if point_coords is None else [point_coords],
-            None if point_labels is None else [point_labels],
-            None if box is None else np.reshape(box, (1, -1)),
-            None if mask_input is None else [mask_input],
-            multimask_output,
-            return_logits,
-        )
-        return masks[0], scores[0], logits[0]
+        points, labels, box, mask = map(_numpy, (point_coords, point_labels, box, mask_input))
+        prompts = points, None if points is None else labels, None if box is None else box.ravel(), mask
+        listed = [None if part is None else [part] for part in prompts]
+        return tuple(answer[0] for answer in self._predict(photo, listed, multimask_output, return_logits))
 
     def predict_batch(
         self,
@@ -203,9 +250,8 @@ class SamPredictor:
         point_coords: N arrays (K, 2). point_labels: N arrays (K,). boxes: (N, 4). mask_input: N arrays (1, h, w).
         Returns masks (N, M, H, W), predicted IoU (N, M), low-resolution logits (N, M, h, w).
         """
-        embedding = self._embedding_set()
         prompts = point_coords, point_labels, boxes, mask_input
-        return self._predict(embedding, prompts, multimask_output, return_logits)
+        return self._predict(self._photo_set(), prompts, multimask_output, return_logits)
 
     def predict_torch(
         self,
@@ -218,37 +264,85 @@ class SamPredictor:
     ) -> tuple[Any, Any, Any]:
         """`predict_batch` for torch tensors whose coordinates are in the INPUT frame (`transform.apply_boxes_torch`).
 
-        point_coords (N, K, 2), point_labels (N, K), boxes (N, 4), mask_input (N, 1, h, w). The result is torch
-        tensors where the prompts are, NumPy arrays otherwise.
+        point_coords (N, K, 2), point_labels (N, K), boxes (N, 4) or (N, 1, 4), mask_input (N, 1, h, w), one mask for
+        all prompts or one prompt for all masks; any dtype. K may be 0, which is not the same as None (`predict`).
+        The result is torch tensors where the prompts are, NumPy arrays otherwise.
         """
-        embedding = self._embedding_set()
+        photo = self._photo_set()
         tensors = [point_coords, point_labels, boxes, mask_input]
-        arrays = [None if tensor is None else _numpy(tensor) for tensor in tensors]
-        in_input_frame = dataclasses.replace(embedding, original_size=embedding.input_size)
-        results = self._predict(in_input_frame, arrays, multimask_output, return_logits)
+        points, labels, boxes, masks = map(_numpy, tensors)
+        prompts = _one_for_all(
+            None if points is None else _moved_as_the_reference_does(points),
+            None if points is None else labels,
+            None if boxes is None else _moved_as_the_reference_does(_rows_of_four(boxes)),
+            masks,
+        )
+        # The prompts' frame is the INPUT frame, so to decode it is the photo's own.
+        embedding = dataclasses.replace(photo.embedding, original_size=photo.embedding.input_size)
+        in_input_frame = dataclasses.replace(photo, embedding=embedding)
+        results = self._predict(in_input_frame, prompts, multimask_output, return_logits)
         like = next((tensor for tensor in tensors if tensor is not None), None)
         return tuple(_like(like, result) for result in results)
 
-    def _predict(self, embedding: Embedding, prompts: Sequence[Any], multimask: bool, return_logits: bool) -> tuple:
+    def _predict(self, photo: _Photo, prompts: Sequence[Any], multimask: bool, return_logits: bool) -> tuple:
         """`prompts` are the arguments of `Prompts.of`."""
         sam = self.model.sam
         points, labels, boxes, masks = prompts
         if points is None and boxes is None and masks is None:
             points, labels = [None], None  # the reference answers a prompt of nothing
-        prediction = sam.predict(embedding, Prompts.of(points, labels, boxes, masks), multimask=multimask)
+        prediction = sam.predict(photo.embedding, Prompts.of(points, labels, boxes, masks), multimask=multimask)
         threshold = None if return_logits else self.model.mask_threshold
-        masks = transforms.upscale_masks(prediction.logits, self.original_size, sam.config, threshold=threshold)
+        masks = transforms.upscale_masks(prediction.logits, photo.original_size, sam.config, threshold=threshold)
         return masks, np.array(prediction.iou), np.array(prediction.logits)
 
-    def _embedding_set(self) -> Embedding:
-        if self.embedding is None:
+    def _photo_set(self) -> _Photo:
+        photo = self._photo
+        if isinstance(photo, _BeingSet):
+            raise RuntimeError(f"another thread is in set_image of this predictor; {ONE_PHOTO}")
+        if photo is None:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
-        return self.embedding
+        return photo
 
 
-def _numpy(array: Any) -> np.ndarray:
-    """A NumPy array of an array or of a torch tensor on any device."""
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+def _channels_first(embedding: Embedding) -> Float[Array, "1 C H W"]:
+    return jnp.asarray(embedding.features, jnp.float32).transpose(2, 0, 1)[None]
+
+
+def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) of whatever shape has four numbers for each of the first axis, such as (N, 1, 4) and (N, 2, 2)."""
+    return boxes.reshape(-1, 4) if boxes.ndim and boxes.size == 4 * len(boxes) else boxes
+
+
+def _moved_as_the_reference_does(coordinates: np.ndarray) -> np.ndarray:
+    """Coordinates as they are after the reference has added half a pixel in their own dtype, which rounds where it is
+    bfloat16 or float16: by up to four pixels at 1000."""
+    if coordinates.dtype.itemsize > 2 or coordinates.dtype.kind in "iub":
+        return coordinates
+    half = coordinates.dtype.type(0.5)
+    return (coordinates + half).astype(np.float32) - np.float32(half)
+
+
+def _one_for_all(points: Any, labels: Any, boxes: Any, masks: Any) -> list[np.ndarray | None]:
+    """Prompts of N objects, where a single mask stands for all prompts, or a single prompt for all masks."""
+    prompts = [points, labels, boxes]
+    count = next((len(part) for part in (points, boxes) if part is not None), None)
+    if masks is None or count is None:
+        return [*prompts, masks]
+    if len(masks) == 1:
+        masks = np.repeat(masks, count, 0)
+    elif count == 1:
+        prompts = [None if part is None else np.repeat(part, len(masks), 0) for part in prompts]
+    return [*prompts, masks]
+
+
+def _numpy(array: Any) -> np.ndarray | None:
+    """A NumPy array of an array or of a torch tensor of any dtype on any device; None stays None."""
+    if array is None or not hasattr(array, "detach"):
+        return None if array is None else np.asarray(array)
+    tensor = array.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":  # which torch does not give to NumPy
+        return tensor.float().numpy().astype(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def _like(original: Any, array: np.ndarray) -> Any:

@@ -29,7 +29,7 @@ Params = dict[str, Any]  # nested dicts under the reference's names: image_encod
 def encode(
     config: SamConfig,
     params: Params,
-    pixels: Float32[Array, "*B h w 3"],
+    pixels: Float32[Array | np.ndarray, "*B h w 3"],
     execution: Execution,
     *,
     branch_weights: Float32[Array, "*B depth 2"] | None = None,
@@ -41,7 +41,7 @@ def encode(
     `origin` the pixels are a window of the model's input whose upper left is there, (x, y) in pixels; both it and the
     window's sides are multiples of the attention windows, patch times window size: how training sees less at a time.
     """
-    encoder = ImageEncoder(config.image_encoder, config.width, execution)
+    encoder, pixels = ImageEncoder(config.image_encoder, config.width, execution), jnp.asarray(pixels)
     if origin is None and pixels.shape[-3:-1] != config.image_size:
         raise ValueError(f"pixels must be (height, width) {config.image_size}, got {pixels.shape[-3:-1]}")
 
@@ -71,6 +71,7 @@ def decode(
     `branch_weights` multiply what the decoder layers' branches add to the tokens (the IoU token, the mask tokens, then
     the prompt's): how training drops out. `origin` as `encode` had it; all coordinates are then the window's.
     """
+    embedding, prompts = jax.tree.map(jnp.asarray, (embedding, prompts))  # as jit would, where it is disabled
     if embedding.features.ndim == 4:
 
         def one(embedding, prompts, weights, origin):
@@ -93,6 +94,7 @@ def decode(
     grid = image.shape[:2]
     position = encoded("grid_positions", grid, origin)
     # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
+    no_mask = no_mask[None, None]
     shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
 
     def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
@@ -108,7 +110,7 @@ def decode(
         return decoded(side, tokens, prompt.labels != ABSENT, multimask, weights, grid)
 
     logits, iou = map_batch(decode_one, prompts, branch_weights, together=execution.prompts_per_step)
-    return Prediction(logits, iou, jnp.asarray(prompts.valid))
+    return Prediction(logits, iou, prompts.valid)
 
 
 jitted_encode = jax.jit(encode, static_argnames=("config", "execution"))
@@ -129,11 +131,12 @@ def abstract_params(config: SamConfig) -> Params:
 
     def declare():
         key = jax.random.key(0)
-        pixels, mask = jnp.zeros((*config.image_size, 3)), jnp.zeros(config.mask_size)
-        grid, tokens = jnp.zeros((*config.grid, config.width)), jnp.zeros((1, config.width))
+        zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
+        pixels, mask = zeros((*config.image_size, 3)), zeros(config.mask_size)
+        grid, tokens = zeros((*config.grid, config.width)), zeros((1, config.width))
         return {
             "image_encoder": encoder.init(key, pixels)["params"],
-            "prompt_encoder": prompt_encoder.init(key, jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
+            "prompt_encoder": prompt_encoder.init(key, zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
             "mask_decoder": decoder.init(key, grid, tokens, method=run_decoder)["params"],
         }
 
@@ -149,7 +152,10 @@ def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True)
 class Sam:
-    """A configuration and its parameters. A pytree whose leaves are the parameters."""
+    """A configuration and its parameters. A pytree whose leaves are the parameters.
+
+    Any number of threads may share one: it is immutable, and nothing of a photo or prompt is kept in it.
+    """
 
     config: SamConfig
     params: Params
@@ -248,7 +254,7 @@ class Sam:
         if count != prompts.valid.shape[0]:
             raise ValueError(f"{count} embeddings came with prompts of {prompts.valid.shape[0]} images")
         _check_prompts(self.config, embeddings.original_size, prompts)
-        if len(embeddings.features.devices()) > 1:
+        if isinstance(embeddings.features, jax.Array) and len(embeddings.features.devices()) > 1:
             return self._decode(embeddings, prompts, multimask, self._all_at_once())
         pieces = []
         for piece in self._pieces(count):

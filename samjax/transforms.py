@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from samjax.config import SamConfig
+from samjax.ops.broadcasting import with_rank
 from samjax.ops.masks import Frame
 from samjax.ops.resize import Banded, banded, map_row_blocks, resize_matrix
 from samjax.types import ArrayLike
@@ -163,7 +164,7 @@ def to_input_frame(
 ) -> Float32[Array, "*B 2"]:
     """(x, y) of the ORIGINAL frame in the INPUT frame; the scale differs by axis because sizes were rounded."""
     scale = fitted.astype(jnp.float32) / original.astype(jnp.float32)
-    return points * scale[::-1]
+    return points * with_rank(scale[::-1], points.ndim)
 
 
 def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999) -> Float32[np.ndarray, "h w"]:

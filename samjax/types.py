@@ -114,7 +114,8 @@ class Prompts:
         foreground, 0 for background; all foreground when left out. boxes: N times (x0, y0, x1, y1).
         masks: N times logits of four times the grid's size, from an earlier prediction or from `samjax.mask_prompt`.
 
-        As in the reference, a prompt with points and no box gets one not-a-point token. Raises ValueError where
+        As in the reference, a prompt with points and no box gets one not-a-point token, also where the set of points is
+        empty; None stands for no points at all. Raises ValueError where
         counts differ, a box is empty or inverted, or a number is not finite.
         """
         given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
@@ -184,8 +185,9 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
     """Points and labels of one prompt: its points, then either its box corners or the reference's padding point."""
     xy = np.zeros((0, 2), np.float32)
     kinds = np.zeros(0, np.int32)
-    if points is not None and len(points):
+    if points is not None:
         xy = _finite(points, f"points of prompt {number}")
+        xy = xy.reshape(0, 2) if xy.size == 0 else xy
         if xy.ndim != 2 or xy.shape[1] != 2:
             raise ValueError(
                 f"points of prompt {number} must have shape (count, 2) as (x, y), got {xy.shape}; "
@@ -201,6 +203,7 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
                 f"labels of prompt {number} must be 1 (foreground), 0 (background) or -1 (no point), "
                 f"got {kinds.tolist()}"
             )
+        kinds = kinds.astype(np.int32)
         if box is None:
             xy, kinds = np.vstack([xy, np.zeros((1, 2))]), np.append(kinds, NOT_A_POINT)
     elif labels is not None and len(labels):

@@ -22,6 +22,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "float32")  # accelerators would multiply in bfloat16 or TF32
 
 # The same examples on every run, and no time limits: a first example may compile.

@@ -30,7 +30,7 @@ def test_prompts_hold_what_was_given(given_prompts):
     rows = zip(given_prompts["points"], given_prompts["labels"], given_prompts["boxes"], strict=True)
     for number, (points, labels, box) in enumerate(rows):
         expected = list(zip(map(tuple, points), labels, strict=True))
-        if points and box is None:
+        if box is None:
             expected.append(((0.0, 0.0), -1))
         if box is not None:
             expected += [(box[:2], 2), (box[2:], 3)]

@@ -10,13 +10,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
+from samjax.ops.broadcasting import with_rank
 from samjax.ops.resize import resize_matrix
 
 
 def unpack(cells: UInt[Array, "*B h w"], ratio: int) -> Bool[Array, "*B H W"]:
     """The pixels themselves."""
     *batch, height, width = cells.shape
-    bits = jnp.arange(ratio**2, dtype=cells.dtype)
+    bits = with_rank(jnp.arange(ratio**2, dtype=cells.dtype), cells.ndim + 1)
     pixels = ((cells[..., None] >> bits) & 1).astype(bool).reshape(*batch, height, width, ratio, ratio)
     return pixels.swapaxes(-2, -3).reshape(*batch, height * ratio, width * ratio)
 
@@ -28,7 +29,10 @@ def counts(cells: UInt[Array, "*B h w"]) -> Int32[Array, "*B h w"]:
 
 def photo(size: Int32[Array, "2"], grid: tuple[int, int], ratio: int, dtype: jnp.dtype) -> UInt[Array, "h w"]:
     """The set of pixels that belong to a photo of `size` (height, width) and not to the padding below and beside it."""
-    y, x = (jnp.arange(side * ratio).reshape(side, ratio) < extent for side, extent in zip(grid, size, strict=True))
+    y, x = (
+        jnp.arange(side * ratio, dtype=jnp.int32).reshape(side, ratio) < extent
+        for side, extent in zip(grid, size, strict=True)
+    )
     inside = y[:, None, :, None] & x[None, :, None, :]
     bits = jnp.asarray(1 << np.arange(ratio**2), dtype).reshape(ratio, ratio)
     return jnp.where(inside, bits, 0).astype(dtype).sum((2, 3), dtype=dtype)
@@ -45,13 +49,15 @@ def of_logits(logits: Float32[Array, "*B h w"], photo: UInt[Array, "h w"], ratio
     *batch, height, width = logits.shape
     positive = upsample(logits, ratio).reshape(*batch, height, ratio, width, ratio) > 0
     bits = jnp.asarray(1 << np.arange(ratio**2), photo.dtype).reshape(ratio, 1, ratio)
-    return jnp.where(positive, bits, 0).astype(photo.dtype).sum((-3, -1), dtype=photo.dtype) & photo
+    bits = jnp.where(positive, bits, 0).astype(photo.dtype)
+    return bits.sum((-3, -1), dtype=photo.dtype) & with_rank(photo, logits.ndim)
 
 
 def iou(masks: UInt[Array, "*B h w"], target: UInt[Array, "h w"]) -> Float32[Array, "*B"]:
     """IoU of masks with one other; 0 where both are empty."""
-    both, either = (counts(cells).sum((-1, -2)).astype(jnp.float32) for cells in (masks & target, masks | target))
-    return both / jnp.maximum(either, 1)
+    target = with_rank(target, masks.ndim)
+    both, either = (counts(cells).sum((-1, -2), dtype=jnp.int32) for cells in (masks & target, masks | target))
+    return both.astype(jnp.float32) / jnp.maximum(either, 1).astype(jnp.float32)
 
 
 def draw_pixel(
@@ -62,9 +68,9 @@ def draw_pixel(
     Counted, not weighed: one integer is drawn below the number of pixels, and its row, cell and bit are looked up.
     """
     number = counts(cells)
-    in_rows = number.sum(1)
-    total = in_rows.sum()
-    rank = jax.random.randint(key, (), 0, jnp.maximum(total, 1))
+    in_rows = number.sum(1, dtype=jnp.int32)
+    total = in_rows.sum(dtype=jnp.int32)
+    rank = jax.random.randint(key, (), 0, jnp.maximum(total, 1), jnp.int32)
     row, rank = _find(in_rows, rank)
     column, rank = _find(number[row], rank)
     bit, _ = _find(((cells[row, column] >> jnp.arange(ratio**2, dtype=cells.dtype)) & 1).astype(jnp.int32), rank)
@@ -74,8 +80,8 @@ def draw_pixel(
 
 def _find(number: Int32[Array, " n"], rank: Int32[Array, ""]) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
     """Which of n bins, holding `number` items each, has the item of this rank, and its rank within the bin."""
-    before = jnp.cumsum(number) - number
-    index = jnp.minimum((before + number <= rank).sum(), len(number) - 1)
+    before = jnp.cumsum(number, dtype=jnp.int32) - number
+    index = jnp.minimum((before + number <= rank).sum(dtype=jnp.int32), len(number) - 1)
     return index, rank - before[index]
 
 
@@ -87,8 +93,9 @@ def box(cells: UInt[Array, "h w"], ratio: int) -> Float32[Array, "4"]:
         # One integer for each row (column) of cells has the bits that any of its cells has.
         union = lax.reduce(cells, np.zeros((), cells.dtype), lax.bitwise_or, (1 - axis,))
         lines = jnp.asarray((1 << (bits if axis == 0 else bits.T)).sum(1), cells.dtype)
-        used = ((union[:, None] & lines) != 0).reshape(-1)
-        return jnp.argmax(used), jnp.where(used.any(), len(used) - 1 - jnp.argmax(used[::-1]), 0)
+        used = ((union[:, None] & lines[None]) != 0).reshape(-1)
+        first, after = (lax.argmax(lines, 0, jnp.int32) for lines in (used, used[::-1]))
+        return first, jnp.where(used.any(), len(used) - 1 - after, 0)
 
     (y0, y1), (x0, x1) = extent(0), extent(1)
     return jnp.stack([x0, y0, x1, y1]).astype(jnp.float32)

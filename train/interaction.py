@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
@@ -39,9 +40,10 @@ def first_prompt(config: InteractionConfig, key: Key[Array, ""], target: Target,
     which, where, noise = jax.random.split(key, 3)
     point, found = cells.draw_pixel(where, target.mask, ratio)
     corners = noisy_box(config, noise, cells.box(target.mask, ratio), cells.box(target.photo, ratio)[2:])
-    is_box = jax.random.bernoulli(which, config.box_probability)
-    points = jnp.where(is_box, corners.reshape(2, 2), jnp.stack([point, jnp.zeros(2)]))
-    labels = jnp.where(is_box, jnp.array([BOX_MIN, BOX_MAX]), jnp.array([FOREGROUND, NOT_A_POINT]))
+    is_box = jax.random.bernoulli(which, np.float32(config.box_probability))
+    points = jnp.where(is_box, corners.reshape(2, 2), jnp.stack([point, jnp.zeros_like(point)]))
+    box, click = (jnp.array(labels, jnp.int32) for labels in ((BOX_MIN, BOX_MAX), (FOREGROUND, NOT_A_POINT)))
+    labels = jnp.where(is_box, box, click)
     labels = jnp.where(found, labels, ABSENT)
     free = config.corrections
     return Slots(jnp.pad(points, ((0, free), (0, 0))), jnp.pad(labels, (0, free), constant_values=ABSENT))
@@ -54,7 +56,7 @@ def noisy_box(
     and y by the height; never by more than the configured pixels, nor out of 0..limit (x, y), the photo's last pixel.
     """
     side = jnp.tile(box[2:] - box[:2] + 1, 2)
-    noise = config.box_noise * side * jax.random.normal(key, (4,))
+    noise = config.box_noise * side * jax.random.normal(key, (4,), jnp.float32)
     noise = jnp.clip(noise, -config.box_noise_limit, config.box_noise_limit)
     return jnp.clip(box + noise, 0, jnp.tile(limit, 2))
 
@@ -65,7 +67,8 @@ def click_schedule(config: InteractionConfig, key: Key[Array, ""]) -> Bool[Array
     if not config.corrections or not config.refinements:
         return jnp.full(config.passes - 1, config.corrections > 0)
     elsewhere = config.refinements - 1
-    among = jax.random.permutation(key, config.corrections - 1 + elsewhere) >= elsewhere
+    places = jnp.arange(config.corrections - 1 + elsewhere, dtype=jnp.int32)
+    among = jax.random.permutation(key, places) >= elsewhere
     return jnp.concatenate([among, jnp.array([True, False])])
 
 
@@ -85,7 +88,7 @@ def click(
     is_perfect = ~(wrong != 0).any()
     point, found = cells.draw_pixel(key, jnp.where(is_perfect, beside, wrong), ratio)
     column, row = point.astype(jnp.int32) // ratio
-    label = jnp.where(is_perfect | mask[row, column], BACKGROUND, FOREGROUND)
+    label = jnp.where(is_perfect | mask[row, column], BACKGROUND, FOREGROUND).astype(jnp.int32)
     slot = FIRST + clicks_before
     return Slots(slots.points.at[slot].set(point), slots.labels.at[slot].set(jnp.where(found, label, ABSENT)))
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32
 
+from samjax.ops.broadcasting import with_rank
+
 from .config import LossConfig
 
 
@@ -36,6 +38,7 @@ def focal_loss(
     gamma: float = 2.0,
 ) -> Float32[Array, "*B"]:
     """Sigmoid focal loss (arXiv 1708.02002), mean over pixels: alpha weighs foreground, 1 - alpha background."""
+    foreground, background = (with_rank(part, logits.ndim) for part in (foreground, background))
     missed = jax.nn.softplus(-logits)  # -log p
     false = missed + logits  # -log(1 - p)
     per_pixel = alpha * foreground * jnp.exp(-gamma * false) * missed
@@ -47,6 +50,7 @@ def dice_loss(
     logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
 ) -> Float32[Array, "*B"]:
     """1 - (2 Σpg + 1) / (Σp + Σg + 1) of probabilities p and foreground g."""
+    foreground, background = (with_rank(part, logits.ndim) for part in (foreground, background))
     probability = jax.nn.sigmoid(logits)
     overlap = (probability * foreground).sum((-1, -2))
     claimed = (probability * (foreground + background)).sum((-1, -2))
@@ -57,6 +61,7 @@ def balanced_cross_entropy(
     logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
 ) -> Float32[Array, "*B"]:
     """Cross-entropy in which all foreground weighs as much as all background, however small it is."""
+    foreground, background = (with_rank(part, logits.ndim) for part in (foreground, background))
     missed = jax.nn.softplus(-logits)
     of_foreground = (missed * foreground).sum((-1, -2)) / _or_one(foreground.sum())
     of_background = ((missed + logits) * background).sum((-1, -2)) / _or_one(background.sum())
@@ -67,6 +72,7 @@ def mask_iou(
     logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
 ) -> Float32[Array, "*B"]:
     """IoU of the mask thresholded at logit 0 with the foreground; 0 where there is neither."""
+    foreground, background = (with_rank(part, logits.ndim) for part in (foreground, background))
     mask = logits > 0
     overlap = jnp.where(mask, foreground, 0).sum((-1, -2))
     union = foreground.sum() + jnp.where(mask, background, 0).sum((-1, -2))

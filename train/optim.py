@@ -1,7 +1,9 @@
 """The optimiser: AdamW or Muon by optax, with the schedules and parameter groups that a recipe names."""
 
+import contextlib
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -74,6 +76,17 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
         optax.masked(optax.chain(*trained), by_name(lambda name: not _fits(name, (*config.frozen, *BUFFERS)))),
         optax.masked(optax.set_to_zero(), by_name(lambda name: _fits(name, (*config.frozen, *BUFFERS)))),
     )
+
+
+@contextlib.contextmanager
+def optax_numerics() -> Iterator[None]:
+    """JAX's defaults while optax initialises or updates, whatever strictness or width a program has chosen.
+
+    optax raises floats to integer powers and adds vectors to matrices, and where 64 bits are on its scalars and some of
+    its state would be float64.
+    """
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def learning_rate_factor(config: OptimConfig, sam: SamConfig, name: str) -> float:

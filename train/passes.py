@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
@@ -86,7 +87,7 @@ def gradient(
     def dropout_keys(number: Any) -> Key[Array, "B M"]:
         return over_masks(lambda key: jax.random.fold_in(key, number))(keys[..., 3])
 
-    later = jnp.arange(1, recipe.interaction.passes), schedule, clicks_before
+    later = jnp.arange(1, recipe.interaction.passes, dtype=jnp.uint32), schedule, clicks_before
 
     if recipe.interaction.carry_gradient:
 
@@ -184,7 +185,7 @@ def _dropout_weights(
 ) -> Float32[Array, "B M depth 3 T C"] | None:
     if not recipe.dropout:
         return None
-    keep = 1 - recipe.dropout
+    keep = np.float32(1 - recipe.dropout)
     shape = recipe.sam.mask_decoder.depth, 3, 1 + recipe.sam.mask_tokens + prompt_tokens, recipe.sam.width
     return jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape).astype(jnp.float32) / keep))(keys)
 

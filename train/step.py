@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32, Key, UInt8
 
 from samjax.config import Execution, SamConfig
+from samjax.ops.broadcasting import with_rank
 from samjax.sam import Params, abstract_params, encode, init_params
 from samjax.sharding import batch_sharding, shardings
 from samjax.transforms import PIXEL_MEAN, PIXEL_STD
@@ -23,7 +24,7 @@ from .batch import Batch, cell_ratio
 from .config import InteractionConfig, TrainConfig
 from .interaction import Target
 from .losses import MaskLoss
-from .optim import is_frozen
+from .optim import is_frozen, optax_numerics
 from .passes import Block, Gradient, Recipe
 from .state import TrainState
 
@@ -138,14 +139,14 @@ def make_step(
             zeros = jax.tree.map(jnp.zeros_like, state.params), no_terms(config.interaction)
             (gradient, terms), _ = lax.scan(lambda sums, piece: (_add(sums, gradient_of(piece)), None), zeros, pieces)
 
-        masks = batch.valid.sum()
+        masks = batch.valid.sum(dtype=jnp.int32)
         share = 1 / jnp.maximum(masks, 1).astype(jnp.float32)
         gradient = jax.tree.map(lambda g: g * (share * over_passes), gradient)
         gradient = lax.with_sharding_constraint(gradient, shardings(gradient, mesh))
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm) & jnp.isfinite(terms.total.sum())
 
-        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+        with optax_numerics():
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None
@@ -164,9 +165,10 @@ def make_step(
 
 def to_pixels(image: UInt8[Array, "H W 3"], size: Int32[Array, "2"]) -> Float32[Array, "H W 3"]:
     """8-bit RGB, padded, as the encoder takes it: normalised, then 0 in the padding (`transforms.to_pixels`)."""
-    y, x = (jnp.arange(side) < extent for side, extent in zip(image.shape, size, strict=False))
-    pixels = (image.astype(jnp.float32) - PIXEL_MEAN) / PIXEL_STD
-    return jnp.where((y[:, None] & x)[:, :, None], pixels, 0)
+    y, x = (jnp.arange(side, dtype=jnp.int32) < extent for side, extent in zip(image.shape, size, strict=False))
+    mean, std = (with_rank(jnp.asarray(channels), 3) for channels in (PIXEL_MEAN, PIXEL_STD))
+    pixels = (image.astype(jnp.float32) - mean) / std
+    return jnp.where((y[:, None] & x[None])[:, :, None], pixels, 0)
 
 
 def drop_path_weights(sam: SamConfig, rate: float, keys: Key[Array, " B"]) -> Float32[Array, "B depth 2"] | None:
@@ -178,7 +180,7 @@ def drop_path_weights(sam: SamConfig, rate: float, keys: Key[Array, " B"]) -> Fl
     keep = 1 - rate * jnp.arange(depth, dtype=jnp.float32)[:, None] / max(depth - 1, 1)
 
     def draw(key):
-        return jnp.where(jax.random.uniform(key, (depth, 2)) < keep, 1 / keep, 0)
+        return jnp.where(jax.random.uniform(key, (depth, 2), jnp.float32) < keep, 1 / keep, 0)
 
     return jax.vmap(draw)(keys)
 
@@ -190,8 +192,8 @@ def window_origins(sam: SamConfig, side: int | None, keys: Key[Array, " B"]) -> 
         return None
     stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
     height, width = sam.image_size
-    places = jnp.array([(width - side) // stride + 1, (height - side) // stride + 1])
-    return stride * jax.vmap(lambda key: jax.random.randint(key, (2,), 0, places))(keys)
+    places = jnp.array([(width - side) // stride + 1, (height - side) // stride + 1], jnp.int32)
+    return stride * jax.vmap(lambda key: jax.random.randint(key, (2,), 0, places, jnp.int32))(keys)
 
 
 def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:
@@ -240,8 +242,10 @@ def blocks_for(config: TrainConfig, mesh: Mesh) -> tuple[int | None, int]:
 
 def _start(config: TrainConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
     average = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
+    with optax_numerics():
+        moments = optimizer.init(params)
     key = jax.random.key_data(jax.random.key(config.run.seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, moments, average, key)
 
 
 def _over_blocks(
@@ -274,7 +278,7 @@ def _over_blocks(
         features, size, masks, valid, keys, origin = xs
         photo = jax.vmap(lambda size: cells.photo(size, masks.shape[-2:], ratio, masks.dtype))(size)
         photo = jnp.broadcast_to(photo[:, None], (group, column, *photo.shape[1:]))
-        number = jnp.arange(padded)
+        number = jnp.arange(padded, dtype=jnp.uint32)
         keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(number))(keys)
 
         def of_block(sums, xs):
@@ -299,7 +303,7 @@ def _over_blocks(
 
 def no_terms(config: InteractionConfig) -> MaskLoss:
     """Zeros to add the passes' terms to."""
-    return MaskLoss(*[jnp.zeros(config.passes)] * len(MaskLoss._fields))
+    return MaskLoss(*[jnp.zeros(config.passes, jnp.float32)] * len(MaskLoss._fields))
 
 
 def _pieces(batch: Batch, count: int, mesh: Mesh) -> Batch:

@@ -52,6 +52,7 @@ class _Started:
 class SamAutomaticMaskGenerator:
     """Finds everything in a photo: a grid of point prompts, then filters for quality and duplicates.
 
+    Any number of threads may share one; it keeps nothing of a photo.
     The first thirteen arguments, their defaults and the records are the reference's. Raises ValueError where arguments
     make no sense.
 

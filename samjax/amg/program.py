@@ -72,6 +72,7 @@ def find(
 
     Masks whose predicted IoU is too low are dropped before they are brought to the photo's size.
     """
+    region, frame, limits = jax.tree.map(jnp.asarray, (region, frame, limits))  # as jit would, where it is disabled
     masks = config.mask_decoder.multimask_outputs
     count = len(region.points)
     batches = -(-count // points_per_batch)
@@ -84,7 +85,7 @@ def find(
         prediction = decode(config, params, embedding, point_prompts(some), execution, multimask=True)
         logits = prediction.logits.reshape(-1, *config.mask_size)
         iou = prediction.iou.ravel()
-        real = jnp.repeat(first + jnp.arange(size) < region.count, masks)
+        real = jnp.repeat(first + jnp.arange(size, dtype=jnp.int32) < region.count, masks)
         passed = real & ((iou > limits.pred_iou_thresh) | (limits.pred_iou_thresh <= 0))
         measures = _measure_those(passed, logits, frame, limits.stability_score_offset, execution)
         bits = (
@@ -98,9 +99,9 @@ def find(
     total = batches * size * masks
     words = -(-config.mask_size[0] * config.mask_size[1] // 32) if nms == "mask" else 0
     nothing = (
-        jnp.zeros(total),
+        jnp.zeros(total, jnp.float32),
         jnp.zeros(total, bool),
-        Measures(jnp.zeros(total, jnp.int32), jnp.zeros((total, 4), jnp.int32), jnp.zeros(total)),
+        Measures(jnp.zeros(total, jnp.int32), jnp.zeros((total, 4), jnp.int32), jnp.zeros(total, jnp.float32)),
         jnp.zeros((total, words), jnp.uint32),
     )
     used = (region.count + size - 1) // size
@@ -121,13 +122,13 @@ def draw(
     config: SamConfig,
     params: Params,
     embedding: Embedding,
-    points: Float32[Array, "N 2"],
-    which: Int32[Array, " N"],
+    points: Float32[Array | np.ndarray, "N 2"],
+    which: Int32[Array | np.ndarray, " N"],
     frame: Frame,
     execution: Execution,
 ) -> UInt8[Array, "N W bytes"]:
     """The bits (`samjax.ops.masks.pack`) of mask number `which` of each point of a region."""
-    prediction = decode(config, params, embedding, point_prompts(points), execution, multimask=True)
+    prediction = decode(config, params, embedding, point_prompts(jnp.asarray(points)), execution, multimask=True)
     logits = prediction.logits[jnp.arange(len(points)), which]
     return map_batch(lambda mask: pack(mask, frame, MASK_THRESHOLD), logits, together=execution.masks_per_step)
 
@@ -160,7 +161,8 @@ def _measure_those(
         return jax.tree.map(lambda whole, part: whole.at[some].set(part), measures, measure_all(logits[some]))
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure_all, logits))
-    return lax.fori_loop(0, (wanted.sum() + size - 1) // size, step, zeros)
+    steps = (wanted.sum(dtype=jnp.int32) + size - 1) // size
+    return lax.fori_loop(0, steps, step, zeros)
 
 
 def _low_res_bits(
@@ -170,15 +172,14 @@ def _low_res_bits(
     share = jnp.asarray(frame.size, jnp.float32) / embedding.original_size.astype(jnp.float32)
     scale = np.array(config.mask_size, np.float32) / np.array(config.image_size, np.float32)
     extent = jnp.ceil(share * embedding.input_size.astype(jnp.float32) * scale).astype(jnp.int32)
-    y, x = (jnp.arange(side) < end for side, end in zip(logits.shape[1:], extent, strict=True))
-    bits = ((logits > MASK_THRESHOLD) & y[:, None] & x).reshape(len(logits), -1)
+    y, x = (jnp.arange(side, dtype=jnp.int32) < end for side, end in zip(logits.shape[1:], extent, strict=True))
+    bits = ((logits > MASK_THRESHOLD) & y[None, :, None] & x[None, None]).reshape(len(logits), -1)
     packed = jnp.packbits(jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 32))), axis=1)
     return lax.bitcast_convert_type(packed.reshape(len(logits), -1, 4), jnp.uint32)
 
 
 def _cut_off(boxes: Float32[Array, "N 4"], region: Region) -> Bool[Array, " N"]:
     """Which boxes, in the region's own frame, end at an edge of the region that is not an edge of the photo."""
-    boxes = boxes + jnp.tile(region.box[:2], 2)
-    near_region = jnp.abs(boxes - region.box) <= EDGE_TOLERANCE
-    near_photo = jnp.abs(boxes - region.photo) <= EDGE_TOLERANCE
+    boxes = boxes + jnp.tile(region.box[:2], 2)[None]
+    near_region, near_photo = (jnp.abs(boxes - edges[None]) <= EDGE_TOLERANCE for edges in (region.box, region.photo))
     return (near_region & ~near_photo).any(1)

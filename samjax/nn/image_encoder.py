@@ -10,6 +10,7 @@ from samjax.config import Execution, ImageEncoderConfig
 from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import attention, resize, windows
 from samjax.ops.batching import map_batch
+from samjax.ops.broadcasting import with_rank
 
 
 class Attention(nn.Module):
@@ -39,7 +40,7 @@ class Attention(nn.Module):
             # The reference pads windows with zeros AFTER the norm and attends to them: a padding token's q, k and v
             # are the bias of qkv. Projecting first and padding then is the same for less work.
             size = self.config.window_size
-            qkv = windows.pad_to_windows(x @ self.qkv.kernel, size) + self.qkv.bias
+            qkv = windows.pad_to_windows(x @ self.qkv.kernel, size) + with_rank(self.qkv.bias, 3)
 
             @jax.checkpoint  # a gradient would keep the logits of all windows
             def attend_within(window):

@@ -22,7 +22,7 @@ def initialise(shapes: Any, key: Key[Array, ""]) -> Any:
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     is_random = [path[-1].key in ("kernel", "embedding", "positional_encoding_gaussian_matrix") for path, _ in leaves]
     total = sum(math.prod(leaf.shape) for (_, leaf), random in zip(leaves, is_random, strict=True) if random)
-    uniform = jax.random.uniform(key, (total,), minval=-1.0, maxval=1.0)
+    uniform = jax.random.uniform(key, (total,), jnp.float32, minval=-1.0, maxval=1.0)
     arrays, start = [], 0
     for (path, leaf), random in zip(leaves, is_random, strict=True):
         name, shape = path[-1].key, leaf.shape

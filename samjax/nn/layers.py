@@ -1,5 +1,6 @@
 """Layers that more than one of SAM's three parts uses, holding parameters under the reference's names."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -7,8 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from samjax.ops.broadcasting import with_rank
+
 # Modules declare shapes; what parameters start from is in `samjax.nn.initialise`.
-declared = nn.initializers.zeros
+# float32 by name: the default becomes float64 where a program turns on 64 bits.
+declared = functools.partial(nn.initializers.zeros, dtype=jnp.float32)
 
 
 class Dense(nn.Module):
@@ -43,7 +47,7 @@ class Dense(nn.Module):
             x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
             x = x.reshape(*x.shape[:2], -1)
         y = x.astype(self.dtype) @ self.kernel
-        return y + self.bias if self.use_bias else y
+        return y + with_rank(self.bias, y.ndim) if self.use_bias else y
 
 
 class FeedForward(nn.Module):
@@ -78,7 +82,8 @@ class LayerNorm(nn.Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+        scale, bias = (with_rank(vector.astype(jnp.float32), y.ndim) for vector in (scale, bias))
+        return (y * scale + bias).astype(x.dtype)
 
 
 class Embedding(nn.Module):

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32
 from samjax.config import DecoderConfig, SamConfig
 from samjax.nn.layers import Dense, Embedding, FeedForward, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import attention
+from samjax.ops.broadcasting import with_rank
 
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
 
@@ -243,7 +244,8 @@ class ConvTranspose2x2(nn.Module):
         shape = (self.inputs, 2, 2, self.features)
         kernel = self.param("kernel", declared, shape).astype(self.dtype)
         bias = self.param("bias", declared, (self.features,)).astype(self.dtype)
-        return (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:]) + bias
+        y = (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:])
+        return y + with_rank(bias, y.ndim)
 
 
 class MaskDecoder(nn.Module):

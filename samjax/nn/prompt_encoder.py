@@ -57,9 +57,9 @@ class PromptEncoder(nn.Module):
         in pixels of a window of it, whose upper left is there."""
         height, width = self.config.image_size
         if origin is not None:
-            points = points + origin.astype(points.dtype)
+            points = points + origin.astype(points.dtype)[None]
         # Integer coordinates name pixels; their centres are at .5.
-        position = self.pe_layer((points + 0.5) / jnp.array([width, height], jnp.float32))
+        position = self.pe_layer((points + 0.5) / jnp.array([[width, height]], jnp.float32))
         position = jnp.where((labels >= 0)[:, None], position, 0)
         kinds = [self.point_embeddings[i]() for i in range(4)]
         # Rows 0..3 are the four kinds of points; -1 and -2 count from the end.

@@ -138,7 +138,7 @@ def tokens_attend_image(
     folded = _einsum("tnd,cnd->ntc", q * q.shape[-1] ** -0.5, k_kernel).astype(q.dtype)
     weights, sums = _softmax(_einsum("ntc,sc->nts", folded, image_with_position), -1, q.dtype)
     context = (_einsum("nts,sc->ntc", weights, image) / sums).astype(q.dtype)
-    return _einsum("ntc,cnd->tnd", context, v_kernel).astype(q.dtype) + v_bias
+    return _einsum("ntc,cnd->tnd", context, v_kernel).astype(q.dtype) + v_bias[None]
 
 
 def image_attends_tokens(
@@ -153,7 +153,7 @@ def image_attends_tokens(
     Logits are laid out with the image tokens last so that the reduction over few tokens runs along full vectors.
     """
     folded = _einsum("tnd,ndc->ntc", v, out_kernel).astype(v.dtype)
-    return _einsum("nts,ntc->sc", _over_tokens(logits, key_valid, v.dtype), folded).astype(v.dtype) + out_bias
+    return _einsum("nts,ntc->sc", _over_tokens(logits, key_valid, v.dtype), folded).astype(v.dtype) + out_bias[None]
 
 
 def image_attends_values(

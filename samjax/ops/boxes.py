@@ -33,20 +33,20 @@ def greedy(
     """
     count, size = len(valid), min(BLOCK, len(valid))
     valid = jnp.pad(valid, (0, -count % size))
-    used = jnp.where(valid, jnp.arange(len(valid)) + 1, 0).max()
+    used = jnp.where(valid, jnp.arange(len(valid), dtype=jnp.int32) + 1, 0).max()
     blocks = (used + size - 1) // size
-    better = jnp.arange(size)[:, None] > jnp.arange(size)
+    better = np.arange(size)[:, None] > np.arange(size)
 
-    def visit(block: Int32[Array, ""], kept: Bool[Array, " K"]) -> Bool[Array, " K"]:
-        start = (block * size).astype(jnp.int32)
+    def visit(block, kept):
+        start = jnp.asarray(block, jnp.int32) * size  # without jit, loops count in Python's integers
         rows = start + jnp.arange(size, dtype=jnp.int32)
         by_all = jnp.pad(suppressed(rows), ((0, 0), (0, -count % size)))
-        free = lax.dynamic_slice_in_dim(valid, start, size) & ~(by_all & kept).any(1)
+        free = lax.dynamic_slice_in_dim(valid, start, size) & ~(by_all & kept[None]).any(1)
         within = lax.dynamic_slice_in_dim(by_all, start, size, axis=1) & better
 
         def settle(state):
             now = state[0]
-            return free & ~(within & now).any(1), now
+            return free & ~(within & now[None]).any(1), now
 
         now, _ = lax.while_loop(lambda state: (state[0] != state[1]).any(), settle, settle((free, free)))
         return lax.dynamic_update_slice_in_dim(kept, now, start, 0)
@@ -99,5 +99,6 @@ def nms(boxes: Real[np.ndarray, "N 4"], scores: Real[np.ndarray, " N"], iou_thre
     padded[:count] = boxes
     padded_scores = np.zeros(size, np.float32)
     padded_scores[:count] = scores
-    order, kept = _keep_by_nms(padded, padded_scores, np.arange(size) < count, float32_below(iou_threshold))
+    columns = map(jnp.asarray, (padded, padded_scores, np.arange(size) < count, float32_below(iou_threshold)))
+    order, kept = _keep_by_nms(*columns)
     return np.asarray(order)[np.asarray(kept)].astype(int)

@@ -42,23 +42,24 @@ def measure(
     """
 
     def measure_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
-        columns, rows = _inside(block.shape, start, frame.size)
-        block = jnp.where(columns[:, None] & rows, block, -jnp.inf)
+        block = jnp.where(_inside(block.shape, start, frame.size), block, -jnp.inf)
         # Three counts in one sum, ten bits each: sums of booleans are what this loop would spend most of its time on.
         counts = (block > threshold + offset).astype(jnp.int32)
         counts += (block > threshold).astype(jnp.int32) << 10
         counts += (block > threshold - offset).astype(jnp.int32) << 20
-        counts = counts.sum(0)
+        counts = counts.sum(0, dtype=jnp.int32)
         inner, mask, outer = counts & 1023, counts >> 10 & 1023, counts >> 20
-        return inner.sum(), mask.sum(), outer.sum(), mask > 0, block.max(1) > threshold
+        inner, area, outer = (part.sum(dtype=jnp.int32) for part in (inner, mask, outer))
+        return inner, area, outer, mask > 0, block.max(1) > threshold
 
     inner, area, outer, rows, columns = map_row_blocks(
         measure_block, logits.T, frame.columns, frame.rows, frame.size[1]
     )
     x0, x1 = _extent(columns.ravel())
     y0, y1 = _extent(rows.any(0))
-    stability = inner.sum().astype(jnp.float32) / outer.sum().astype(jnp.float32)
-    return Measures(area.sum(), jnp.stack([x0, y0, x1, y1]), stability)
+    inner, area, outer = (counts.sum(dtype=jnp.int32) for counts in (inner, area, outer))
+    stability = inner.astype(jnp.float32) / outer.astype(jnp.float32)
+    return Measures(area, jnp.stack([x0, y0, x1, y1]), stability)
 
 
 def pack(
@@ -70,8 +71,7 @@ def pack(
     """
 
     def pack_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
-        columns, rows = _inside(block.shape, start, frame.size)
-        return jnp.packbits((block > threshold) & columns[:, None] & rows, axis=1)
+        return jnp.packbits((block > threshold) & _inside(block.shape, start, frame.size), axis=1)
 
     bits = map_row_blocks(pack_block, logits.T, frame.columns, frame.rows, frame.size[1])
     return bits.reshape(-1, bits.shape[-1])
@@ -97,23 +97,26 @@ def overlaps(
 ) -> Bool[Array, "N M"]:
     """Which masks, given as bits, have an IoU above the threshold."""
 
+    def areas_of(bits: UInt32[Array, "*M words"]) -> Int32[Array, "*M"]:
+        return lax.population_count(bits).sum(-1, dtype=jnp.int32)
+
     def row(mask: UInt32[Array, " words"]) -> Bool[Array, " M"]:
-        both = lax.population_count(mask & others).astype(jnp.int32).sum(1)
-        area = lax.population_count(mask).astype(jnp.int32).sum()
+        both, area = areas_of(mask[None] & others), areas_of(mask)
         return both.astype(jnp.float32) > iou_threshold * (area + areas - both).astype(jnp.float32)
 
-    areas = lax.population_count(others).astype(jnp.int32).sum(1)
+    areas = areas_of(others)
     return lax.map(row, masks)
 
 
 def _inside(
     shape: tuple[int, int], start: Int32[Array, ""], size: Int32[Array | np.ndarray, "2"]
-) -> tuple[Bool[Array, " columns"], Bool[Array, " H"]]:
-    """Which columns and rows of a block of columns, whose first is number `start`, are part of the picture."""
-    return start + jnp.arange(shape[0]) < size[1], jnp.arange(shape[1]) < size[0]
+) -> Bool[Array, "columns H"]:
+    """Which pixels of a block of columns, whose first is number `start`, are part of the picture."""
+    columns, rows = (jnp.arange(side, dtype=jnp.int32) for side in shape)
+    return (start + columns < size[1])[:, None] & (rows < size[0])[None]
 
 
 def _extent(present: Bool[Array, " N"]) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
     """First and last index that is present, 0 and 0 where none is."""
-    last = len(present) - 1 - jnp.argmax(present[::-1])
-    return jnp.argmax(present).astype(jnp.int32), jnp.where(present.any(), last, 0).astype(jnp.int32)
+    first, after = (lax.argmax(part, 0, jnp.int32) for part in (present, present[::-1]))
+    return first, jnp.where(present.any(), len(present) - 1 - after, 0)

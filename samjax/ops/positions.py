@@ -24,7 +24,7 @@ def grid_fourier_features(
     sin_x, cos_x = jnp.sin(phase_x), jnp.cos(phase_x)
 
     def one_row(row):
-        sin_y, cos_y = row
+        sin_y, cos_y = (part[None] for part in row)
         return jnp.concatenate([sin_x * cos_y + cos_x * sin_y, cos_x * cos_y - sin_x * sin_y], -1)
 
     # A loop because XLA would fuse sine and cosine into one expression and compute them for every cell after all.

@@ -87,8 +87,9 @@ def map_row_blocks(
     rows = jax.tree.map(jnp.asarray, rows)
 
     def at(number):
+        number = jnp.asarray(number, jnp.int32)  # without jit, loops count in Python's integers
         block = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), rows)
-        return function(_product(block, wide), (number * size).astype(jnp.int32))
+        return function(_product(block, wide), number * size)
 
     def visit(number, results):
         return jax.tree.map(lambda whole, new: whole.at[number].set(new), results, at(number))

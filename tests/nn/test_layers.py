@@ -35,7 +35,8 @@ def test_norms_use_the_biased_variance_and_their_epsilon(epsilon):
     variables = with_random_parameters(module, x)
     exact = np.asarray(x, np.float64)
     exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + epsilon)
-    expected = exact * variables["params"]["scale"] + variables["params"]["bias"]
+    scale, bias = (np.asarray(variables["params"][name])[None] for name in ("scale", "bias"))
+    expected = exact * scale + bias
     np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -59,7 +60,7 @@ def test_patches_are_a_strided_convolution(patch):
     expected = lax.conv_general_dilated(
         x[None], kernel, (patch, patch), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    np.testing.assert_allclose(module.apply(params, x), expected[0] + bias, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(module.apply(params, x), expected[0] + bias[None, None], rtol=1e-5, atol=1e-5)
 
 
 def test_the_3x3_convolution_sees_zeros_beyond_the_grid():
@@ -77,5 +78,5 @@ def test_the_transposed_convolution_spreads_each_place_over_its_own_2x2_pixels()
     kernel, bias = params["params"]["kernel"], params["params"]["bias"]
     result = module.apply(params, x)
     for y, x_offset in np.ndindex(2, 2):
-        expected = x @ kernel[:, y, x_offset] + bias
+        expected = x @ kernel[:, y, x_offset] + bias[None]
         np.testing.assert_allclose(result[:, y, x_offset], expected, rtol=1e-5, atol=1e-5)

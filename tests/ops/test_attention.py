@@ -101,8 +101,8 @@ def test_attending_to_an_image_without_projecting_it_is_attending_to_its_project
         (heads, depth),
     )
     folded = attention.tokens_attend_image(q, image + position, image, k_kernel, v_kernel, v_bias)
-    k = jnp.einsum("sc,cnd->snd", image + position, k_kernel) + k_bias  # the keys' bias cancels in the softmax
-    v = jnp.einsum("sc,cnd->snd", image, v_kernel) + v_bias
+    k = jnp.einsum("sc,cnd->snd", image + position, k_kernel) + k_bias[None]  # the keys' bias cancels in the softmax
+    v = jnp.einsum("sc,cnd->snd", image, v_kernel) + v_bias[None]
     np.testing.assert_allclose(folded, attention.masked_attention(q, k, v), **TOLERANCE)
 
 
@@ -114,7 +114,7 @@ def test_folding_the_output_projection_into_the_tokens_changes_nothing():
     valid = jnp.array([True, True, False, True])
     logits = jnp.einsum("snd,tnd->nts", q, k) * depth**-0.5
     folded = attention.image_attends_tokens(logits, v, out_kernel, out_bias, valid)
-    plain = jnp.einsum("snd,ndc->sc", attention.masked_attention(q, k, v, valid), out_kernel) + out_bias
+    plain = jnp.einsum("snd,ndc->sc", attention.masked_attention(q, k, v, valid), out_kernel) + out_bias[None]
     np.testing.assert_allclose(folded, plain, **TOLERANCE)
     values = attention.image_attends_values(logits, v, valid)
     np.testing.assert_allclose(values, attention.masked_attention(q, k, v, valid), **TOLERANCE)
