@@ -1,8 +1,7 @@
 """Binary masks, label maps and grey maps from picture files.
 
 A label map has a number for each object, and a number that has changed is another object: lossy formats are refused.
-A binary mask has two values. Where it has more, because it was saved lossy or drawn with smooth edges, it is cut at
-half of its maximum, unless that would drop objects that the file tells apart, or unite them.
+`samjax.foreground` says what counts in a binary mask.
 """
 
 import dataclasses
@@ -12,31 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer, Shaped, UInt8
+from jaxtyping import Bool, Integer, UInt8
 
-from samjax.pictures import OpenPicture, UnreadablePicture, check_pixels, inverted, opened, say_once
+from samjax.foreground import Page, binary_mask
+from samjax.pictures import OpenPicture, UnreadablePicture, check_pixels, inverted, opened
 from samjax.tiff import TiffPage, tiff_pages
 
 Source = str | os.PathLike | io.IOBase
 
 _SINGLE = ("MPO",)  # formats whose further pages are previews of the first or the other eye's
 _LOSSY = ("JPEG", "MPO", "AVIF")  # Pillow's names
-_SMALL = 32  # a largest number that no binary mask has, apart from 1
-_FEW = 32  # more different values than labels of 8 bits usually are, fewer than smooth edges have
-_SLIGHT = 3 / 255  # of the maximum: rounding, or what a lossy format changes within an area
-_LOW, _HIGH = 1 / 8, 7 / 8  # of the maximum: what is between is neither background nor object
-_SHARE = 0.02  # of all areas: what others of another grey or colour must have to count
-_INSTEAD = "give it as labelmap= where data is read, or write each object into a file of its own"
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-    """One picture of a file: its numbers as they are stored, of palettes the indices, and its opacity."""
-
-    numbers: Shaped[np.ndarray, "H W"] | Shaped[np.ndarray, "H W 3"]
-    alpha: Shaped[np.ndarray, "H W"] | None = None
-    palette: UInt8[np.ndarray, "K 3"] | None = None
-    is_lossy: bool = False
 
 
 def read_mask(source: Source, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
@@ -113,177 +97,6 @@ def mask_of_pillow(image: Any) -> Bool[np.ndarray, "H W"]:
     from PIL import ImageOps
 
     return binary_mask(_page_of_pillow(ImageOps.exif_transpose(image), is_lossy=image.format in _LOSSY), "the mask")
-
-
-def binary_mask(page: Page, name: str) -> Bool[np.ndarray, "H W"]:
-    """The foreground of a page that is called `name` in messages.
-
-    Two values are 0 and whatever is not 0. More are cut at half of the maximum, which the log says once. Palettes count
-    by index, or by colour where all are grey; colours by their strongest channel. Opacity is the mask where it varies,
-    unless what is visible is drawn in black and one other colour.
-
-    Raises ValueError for a mask without foreground, and for values or colours that look like several objects.
-    """
-    try:
-        return _foreground(page, name)
-    except UnreadablePicture as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _foreground(page: Page, name: str) -> np.ndarray:
-    values = _what_counts(page)
-    if not values.any():
-        raise UnreadablePicture("it is empty: all of its pixels are 0")
-    marked = _where_one_value(values)
-    if marked is not None:
-        return marked
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UnreadablePicture("it holds NaN or infinity")
-    if values.min() < 0:
-        raise UnreadablePicture(
-            f"it holds negative numbers (down to {values.min():g}); a binary mask has 0 and one other number"
-        )
-    if found := _several_objects(values, page.is_lossy):
-        raise UnreadablePicture(f"it has {found}: these look like several objects; {_INSTEAD}")
-    strength = _strength(values)
-    top = float(strength.max())
-    marked = strength.astype(np.float64) * 2 >= top
-    if marked.all() and strength.min() < _HIGH * top:
-        raise UnreadablePicture(
-            f"it has no background: its values are {strength.min():g} to {top:g}; a binary mask has 0 and one other"
-        )
-    say_once("cut", f"{name} has more than two values (saved lossy, or with smooth edges): masks are cut at half of "
-             "their maximum")  # fmt: skip
-    return marked
-
-
-def _what_counts(page: Page) -> np.ndarray:
-    """(H, W) or (H, W, 3): colours, or opacity where that is the mask."""
-    values = page.numbers
-    if page.palette is not None:
-        used = page.palette[: int(values.max()) + 1]
-        is_grey = len(used) > values.max() and (used == used[:, :1]).all() and len(np.unique(used[:, 0])) == len(used)
-        values = used[values][..., 0] if is_grey else values
-    alpha = page.alpha
-    if alpha is None or not alpha.any() or 2 * float(alpha.min()) >= float(alpha.max()):
-        return values
-    is_visible = alpha > 0
-    visible = np.where(is_visible[..., None] if values.ndim == 3 else is_visible, values, np.zeros_like(values))
-    has_black = _strength(values)[is_visible].min() == 0
-    if _where_one_value(visible) is not None:
-        return visible if has_black and visible.any() else alpha
-    if found := _areas_of_few(visible):
-        raise UnreadablePicture(f"it has {found}: these look like several objects; {_INSTEAD}")
-    return alpha
-
-
-def _strength(values: np.ndarray) -> np.ndarray:
-    """(H, W): grey, or the strongest of three channels."""
-    return values.max(-1) if values.ndim == 3 else values
-
-
-def _where_one_value(values: np.ndarray) -> np.ndarray | None:
-    """Where the values are not 0, if they are all the same there; else None."""
-    marked = values.any(-1) if values.ndim == 3 else values != 0
-    if values.dtype == bool:
-        return marked
-    value = values.reshape(marked.size, -1)[int(np.argmax(marked))]
-    same = (values == value).all(-1) if values.ndim == 3 else values == value[0]
-    return marked if (same == marked).all() else None
-
-
-def _several_objects(values: np.ndarray, is_lossy: bool) -> str | None:
-    """What tells several objects apart in values of more than one kind, for a message; None for one object.
-
-    Within one object all values are about the same, and others lie along its edge: an AREA of another value, pixels
-    whose eight neighbours have it too, is something else.
-    """
-    top = float(values.max())
-    if top <= _SMALL and (values == np.rint(values)).all():
-        return f"the numbers {_listed(np.unique(values[values != 0]).tolist())}"
-    if not is_lossy and (found := _areas_of_few(values)):
-        return found
-    scaled = (values if values.ndim == 3 else values[..., None]).astype(np.float32) / np.float32(top)
-    strength = scaled.max(-1)
-    inner = scaled[1:-1, 1:-1][_even(scaled, _SLIGHT if is_lossy else _SLIGHT / 2) & (strength[1:-1, 1:-1] >= _LOW)]
-    if values.ndim == 2:
-        apart = inner[:, 0] <= _HIGH
-    else:
-        apart = _apart(inner)
-        bright = scaled[strength >= 0.5]
-        if _apart(bright).mean() > 1 / 3:
-            return "many colours (is it a photo?)"
-    if apart.sum() > max(_SHARE * len(inner), 4):
-        return f"areas of several {'greys' if values.ndim == 2 else 'colours'}"
-    return None
-
-
-def _apart(colours: np.ndarray) -> np.ndarray:
-    """Which of (N, 3) colours are not the usual one."""
-    return np.abs(colours - np.median(colours, 0)).max(1) > 0.25 if len(colours) else np.zeros(0, bool)
-
-
-def _areas_of_few(values: np.ndarray) -> str | None:
-    """As `_several_objects`, where the file is lossless and has few values or colours: then areas are exact."""
-    from scipy import ndimage
-
-    if values.ndim == 3:
-        if values.dtype.kind not in "iu":
-            return None
-        codes = values.astype(np.int64) @ np.array([1 << 40, 1 << 20, 1])
-        colours, numbers = np.unique(codes, return_inverse=True)
-        if len(colours) > _FEW + 1:
-            return None
-        numbers = numbers.reshape(codes.shape)
-        strength = np.zeros(len(colours))
-        strength[numbers.ravel()] = values.max(-1).ravel()
-    else:
-        strength, numbers = np.unique(values, return_inverse=True)
-        if len(strength) > _FEW + 1:
-            return None
-        numbers = numbers.reshape(values.shape)
-    areas = set(np.unique(numbers[1:-1, 1:-1][_even(numbers[..., None], 0)]).tolist())
-    # Objects too small to have an inside stand alone.
-    regions, count = ndimage.label(strength[numbers] > 0, np.ones((3, 3)))
-    if count:
-        index = np.arange(1, count + 1)
-        low, high = (reduce(numbers, regions, index) for reduce in (ndimage.minimum, ndimage.maximum))
-        sizes = np.bincount(regions.ravel())[1:]
-        areas |= set(np.asarray(low)[(low == high) & (sizes >= 4)].astype(int).tolist())
-    areas = {number for number in areas if strength[number] > 0}
-    top = strength.max()
-    if values.ndim == 3:
-        found = areas if len(areas) > 1 else set()
-    else:
-        others = {number for number in areas if strength[number] < (1 - _SLIGHT) * top}
-        between = {number for number in others if _LOW * top <= strength[number] <= _HIGH * top}
-        # What was lossy before it was saved lossless has areas of wrong values too, but most of them have none.
-        found = areas if between or (others and 2 * len(areas) > (strength > 0).sum()) else set()
-    if not found:
-        return None
-    if values.ndim == 3:
-        return f"areas of {len(found)} colours"
-    return f"areas of the numbers {_listed(sorted(strength[list(found)].tolist()))}"
-
-
-def _even(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """(H - 2, W - 2): pixels of (H, W, C) whose eight neighbours are as they are, within the tolerance."""
-    height, width = (max(side - 2, 0) for side in values.shape[:2])
-    centre = values[1 : 1 + height, 1 : 1 + width]
-    even = np.ones((height, width), bool)
-    for row in range(3):
-        for column in range(3):
-            if (row, column) != (1, 1):
-                difference = np.abs(values[row : row + height, column : column + width] - centre)
-                even &= (difference <= tolerance).all(-1)
-    return even
-
-
-def _listed(numbers: list[Any], most: int = 5) -> str:
-    return ", ".join(f"{number:g}" for number in numbers[:most]) + (", …" if len(numbers) > most else "")
-
-
-# Pages
 
 
 def _only_page(picture: OpenPicture, what: str) -> Page:

@@ -64,7 +64,7 @@ def to_input_frame(
 def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999) -> Float32[np.ndarray, "h w"]:
     """A binary mask of the ORIGINAL size as the LOW-RES logits that a mask prompt wants.
 
-    Of an array what is above 0 is foreground; an image of Pillow's counts as `samjax.maps.binary_mask` says.
+    Of an array what is above 0 is foreground; an image of Pillow's counts as `samjax.foreground.binary_mask` says.
     A logit is the inverse sigmoid of the share of its cell that is foreground, kept within 1 - certainty and
     certainty (±6.9 by default, the order of SAM's own logits). Padding is background.
     """

@@ -6,11 +6,11 @@ from samjax.data.masks import Findings, of_mask
 from samjax.data.matching import matched
 from samjax.data.pictures import mask_pages, read_photo
 from samjax.data.record import Record
-from samjax.maps import binary_mask
+from samjax.foreground import binary_mask
 
 
 class Pairs(IndexedSource):
-    """Binary masks; see `samjax.maps.binary_mask`. Of files with several pages each page is an object.
+    """Binary masks; see `samjax.foreground.binary_mask`. Of files with several pages each page is an object.
 
     For the photo IMAGES/a/7.jpg the masks are MASKS/a/7.png, or MASKS/a/7_mask.png, or all pictures in MASKS/a/7/.
     With a single folder, it is the layout of Kaggle's Data Science Bowl 2018: FOLDER/7/images/*.png and

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
-from samjax import maps, pictures
+from samjax import foreground, maps, pictures
 from samjax.data import files
 
 VOID = 255  # in maps of 8 bits: pixels that belong to nothing that counts, VOC's outlines
@@ -26,8 +26,8 @@ def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
     return maps.read_mask(io.BytesIO(data), name=path)
 
 
-def mask_pages(data: bytes, path: str) -> list[maps.Page]:
-    """Each page of a file of masks, for `samjax.maps.binary_mask`. Raises ValueError."""
+def mask_pages(data: bytes, path: str) -> list[foreground.Page]:
+    """Each page of a file of masks, for `samjax.foreground.binary_mask`. Raises ValueError."""
     return maps.read_mask_pages(io.BytesIO(data), name=path)
 
 
