@@ -174,7 +174,7 @@ def _explain(photos: Any, generator: Any) -> int:
 
 def _sizes(photos: Any) -> tuple[collections.Counter[tuple[int, int]], list[str]]:
     """How many photos there are of each (height, width), and what is wrong with those that cannot be read."""
-    from samjax.pictures import photo_size
+    from samjax.everything import photo_size
 
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     unreadable = []

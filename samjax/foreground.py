@@ -1,7 +1,7 @@
 """What is foreground in a picture of a binary mask.
 
-A binary mask has two values. Where it has more, because it was saved lossy or drawn with smooth edges, it is cut at half
-of its maximum, unless that would drop objects that the file tells apart, or unite them.
+A binary mask has two values. Where it has more, because it was saved lossy or drawn with smooth edges, it is cut at
+half of its maximum, unless that would drop objects that the file tells apart, or unite them.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 
-from samjax.pictures import UnreadablePicture, say_once
+from samjax.pictures import say_once
+from samjax.tiff import UnreadablePicture
 
 _SMALL = 32  # a largest number that no binary mask has, apart from 1
 _FEW = 32  # more different values than labels of 8 bits usually are, fewer than smooth edges have
@@ -18,6 +19,7 @@ _SLIGHT = 3 / 255  # of the maximum: rounding, or what a lossy format changes wi
 _LOW, _HIGH = 1 / 8, 7 / 8  # of the maximum: what is between is neither background nor object
 _WHITE = 0.95  # of the maximum: the same white
 _SAMPLE = 200_000  # pixels
+_TOO_MANY = 0.4  # of all pixels: smooth edges are fewer
 _SHARE = 0.02  # of all areas: what others of another grey or colour must have to count
 _INSTEAD = (
     "give it as labelmap= where data is read, or write each object into a file of its own; "
@@ -54,6 +56,10 @@ def _foreground(page: Page, name: str) -> np.ndarray:
     values = _what_counts(page)
     if not values.any():
         raise UnreadablePicture("it is empty: all of its pixels are 0")
+    if page.is_lossy and values.dtype.kind in "iu" and values.max() <= _SMALL:
+        raise UnreadablePicture(
+            f"it is saved lossy with values up to {values.max()}, which do not survive that: save 0 and 255, or as PNG"
+        )
     marked = _where_one_value(values)
     if marked is not None:
         return marked
@@ -63,17 +69,20 @@ def _foreground(page: Page, name: str) -> np.ndarray:
         raise UnreadablePicture(
             f"it holds negative numbers (down to {values.min():g}); a binary mask has 0 and one other number"
         )
-    if found := _several_objects(values, page.is_lossy):
-        raise UnreadablePicture(f"it has {found}: these look like several objects; {_INSTEAD}")
     strength = _strength(values)
+    if found := _several_objects(values, page.is_lossy):
+        background = " and no 0, which is background" if strength.min() > 0 else ""
+        raise UnreadablePicture(f"it has {found}{background}: these look like several objects; {_INSTEAD}")
     top = strength.max()
     marked = strength >= (top / 2 if strength.dtype.kind == "f" else (int(top) + 1) // 2)
     if marked.all() and strength.min() < _HIGH * float(top):
         raise UnreadablePicture(
             f"it has no background: its values are {strength.min():g} to {top:g}; a binary mask has 0 and one other"
         )
-    say_once("cut", f"{name} has more than two values (saved lossy, or with smooth edges): masks are cut at half of "
-             "their maximum")  # fmt: skip
+    say_once(
+        "cut",
+        f"{name} has more than two values (saved lossy, or with smooth edges): masks are cut at half of their maximum",
+    )
     return marked
 
 
@@ -123,14 +132,20 @@ def _several_objects(values: np.ndarray, is_lossy: bool) -> str | None:
         return f"the numbers {_listed(_distinct(values))}"
     if not is_lossy and (found := _areas_of_few(values)):
         return found
+    strength = _strength(values)
+    bright = strength[strength >= 0.5 * float(top)]
+    level = float(np.median(bright[:: -(-len(bright) // _SAMPLE)]))  # lossy formats leave some pixels above it
+    coloured = strength >= _LOW * level
+    other = coloured & (np.abs(strength - level) > (1 - _HIGH) * level)
+    if other.mean() > _TOO_MANY:
+        return "values between its extremes nearly everywhere (is it a photo?)"
+    if np.count_nonzero(np.abs(strength / float(top) - 0.5) < 0.1) > np.count_nonzero(coloured) / 2:
+        return "values at half of its maximum mostly"
     if values.ndim == 3:
         return _areas_of_colours(values, is_lossy)
-    at = np.nonzero((values >= _LOW * float(top)) & (values <= _HIGH * float(top)))
-    even, alone = _surrounded(values, at, (_SLIGHT if is_lossy else _SLIGHT / 2) * float(top))
+    even, alone = _surrounded(values, np.nonzero(other), (_SLIGHT if is_lossy else _SLIGHT / 2) * level)
     apart = int((even if is_lossy else even | alone).sum())
-    if apart > max(_SHARE * np.count_nonzero(values >= _LOW * float(top)), 4):
-        return "areas of several greys"
-    return None
+    return "areas of several greys" if apart > max(_SHARE * np.count_nonzero(coloured), 4) else None
 
 
 def _areas_of_colours(values: np.ndarray, is_lossy: bool) -> str | None:
@@ -159,7 +174,7 @@ def _areas_of_few(values: np.ndarray) -> str | None:
     strength = _strength(values)
     top = float(strength.max())
     at = np.nonzero(strength if values.ndim == 3 else (values != 0) & (values < _WHITE * top))
-    even, alone = _surrounded(codes, at, 0)
+    even, alone = _surrounded(codes, at, 0.0)
     found = codes[at]
     areas, lone = set(np.unique(found[even]).tolist()), set()
     for code in np.unique(found).tolist():  # objects too small to have an inside

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
 from samjax.foreground import Page, binary_mask
-from samjax.pictures import OpenPicture, UnreadablePicture, check_pixels, inverted, opened
-from samjax.tiff import TiffPage, tiff_pages
+from samjax.pictures import OpenPicture, check_pixels, inverted, opened
+from samjax.tiff import TiffPage, UnreadablePicture, tiff_pages
 
 Source = str | os.PathLike | io.IOBase
 
@@ -23,44 +23,44 @@ _SINGLE = ("MPO",)  # formats whose further pages are previews of the first or t
 _LOSSY = ("JPEG", "MPO", "AVIF")  # Pillow's names
 
 
-def read_mask(source: Source, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
+def read_mask(path: Source, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a binary mask; see `binary_mask`.
 
     `name` is what messages call the file. Raises FileNotFoundError, or ValueError where it is no picture or has several
     pages, and like `binary_mask`.
     """
-    with opened(source, name) as picture:
+    with opened(path, name) as picture:
         name = picture.name
         page = _only_page(picture, "a mask")
     return binary_mask(page, name)
 
 
-def read_mask_pages(source: Source, *, name: str | None = None) -> list[Page]:
+def read_mask_pages(path: Source, *, name: str | None = None) -> list[Page]:
     """All pages of a file, by its path or open, for `binary_mask`: each page is an object.
 
     Raises FileNotFoundError, or ValueError where it is no picture.
     """
-    with opened(source, name) as picture:
+    with opened(path, name) as picture:
         return list(_pages(picture))
 
 
-def read_labels(source: Source, *, name: str | None = None) -> Integer[np.ndarray, "H W"]:
+def read_labels(path: Source, *, name: str | None = None) -> Integer[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a map of whole numbers of any size. Palettes count by index.
 
     Raises FileNotFoundError, or ValueError for what is no picture, is saved lossy, or has several pages, colours or
     fractions.
     """
-    with opened(source, name) as picture:
+    with opened(path, name) as picture:
         _check_map(picture)
         return _labels(picture)
 
 
-def read_grey(source: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
+def read_grey(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as 8-bit grey; black and white of 1 bit are 0 and 255.
 
     Raises FileNotFoundError, or ValueError for pictures in colour, of more bits or of several pages.
     """
-    with opened(source, name) as picture:
+    with opened(path, name) as picture:
         page = _only_page(picture, "a grey map")
     numbers = page.numbers if page.palette is None else page.palette[page.numbers]
     if numbers.ndim == 3 and numbers.dtype == np.uint8:
@@ -74,14 +74,14 @@ def read_grey(source: Source, *, name: str | None = None) -> UInt8[np.ndarray, "
     return numbers
 
 
-def read_colours(source: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def read_colours(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file of one page in which colours are classes, as RGB: palettes as colours, without opacity.
 
     Raises FileNotFoundError, or ValueError for what is no picture, is saved lossy, or has several pages or more bits.
     """
     from PIL import Image, ImageOps
 
-    with opened(source, name) as picture:
+    with opened(path, name) as picture:
         _check_map(picture)
         picture.file.seek(0)
         with Image.open(picture.file) as image:
@@ -244,8 +244,9 @@ def _whole(labels: np.ndarray) -> np.ndarray:
         raise UnreadablePicture(f"it holds {labels.dtype}; a label map has whole numbers")
     if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
         raise UnreadablePicture("it holds fractions; a label map has whole numbers")
-    if labels.max() >= 2.0**63 or labels.min() < -(2.0**63):
-        raise UnreadablePicture(f"it holds floats up to {labels.max():g}, too large for whole numbers of 64 bits")
+    largest = float(np.abs(labels).max())
+    if largest >= 2.0**63:
+        raise UnreadablePicture(f"it holds floats up to {largest:g}, too large for whole numbers of 64 bits")
     return labels.astype(np.int64)
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from samjax.tiff import SIGNATURES, TiffPage, UnreadableTiff, tiff_pages
+from samjax.tiff import SIGNATURES, TiffPage, UnreadablePicture, tiff_pages
 from samjax.types import ArrayLike
 
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 277, 284, 339  # TIFF's tags
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 # Formats whose header has the size that their decoder gives; others (icons, vector graphics) are decoded for it.
 _SIZED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "WEBP")
@@ -27,10 +28,6 @@ _SIZED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "WEBP")
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 _log = logging.getLogger(__name__)
-
-
-class UnreadablePicture(ValueError):
-    """A picture that is not what was asked for; `opened` puts the file's name in front of the message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
             yield OpenPicture(name, file, start in SIGNATURES)
     except (MemoryError, FileNotFoundError):
         raise
-    except (UnreadablePicture, UnreadableTiff) as error:
+    except UnreadablePicture as error:
         raise ValueError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
@@ -73,7 +70,7 @@ def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
         raise ValueError(f"{name} cannot be read as an image ({error}); it is damaged or no picture") from error
 
 
-def read_image(source: str | os.PathLike | io.IOBase, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: str | os.PathLike | io.IOBase, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file, by its path or open, as RGB, turned upright by its EXIF orientation.
 
     Grey of more than 8 bits follows the rules of `as_rgb`; of colours with more than 8 bits a channel the upper 8 are
@@ -82,7 +79,7 @@ def read_image(source: str | os.PathLike | io.IOBase, *, name: str | None = None
 
     Raises FileNotFoundError, or ValueError where the file is no picture that can be read as a photo.
     """
-    with opened(source, name) as picture:
+    with opened(path, name) as picture:
         if picture.is_tiff:
             with tiff_pages(picture.file) as pages:
                 return _photo_of_tiff(picture, pages)
@@ -98,7 +95,7 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int]:
         if picture.is_tiff:
             with tiff_pages(picture.file) as pages:
                 page = pages[0]
-                if not page.has_xmp:
+                if not page.is_turned_by_xmp:
                     return page.size
                 return _photo_of_tiff(picture, pages[:1]).shape[:2]
         from PIL import ExifTags, Image
@@ -182,8 +179,8 @@ def rgb_of_pillow(image: Any) -> UInt8[np.ndarray, "H W 3"]:
 
     if 0 in image.size:
         raise ValueError(f"the image is empty: it has {image.size[0]} x {image.size[1]} pixels")
-    if image.format == "TIFF" and _is_wide(image.tag_v2):
-        return _rgb_of_wide_tiff(image)
+    if image.format == "TIFF" and _is_misread(image.tag_v2):
+        return _rgb_of_misread(image)
     return _rgb_of_upright(ImageOps.exif_transpose(image))
 
 
@@ -195,14 +192,17 @@ def _rgb_of_upright(image: Any) -> np.ndarray:
     return _checked(f"it is a picture in Pillow's mode {image.mode}", lambda: as_rgb(np.asarray(image)))
 
 
-def _is_wide(tags: Any) -> bool:
-    """Whether a TIFF file's numbers are others than unsigned ones of at most 8 bits, by its tags as Pillow has them."""
-    bits, formats = (tags.get(tag, (1,)) for tag in (258, 339))
-    return max(np.atleast_1d(bits)) > 8 or max(np.atleast_1d(formats)) not in (1, 4)
+def _is_misread(tags: Any) -> bool:
+    """Whether Pillow takes a TIFF file's numbers for others, by its tags: planes of 16 bits, 32 bits for signed ones, 8
+    bits for unsigned ones, or wide ones of which 0 is white for those of which 0 is black."""
+    bits, form = (int(np.max(tags.get(tag, 1))) for tag in (_BITS, _SAMPLE_FORMAT))
+    if tags.get(_SAMPLES, 1) > 1:
+        return bits > 8 and tags.get(_PLANAR, 1) == 2
+    return (bits, form) in ((32, 1), (8, 2)) or (bits > 8 and tags.get(_PHOTOMETRIC) == 0)
 
 
-def _rgb_of_wide_tiff(image: Any) -> np.ndarray:
-    """Pillow misreads some of these files silently (planes of 16 bits, 32 bits without sign): they are read again."""
+def _rgb_of_misread(image: Any) -> np.ndarray:
+    """Of the TIFF file that an image was opened from, read again."""
     file, path = getattr(image, "fp", None), image.filename
     if file is not None and not file.closed:
         position = file.tell()
@@ -213,7 +213,7 @@ def _rgb_of_wide_tiff(image: Any) -> np.ndarray:
         source = path
     else:
         raise ValueError(
-            "Pillow may misread a TIFF file of more than 8 bits a number, and the file of this image is closed: "
+            "Pillow misreads TIFF files of this kind (16 bits in planes, 32 bits), and this image's file is closed: "
             "read it with samjax.read_image"
         )
     with opened(source, str(path or "the image")) as picture, tiff_pages(picture.file) as pages:
@@ -247,27 +247,27 @@ def _rgb_of_numbers(page: TiffPage) -> np.ndarray:
     bands, photometric = page.bands - page.has_alpha, page.photometric
     kind = f"it is a TIFF of {page.kind}"
     if photometric not in ("minisblack", "miniswhite", "rgb", "palette", "separated"):
-        raise UnreadableTiff(f"{kind}; a photo is grey, RGB, CMYK or has a palette: convert it to RGB")
+        raise UnreadablePicture(f"{kind}; a photo is grey, RGB, CMYK or has a palette: convert it to RGB")
     if photometric in ("minisblack", "miniswhite") and bands <= 2:
         grey = page.numbers()[:, :, 0]
         return _checked(kind, lambda: as_rgb(inverted(grey, page.bits) if photometric == "miniswhite" else grey))
     if photometric == "palette":
         if page.palette is None:
-            raise UnreadableTiff(f"{kind}, without colours")
+            raise UnreadablePicture(f"{kind}, without colours")
         return page.palette[page.numbers()[:, :, 0]]
     wanted = 4 if photometric == "separated" else 3
     if bands < wanted or (photometric != "rgb" and page.bands > 4):
-        raise UnreadableTiff(
+        raise UnreadablePicture(
             f"{kind}; a photo has 1 band (grey), 3 (RGB) or 4 (with alpha, CMYK): write the three bands that are to "
             "be shown as red, green and blue to a file of their own"
         )
     colours = page.numbers()[:, :, :wanted]
     if np.issubdtype(colours.dtype, np.unsignedinteger):
         if page.bits < 8:
-            raise UnreadableTiff(f"{kind}; convert it to 8 bits a band")
+            raise UnreadablePicture(f"{kind}; convert it to 8 bits a band")
         colours = (colours >> (page.bits - 8)).astype(np.uint8)
     elif np.issubdtype(colours.dtype, np.signedinteger):
-        raise UnreadableTiff(f"{kind}; colours are unsigned whole numbers, or floats in [0, 1]: convert them")
+        raise UnreadablePicture(f"{kind}; colours are unsigned whole numbers, or floats in [0, 1]: convert them")
     rgb = _checked(kind, lambda: _to_uint8(colours))
     if photometric == "separated":
         from PIL import Image
@@ -280,7 +280,7 @@ def _checked(kind: str, convert: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         return convert()
     except ValueError as error:
-        raise UnreadableTiff(f"{kind}: {error}") from error
+        raise UnreadablePicture(f"{kind}: {error}") from error
 
 
 def inverted(numbers: np.ndarray, bits: int) -> np.ndarray:

@@ -11,11 +11,11 @@ import numpy as np
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
 LOSSY = ("jpeg", "webp", "jxl", "aperio_jp2000")  # names of compressions that lose, or may lose, with these in them
 _REDUCED_OR_MASK = 1 | 4  # of NewSubfileType: a smaller copy of another page, or what of it is transparent
-_PALETTE, _XMP = 320, 700  # tags
+_ORIENTATION, _PALETTE, _XMP = 274, 320, 700  # tags
 
 
-class UnreadableTiff(ValueError):
-    """A TIFF file, or a page of it, that cannot be read; the message names its kind."""
+class UnreadablePicture(ValueError):
+    """A picture that is not what was asked for; `samjax.pictures.opened` puts the file's name in front."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TiffPage:
     has_alpha: bool  # the last band is opacity
     compression: str  # "none", "lzw", ...
     palette: np.ndarray | None  # (colours, 3), 8 bits each
-    has_xmp: bool  # which may have an orientation too
+    is_turned_by_xmp: bool  # has no orientation of its own, but there is one in its XMP, which Pillow minds
     is_part: bool  # a smaller copy of another page, or its mask of transparency
     _orientation: int
     _decoded: Callable[[], np.ndarray]
@@ -56,28 +56,29 @@ class TiffPage:
         return self.compression if any(name in self.compression for name in LOSSY) else None
 
     def numbers(self) -> np.ndarray:
-        """(H, W, bands) as they are stored, in the machine's byte order. Raises `UnreadableTiff`."""
+        """(H, W, bands) as they are stored, in the machine's byte order. Raises `UnreadablePicture`."""
         try:
             found = self._decoded()
         except MemoryError:
             raise
         except Exception as error:  # tifffile and its codecs raise many kinds
-            raise UnreadableTiff(f"it is a TIFF of {self.kind}, which cannot be decoded: {error}") from error
+            raise UnreadablePicture(f"it is a TIFF of {self.kind}, which cannot be decoded: {error}") from error
         if found.ndim == 2:
             found = found[:, :, None]
         elif self.planar and found.ndim == 3:
             found = np.moveaxis(found, 0, -1)
         if found.ndim != 3:
-            raise UnreadableTiff(f"it is a TIFF of {self.kind} with {found.ndim} axes; expected rows and columns")
+            raise UnreadablePicture(f"it is a TIFF of {self.kind} with {found.ndim} axes; expected rows and columns")
         turned = _upright(found, self._orientation)
-        return turned.astype(turned.dtype.newbyteorder("="), copy=False)
+        native = turned.astype(turned.dtype.newbyteorder("="), copy=False)
+        return native.view(np.dtype(native.dtype.str))  # C has two names for numbers of 64 bits, NumPy one
 
 
 @contextlib.contextmanager
 def tiff_pages(file: Any) -> Iterator[list[TiffPage]]:
     """The pages of an open file, without smaller copies of others; there is at least one.
 
-    Raises `UnreadableTiff`.
+    Raises `UnreadablePicture`.
     """
     import tifffile
 
@@ -91,15 +92,15 @@ def tiff_pages(file: Any) -> Iterator[list[TiffPage]]:
     except MemoryError:
         raise
     except Exception as error:  # tifffile raises many kinds for broken files
-        raise UnreadableTiff(f"it is a TIFF whose structure cannot be read: {error}") from error
+        raise UnreadablePicture(f"it is a TIFF whose structure cannot be read: {error}") from error
     if not full:
-        raise UnreadableTiff("it is a TIFF without a picture")
+        raise UnreadablePicture("it is a TIFF without a picture")
     yield full
 
 
 def _described(page: Any, place: int) -> TiffPage:
     page = page.aspage()
-    orientation = int(page.tags.valueof(274, 1) or 1)
+    orientation = int(page.tags.valueof(_ORIENTATION, 1) or 1)
     size = page.imagelength, page.imagewidth
     bits = page.bitspersample
     extra = page.extrasamples
@@ -114,7 +115,7 @@ def _described(page: Any, place: int) -> TiffPage:
         has_alpha=bool(extra) and int(extra[-1]) in (1, 2),
         compression=_name(page.compression),
         palette=_palette(page),
-        has_xmp=_XMP in page.tags,
+        is_turned_by_xmp=_ORIENTATION not in page.tags and b"Orientation" in bytes(page.tags.valueof(_XMP, b"")),
         is_part=bool(page.subfiletype & _REDUCED_OR_MASK),
         _orientation=orientation,
         _decoded=page.asarray,

@@ -15,7 +15,7 @@ import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 
-from samjax.everything import Job, find_photos, run
+from samjax.everything import Job, find_photos, photo_size, run
 from samjax.formats import FORMATS, Options
 from samjax.ops.rle import encode_rle
 
@@ -136,7 +136,6 @@ def test_nothing_to_do_is_an_error(tmp_path, out):
 
 def test_a_photos_size_is_its_upright_size(tmp_path):
     from samjax import read_image
-    from samjax.pictures import photo_size
 
     for orientation in (1, 3, 6):
         exif = Image.Exif()

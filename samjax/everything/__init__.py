@@ -2,5 +2,6 @@
 
 from samjax.everything.job import Job, Summary, run
 from samjax.everything.photos import find_photos
+from samjax.pictures import photo_size
 
-__all__ = ["Job", "Summary", "find_photos", "run"]
+__all__ = ["Job", "Summary", "find_photos", "photo_size", "run"]
