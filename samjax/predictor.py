@@ -136,9 +136,9 @@ class SamPredictor:
         self.input_size: tuple[int, int] | None = None
 
     def set_image(self, image: ArrayLike, image_format: str = "RGB") -> None:
-        """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `transforms.as_rgb` takes.
+        """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `samjax.pictures.as_rgb` takes.
 
-        `image_format` is the order of its channels, "RGB" or "BGR".
+        `image_format` is the order of an array's channels, "RGB" or "BGR".
         """
         self.reset_image()
         rgb = transforms.as_rgb(image, image_format)
