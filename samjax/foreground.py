@@ -27,6 +27,10 @@ _INSTEAD = (
 )
 
 
+class EmptyMask(ValueError):
+    """A mask without foreground."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Page:
     """One picture of a file: its numbers as they are stored, of palettes the indices, and its opacity."""
@@ -44,19 +48,20 @@ def binary_mask(page: Page, name: str) -> Bool[np.ndarray, "H W"]:
     by index, or by colour where all are grey; colours by their strongest channel. Opacity is the mask where it varies,
     unless what is visible is drawn in black and one other colour.
 
-    Raises ValueError for a mask without foreground, and for values or colours that look like several objects.
+    Raises `EmptyMask`, a ValueError, for a mask without foreground, and ValueError for values or colours that look like
+    several objects.
     """
     try:
-        return _foreground(page, name)
+        values = _what_counts(page)
+        if not values.any():
+            raise EmptyMask(f"{name} is empty: all of its pixels are 0")
+        return _foreground(values, page.is_lossy, name)
     except UnreadablePicture as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _foreground(page: Page, name: str) -> np.ndarray:
-    values = _what_counts(page)
-    if not values.any():
-        raise UnreadablePicture("it is empty: all of its pixels are 0")
-    if page.is_lossy and values.dtype.kind in "iu" and values.max() <= _SMALL:
+def _foreground(values: np.ndarray, is_lossy: bool, name: str) -> np.ndarray:
+    if is_lossy and values.dtype.kind in "iu" and values.max() <= _SMALL:
         raise UnreadablePicture(
             f"it is saved lossy with values up to {values.max()}, which do not survive that: save 0 and 255, or as PNG"
         )
@@ -70,7 +75,7 @@ def _foreground(page: Page, name: str) -> np.ndarray:
             f"it holds negative numbers (down to {values.min():g}); a binary mask has 0 and one other number"
         )
     strength = _strength(values)
-    if found := _several_objects(values, page.is_lossy):
+    if found := _several_objects(values, is_lossy):
         background = " and no 0, which is background" if strength.min() > 0 else ""
         raise UnreadablePicture(f"it has {found}{background}: these look like several objects; {_INSTEAD}")
     top = strength.max()

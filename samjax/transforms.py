@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from samjax.config import SamConfig
+from samjax.foreground import EmptyMask as EmptyMask
 from samjax.maps import mask_of_pillow
 from samjax.maps import read_mask as read_mask
 from samjax.ops.masks import Frame

@@ -49,6 +49,7 @@ def test_numbers_of_every_type_and_layout_are_read(labels, dtype, layout):
     stored[labels == 2] = LARGEST.get(dtype, 100)
     found = read_labels(tiff(stored, **LAYOUTS[layout]))
     assert np.issubdtype(found.dtype, np.integer)
+    assert found.dtype.isnative
     assert np.unique(found).tolist() == [0, 1, LARGEST.get(dtype, 100)]
     np.testing.assert_array_equal(found, stored)
 

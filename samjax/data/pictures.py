@@ -22,7 +22,7 @@ def read_photo(path: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
-    """The foreground, as `samjax.maps.read_mask` has it. Raises ValueError, also for an empty mask."""
+    """The foreground, as `samjax.maps.read_mask` has it. Raises ValueError, and `EmptyMask`."""
     return maps.read_mask(io.BytesIO(data), name=path)
 
 
