@@ -86,10 +86,13 @@ def tiff_pages(file: Any) -> Iterator[list[TiffPage]]:
         file.seek(0)  # tifffile takes what is before for another file's
         tiff = tifffile.TiffFile(file)
         pages = [_described(tiff.pages[place], place) for place in range(len(tiff.pages))]
-        full = [page for page in pages if not page.is_part] or pages[:1]
+        full = [page for page in pages if not page.is_part]
+        if not full and any(tiff.pages[page.place].subifds for page in pages):
+            raise UnreadablePicture("it is a TIFF of previews only (a camera's raw file?): convert it to PNG or TIFF")
+        full = full or pages[:1]
         if len(pages) == 1 and (tiff.is_imagej or tiff.is_shaped or tiff.pages.first.is_stk):
             full = _layers(tiff, full[0])
-    except MemoryError:
+    except (MemoryError, UnreadablePicture):
         raise
     except Exception as error:  # tifffile raises many kinds for broken files
         raise UnreadablePicture(f"it is a TIFF whose structure cannot be read: {error}") from error

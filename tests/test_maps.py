@@ -129,11 +129,24 @@ def _frames(labels: np.ndarray, form: str, **options) -> io.BytesIO:
     return saved(first.convert("L"), form, save_all=True, append_images=[one.convert("L") for one in others], **options)
 
 
+def _in_one_directory(file: io.BytesIO) -> io.BytesIO:
+    """As ImageJ writes stacks of more than 4 GB: the other pages are where they would be, without directories."""
+    data = bytearray(file.getvalue())
+    with tifffile.TiffFile(file) as stack:
+        start = stack.pages.first.offset
+    entries = int.from_bytes(data[start : start + 2], "little")
+    following = start + 2 + 12 * entries
+    data[following : following + 4] = bytes(4)
+    return io.BytesIO(bytes(data))
+
+
 SEVERAL = {
     "tiff": lambda labels: tiff(np.stack([labels == 1, labels == 2]).astype(np.uint8), photometric="minisblack"),
-    "ImageJ": lambda labels: tiff(np.stack([labels == 1, labels == 2]).astype(np.uint8), imagej=True),
-    "one directory": lambda labels: tiff(
-        np.stack([labels == 1, labels == 2]).astype(np.uint8), photometric="minisblack", metadata={"truncate": True}
+    "ImageJ": lambda labels: _in_one_directory(
+        tiff(np.stack([labels == 1, labels == 2]).astype(np.uint8), imagej=True, byteorder="<")
+    ),
+    "tifffile": lambda labels: tiff(
+        np.stack([labels == 1, labels == 2]).astype(np.uint8), photometric="minisblack", truncate=True
     ),
     "gif": lambda labels: _frames(labels, "gif"),
     "png": lambda labels: _frames(labels, "png"),

@@ -255,6 +255,15 @@ def test_smaller_copies_are_no_pages(deep, caplog, monkeypatch):
     assert not caplog.records
 
 
+def test_a_cameras_raw_file_is_not_read_for_its_preview(deep):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(deep[::4, ::4] >> 8, photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(deep[..., 0], photometric="minisblack", subfiletype=0)
+    with pytest.raises(ValueError, match="previews only"):
+        read_image(file)
+
+
 # Sizes
 
 
