@@ -132,7 +132,7 @@ def _frames(labels: np.ndarray, form: str, **options) -> io.BytesIO:
 def _in_one_directory(file: io.BytesIO) -> io.BytesIO:
     """As ImageJ writes stacks of more than 4 GB: the other pages are where they would be, without directories."""
     data = bytearray(file.getvalue())
-    with tifffile.TiffFile(file) as stack:
+    with tifffile.TiffFile(io.BytesIO(data)) as stack:
         start = stack.pages.first.offset
     entries = int.from_bytes(data[start : start + 2], "little")
     following = start + 2 + 12 * entries
