@@ -13,7 +13,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from samjax.pictures import say_once
 from samjax.tiff import UnreadablePicture
 
-_SMALL = 32  # a largest number that no binary mask has, apart from 1
+_SMALL = 32  # numbers up to this one are labels, unless there is only one but 0
 _FEW = 32  # more different values than labels of 8 bits usually are, fewer than smooth edges have
 _SLIGHT = 3 / 255  # of the maximum: rounding, or what a lossy format changes within an area
 _LOW, _HIGH = 1 / 8, 7 / 8  # of the maximum: what is between is neither background nor object
@@ -45,8 +45,8 @@ def binary_mask(page: Page, name: str) -> Bool[np.ndarray, "H W"]:
     """The foreground of a page that is called `name` in messages.
 
     Two values are 0 and whatever is not 0. More are cut at half of the maximum, which the log says once. Palettes count
-    by index, or by colour where all are grey; colours by their strongest channel. Opacity is the mask where it varies,
-    unless what is visible is drawn in black and one other colour.
+    by index, or by colour where all are grey or there are many; colours by their strongest channel. Opacity is the mask
+    where it varies, unless what is visible is drawn in black and one other colour.
 
     Raises `EmptyMask`, a ValueError, for a mask without foreground, and ValueError for values or colours that look like
     several objects.
@@ -93,11 +93,7 @@ def _foreground(values: np.ndarray, is_lossy: bool, name: str) -> np.ndarray:
 
 def _what_counts(page: Page) -> np.ndarray:
     """(H, W) or (H, W, 3): colours, or opacity where that is the mask."""
-    values = page.numbers
-    if page.palette is not None:
-        used = page.palette[: int(values.max()) + 1]
-        is_grey = len(used) > values.max() and (used == used[:, :1]).all() and len(np.unique(used[:, 0])) == len(used)
-        values = used[values][..., 0] if is_grey else values
+    values = page.numbers if page.palette is None else _of_palette(page.numbers, page.palette)
     alpha = page.alpha
     if alpha is None or not alpha.any() or 2 * float(alpha.min()) >= float(alpha.max()):
         return values
@@ -109,6 +105,17 @@ def _what_counts(page: Page) -> np.ndarray:
     if found := _areas_of_few(visible):
         raise UnreadablePicture(f"it has {found}: these look like several objects; {_INSTEAD}")
     return alpha
+
+
+def _of_palette(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3): greys, else indices if there is only one but 0 or they may be labels, else colours."""
+    highest = int(indices.max())
+    used = palette[: highest + 1]
+    if len(used) <= highest:
+        return indices
+    if (used == used[:, :1]).all() and len(np.unique(used[:, 0])) == len(used):
+        return used[indices][..., 0]
+    return indices if highest <= _SMALL or _where_one_value(indices) is not None else used[indices]
 
 
 def _strength(values: np.ndarray) -> np.ndarray:

@@ -62,16 +62,14 @@ def read_grey(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H 
     """
     with opened(path, name) as picture:
         page = _only_page(picture, "a grey map")
-    numbers = page.numbers if page.palette is None else page.palette[page.numbers]
-    if numbers.ndim == 3 and numbers.dtype == np.uint8:
-        if (numbers != numbers[..., :1]).any():
-            raise ValueError(f"{picture.name}: it has colours; expected a grey picture")
-        numbers = numbers[..., 0]
-    if numbers.dtype == bool:
-        return numbers.astype(np.uint8) * np.uint8(255)
-    if numbers.dtype != np.uint8:
-        raise ValueError(f"{picture.name}: it has numbers of {numbers.dtype}; expected grey of 8 bits")
-    return numbers
+        numbers = page.numbers if page.palette is None else page.palette[page.numbers]
+        if numbers.dtype not in (np.uint8, np.bool_):
+            raise UnreadablePicture(f"it has numbers of {numbers.dtype}; expected grey of 8 bits")
+        if numbers.ndim == 3:
+            if (numbers != numbers[..., :1]).any():
+                raise UnreadablePicture("it has colours; expected a grey picture")
+            numbers = numbers[..., 0]
+        return numbers.astype(np.uint8) * np.uint8(255) if numbers.dtype == bool else numbers
 
 
 def read_colours(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
@@ -173,8 +171,8 @@ def _page_of_tiff(picture: OpenPicture, page: TiffPage) -> Page:
     colours = numbers[..., : page.bands - page.has_alpha]
     if page.photometric == "rgb":
         colours = colours[..., :3]
-    if colours.shape[2] not in (1, 3):
-        raise UnreadablePicture(f"it is a TIFF of {page.kind}; a mask has 1 band, or 3 of colours")
+    if colours.shape[2] not in (1, 3) or colours.dtype.kind not in "biuf":
+        raise UnreadablePicture(f"it is a TIFF of {page.kind}; a mask has 1 band of numbers, or 3 of colours")
     if colours.shape[2] == 1:
         colours = colours[..., 0]
     if page.photometric == "miniswhite":

@@ -125,6 +125,16 @@ def test_palettes_count_by_index_or_by_their_greys(ellipse):
     np.testing.assert_array_equal(read_mask(saved(picture)), ellipse)
 
 
+def test_smooth_edges_of_a_palette_are_those_of_its_colours(ellipse):
+    """Whatever the order of the palette."""
+    smooth = np.asarray(Image.fromarray(white(ellipse)).resize((80, 60), Image.Resampling.LANCZOS))
+    order = np.random.default_rng(0).permutation(256)
+    picture = Image.fromarray(np.argsort(order).astype(np.uint8)[smooth])
+    for colour in ([1, 1, 1], [1, 0.2, 0.1]):
+        picture.putpalette((order[:, None] * np.array(colour)).astype(np.uint8).ravel().tolist())
+        np.testing.assert_array_equal(read_mask(saved(picture)), smooth >= 128)
+
+
 def test_cutting_is_said_once(ellipse, caplog, monkeypatch):
     monkeypatch.setattr(pictures, "_said", set())
     read_mask(saved(white(ellipse)), name="white.png")
@@ -198,6 +208,7 @@ SEVERAL = {
     "png since": lambda labels: saved(Image.open(saved(relabelled(labels, [85, 170, 255]), "jpeg", quality=60))),
     "colours": lambda labels: saved(relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)])),
     "colours in jpeg": lambda labels: saved(relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)]), "jpeg"),
+    "a small one in jpeg": lambda labels: saved(relabelled(labels, [(0, 255, 0), (255, 0, 0), (255, 0, 0)]), "jpeg"),
     "colours with opacity": lambda labels: saved(
         np.dstack([relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)]), white(labels > 0)])
     ),
@@ -251,6 +262,7 @@ def test_a_photo_is_no_mask(mode):
         (np.where(np.eye(9) > 0, 250, 190 + np.arange(81).reshape(9, 9) / 9), "no background: .* 190.111 to 250"),
         (np.zeros((5, 9, 9), np.uint8) + np.uint8(1), "5 pages, a mask has one"),
         (np.ones((9, 9, 5), np.uint8), "5 bands of uint8"),
+        (np.ones((9, 9), np.complex64), "1 band of complex64"),
     ],
 )
 def test_what_is_no_mask_is_said(values, message):
