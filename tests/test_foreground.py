@@ -178,7 +178,17 @@ def test_grey_and_palettes_have_opacity_too(ellipse, colours):
 
 def test_smooth_opacity_is_cut_at_half(ellipse, colours):
     smooth = np.asarray(Image.fromarray(white(ellipse)).resize((80, 60), Image.Resampling.BOX))
-    np.testing.assert_array_equal(read_mask(saved(np.dstack([colours[:60, :80], smooth]))), smooth >= 128)
+    for shown in (colours[:60, :80], np.full((60, 80, 3), 255, np.uint8), np.zeros((60, 80, 3), np.uint8)):
+        np.testing.assert_array_equal(read_mask(saved(np.dstack([shown, smooth]))), smooth >= 128)
+
+
+def test_a_mask_that_is_drawn_on_a_part_of_the_picture_is_what_can_be_seen(ellipse):
+    on_paper = np.zeros_like(ellipse)
+    on_paper[10:110, 10:150] = True
+    drawn = white(ellipse)
+    drawn[:5] = 255  # where nothing can be seen
+    picture = np.dstack([drawn, drawn, drawn, white(on_paper)])
+    np.testing.assert_array_equal(read_mask(saved(picture)), ellipse & on_paper)
 
 
 @pytest.mark.parametrize("opacity", [0, 128, 255])
