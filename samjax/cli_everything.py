@@ -181,7 +181,7 @@ def _sizes(photos: Any) -> tuple[collections.Counter[tuple[int, int]], list[str]
     for photo in photos:
         try:
             sizes[photo_size(photo.path)] += 1
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             unreadable.append(" ".join(str(error).split()))
     return sizes, unreadable
 

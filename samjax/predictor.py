@@ -177,9 +177,9 @@ class SamPredictor:
         self._photo: _Photo | _BeingSet | None = None
 
     def set_image(self, image: ArrayLike, image_format: str = "RGB") -> None:
-        """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `transforms.as_rgb` takes.
+        """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `samjax.pictures.as_rgb` takes.
 
-        `image_format` is the order of its channels, "RGB" or "BGR".
+        `image_format` is the order of an array's channels, "RGB" or "BGR".
         Raises RuntimeError where another thread has set or reset the photo meanwhile.
         """
         being_set = self._photo = _BeingSet()

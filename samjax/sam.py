@@ -190,7 +190,7 @@ class Sam:
         return dataclasses.replace(self, execution=dataclasses.replace(self.execution, compute_dtype=compute_dtype))
 
     def encode(self, image: ArrayLike) -> Embedding:
-        """The embedding of one photo, in any form that `transforms.as_rgb` takes."""
+        """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes."""
         rgb = transforms.as_rgb(image)
         features = jitted_encode(self.config, self.params, transforms.to_pixels(rgb, self.config), self.execution)
         return self._embedding(features[None], [rgb.shape[:2]])[0]

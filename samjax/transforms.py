@@ -1,13 +1,10 @@
-"""Every change of frame: photo to model input, coordinates in, masks out.
+"""Every change of frame: photo to model input, coordinates in, masks out. `samjax.pictures` makes photos of files.
 
 Frames. ORIGINAL: pixels of the photo. INPUT: pixels of the photo resized so that it fits `config.image_size`, which
 is then padded below and to the right. LOW-RES: mask logits, four times the embedding's grid, covering the padded input.
 """
 
 import functools
-import io
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,9 +13,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from samjax.config import SamConfig
+from samjax.foreground import EmptyMask as EmptyMask
+from samjax.maps import mask_of_pillow
+from samjax.maps import read_mask as read_mask
 from samjax.ops.broadcasting import with_rank
 from samjax.ops.masks import Frame
 from samjax.ops.resize import Banded, banded, map_row_blocks, resize_matrix
+from samjax.pictures import as_rgb as as_rgb
+from samjax.pictures import is_pillow
+from samjax.pictures import read_image as read_image
 from samjax.types import ArrayLike
 
 # RGB mean and standard deviation of ImageNet on the 0..255 scale (segment_anything's build_sam.py).
@@ -26,113 +29,6 @@ PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 Size = tuple[int, int]  # (height, width), pixels
-
-
-def read_image(path: str | os.PathLike | io.IOBase) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture file, named or open, as RGB, turned upright by its EXIF orientation; the first frame of several.
-
-    Grey files of more than 8 bits follow the rules of `as_rgb`. Of colour files with 16 bits a channel Pillow reads the
-    upper 8, and they are not stretched.
-    Raises FileNotFoundError, or ValueError where the file is no picture that Pillow can read.
-    """
-    picture = open_upright(path)
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return as_rgb(np.asarray(picture))
-    return np.asarray(picture.convert("RGB"))
-
-
-class EmptyMask(ValueError):
-    """A binary mask without foreground."""
-
-
-def read_mask(path: str | os.PathLike | io.IOBase) -> Bool[np.ndarray, "H W"]:
-    """A picture file, named or open, as a binary mask: whatever is not 0 is foreground.
-
-    Palette pictures count by index, and pictures whose colours are all 0 by their alpha.
-    Raises like `read_image`, and `EmptyMask` for a mask without foreground.
-    """
-    picture = open_upright(path)
-    array = np.asarray(picture)
-    if array.ndim == 3:
-        has_alpha = picture.mode in ("LA", "RGBA", "PA")
-        colours = array[:, :, :-1] if has_alpha else array
-        array = colours.any(-1) if colours.any() or not has_alpha else array[:, :, -1]
-    if not array.any():
-        raise EmptyMask(f"{_called(path, 'the mask')} is empty: all of its pixels are 0")
-    return array != 0
-
-
-def open_upright(path: str | os.PathLike | io.IOBase) -> Any:
-    """A picture file, named or open, as Pillow has it, read whole and turned upright by its EXIF orientation.
-
-    Raises FileNotFoundError, or ValueError where the file is no picture that Pillow can read.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    name = _called(path, "the picture")
-    if isinstance(path, str | os.PathLike) and not Path(path).is_file():
-        raise FileNotFoundError(f"there is no image file at {path}")
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{name} cannot be read as an image ({error}); it is damaged or no picture") from error
-
-
-def _called(path: str | os.PathLike | io.IOBase, otherwise: str) -> str:
-    """What messages call a file."""
-    return str(path) if isinstance(path, str | os.PathLike) else otherwise
-
-
-def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H W 3"]:
-    """Any usual image array as 8-bit RGB.
-
-    Shapes: (H, W), (H, W, 1), (H, W, 2) grey with alpha, (H, W, 3), (H, W, 4); alpha is dropped, grey repeated.
-    Dtypes: uint8 as it is; bool as 0 and 255; other integers (16-bit photographs, microscopy) stretched so that the
-    image's darkest value becomes 0 and its brightest 255; floats must lie in [0, 1] and are scaled by 255.
-    `image_format` is the order of the colours, "RGB" or "BGR".
-    Raises ValueError for empty images, other shapes, NaN and floats outside [0, 1].
-    """
-    if image_format not in ("RGB", "BGR"):
-        raise ValueError(f"image_format must be RGB or BGR, got {image_format!r}")
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        kind = "; samjax.read_image reads files" if isinstance(image, str | os.PathLike) else ""
-        raise ValueError(
-            f"an image must be an array of shape (H, W) or (H, W, channels) with 1 to 4 channels, channels last, "
-            f"got shape {array.shape}{kind}"
-        )
-    if array.size == 0:
-        raise ValueError(f"the image is empty: its shape is {array.shape}")
-    array = array[:, :, : 1 if array.shape[2] <= 2 else 3]
-    array = _to_uint8(array)
-    if array.shape[2] == 1:
-        return np.repeat(array, 3, axis=2)
-    return array[:, :, ::-1] if image_format == "BGR" else array
-
-
-def _to_uint8(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if np.issubdtype(array.dtype, np.integer):
-        low, high = int(array.min()), int(array.max())
-        return np.rint((array.astype(np.float64) - low) * (255 / max(high - low, 1))).astype(np.uint8)
-    if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all():
-            raise ValueError("the image holds NaN or infinity; all values must be finite")
-        if array.min() < 0 or array.max() > 1:
-            raise ValueError(
-                f"a float image must lie in [0, 1], got {array.min():g} to {array.max():g}; "
-                "scale it, or pass 8-bit values as uint8"
-            )
-        return np.rint(array * 255).astype(np.uint8)
-    raise ValueError(f"an image must hold integers, floats or booleans, got dtype {array.dtype}")
 
 
 def input_size(original: Size, image_size: Size) -> Size:
@@ -170,10 +66,11 @@ def to_input_frame(
 def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999) -> Float32[np.ndarray, "h w"]:
     """A binary mask of the ORIGINAL size as the LOW-RES logits that a mask prompt wants.
 
+    Of an array what is above 0 is foreground; an image of Pillow's counts as `samjax.foreground.binary_mask` says.
     A logit is the inverse sigmoid of the share of its cell that is foreground, kept within 1 - certainty and
     certainty (±6.9 by default, the order of SAM's own logits). Padding is background.
     """
-    binary = np.asarray(mask)
+    binary = mask_of_pillow(mask) if is_pillow(mask) else np.asarray(mask)
     if binary.ndim != 2 or binary.size == 0:
         raise ValueError(f"a mask must have shape (H, W), got {binary.shape}")
     if not np.isfinite(binary).all():

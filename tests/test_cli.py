@@ -109,6 +109,14 @@ def test_a_mask_file_is_a_prompt(samjax, checkpoint, photo, tmp_path):
     assert plain[0]["predicted_iou"] != masked[0]["predicted_iou"]
 
 
+def test_a_label_map_is_no_mask_and_stops_before_anything_is_computed(samjax, photo, tmp_path):
+    Image.fromarray(np.arange(5400, dtype=np.uint8).reshape(60, 90) % 4).save(tmp_path / "labels.png")
+    code, _, error = samjax("segment", photo, "--mask", tmp_path / "labels.png", "--out", tmp_path / "out")
+    assert code == 2
+    assert "labels.png: it has the numbers 1, 2, 3: these look like several objects" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_stored_embeddings_give_the_same_answer(samjax, checkpoint, photo, tmp_path):
     common = ("segment", photo, "--checkpoint", checkpoint, "--point", "40,30")
     samjax(*common, "--save-embeddings", tmp_path / "store", "--out", tmp_path / "first")

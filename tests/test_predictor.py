@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 from example_models import random_photo
+from PIL import Image
 
-from samjax import Prompts, Sam, SamPredictor, convert, sam_model_registry
+from samjax import Prompts, Sam, SamPredictor, convert, read_image, sam_model_registry
 from samjax.predictor import ResizeLongestSide
 
 POINT, LABEL = np.array([[40, 30]]), np.array([1])
@@ -50,6 +51,19 @@ def test_a_box_may_have_one_or_two_axes(predictor):
     flat, _, _ = predictor.predict(box=np.array([10, 10, 50, 40]), return_logits=True)
     nested, _, _ = predictor.predict(box=np.array([[10, 10, 50, 40]]), return_logits=True)
     np.testing.assert_array_equal(flat, nested)
+
+
+def test_an_image_of_pillows_is_a_photo_as_its_file_is(sam, tmp_path):
+    for mode in ("P", "CMYK"):
+        path = tmp_path / {"P": "photo.png", "CMYK": "photo.jpg"}[mode]
+        Image.fromarray(random_photo(60, 90)).convert(mode).save(path)
+        expected = sam.encode(read_image(path))
+        predictor = SamPredictor(sam)
+        predictor.set_image(Image.open(path))
+        for embedding in (sam.encode(Image.open(path)), predictor.embedding):
+            np.testing.assert_array_equal(embedding.features, expected.features)
+    with pytest.raises(ValueError, match="image_format is for arrays"):
+        predictor.set_image(Image.new("RGB", (90, 60)), "BGR")
 
 
 def test_no_prompt_at_all_is_answered_as_in_the_reference(predictor):

@@ -1,5 +1,3 @@
-import io
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samjax import VARIANTS, mask_prompt, read_image, transforms
+from samjax import VARIANTS, mask_prompt, transforms
 
 sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 
@@ -69,122 +67,6 @@ def test_a_photo_is_resized_with_pillows_antialiasing_filter():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 2)])
 def test_the_tiniest_photos_are_taken(shape):
     assert np.isfinite(transforms.to_pixels(random_photo(*shape), SMALL)).all()
-
-
-# What counts as an image
-
-
-def test_grey_is_repeated_and_alpha_dropped():
-    photo = random_photo(4, 5)
-    grey = photo[:, :, 0]
-    for image in (grey, grey[:, :, None], np.stack([grey, 255 - grey], -1)):
-        np.testing.assert_array_equal(transforms.as_rgb(image), np.stack([grey] * 3, -1))
-    np.testing.assert_array_equal(transforms.as_rgb(np.dstack([photo, grey])), photo)
-
-
-def test_blue_may_come_first():
-    photo = random_photo(4, 5)
-    np.testing.assert_array_equal(transforms.as_rgb(photo[:, :, ::-1], "BGR"), photo)
-
-
-def test_a_colour_order_that_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="RGB or BGR, got 'RBG'"):
-        transforms.as_rgb(random_photo(4, 5), "RBG")
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int16, np.uint32, np.int64])
-def test_wide_integers_are_stretched_to_8_bits(dtype):
-    values = np.array([[1000, 2000, 3000]], dtype)
-    assert transforms.as_rgb(values)[0, :, 0].tolist() == [0, 128, 255]
-
-
-def test_a_flat_wide_image_is_black():
-    assert (transforms.as_rgb(np.full((2, 2), 700, np.uint16)) == 0).all()
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_run_from_zero_to_one(dtype):
-    assert transforms.as_rgb(np.array([[0, 0.5, 1]], dtype))[0, :, 0].tolist() == [0, 128, 255]
-
-
-def test_booleans_are_black_and_white():
-    assert transforms.as_rgb(np.array([[False, True]]))[0, :, 0].tolist() == [0, 255]
-
-
-@given(st.integers(0, 255))
-def test_8_bit_values_survive_a_trip_through_floats(value):
-    image = np.full((1, 1, 3), value, np.uint8)
-    np.testing.assert_array_equal(transforms.as_rgb(image.astype(np.float32) / 255), image)
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((0, 5, 3), np.uint8), r"empty: its shape is \(0, 5, 3\)"),
-        (np.zeros((4, 5, 5), np.uint8), r"got shape \(4, 5, 5\)"),
-        (np.zeros((2, 4, 5, 3), np.uint8), r"got shape \(2, 4, 5, 3\)"),
-        (np.zeros(5, np.uint8), r"got shape \(5,\)"),
-        (np.full((2, 2), np.nan), "NaN or infinity"),
-        (np.full((2, 2), np.inf), "NaN or infinity"),
-        (np.full((2, 2), 200.0), r"must lie in \[0, 1\], got 200 to 200"),
-        (np.full((2, 2), -0.5), r"must lie in \[0, 1\]"),
-        (np.full((2, 2), "a"), "integers, floats or booleans"),
-        (np.full((2, 2), 1j), "integers, floats or booleans"),
-    ],
-)
-def test_what_is_no_image_is_refused_with_a_reason(image, message):
-    with pytest.raises(ValueError, match=message):
-        transforms.as_rgb(image)
-
-
-# Files
-
-
-def test_a_file_is_turned_upright(tmp_path):
-    photo = random_photo(8, 12)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    Image.fromarray(photo).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(photo, -1))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
-def test_every_usual_mode_becomes_rgb(tmp_path, mode):
-    Image.fromarray(random_photo(8, 12)).convert(mode).save(tmp_path / "photo.tiff")
-    image = read_image(tmp_path / "photo.tiff")
-    assert image.shape == (8, 12, 3)
-    assert image.dtype == np.uint8
-
-
-def test_a_16_bit_file_is_stretched(tmp_path):
-    values = np.linspace(500, 40_000, 12).astype(np.uint16).reshape(3, 4)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(read_image(str(tmp_path / "deep.png")), transforms.as_rgb(values))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no image file at .*nowhere\.jpg"):
-        read_image(tmp_path / "nowhere.jpg")
-
-
-def test_a_folder_is_no_image(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no image file"):
-        read_image(tmp_path)
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(random_photo(64, 64)).save(buffer, "png")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"not a picture", _png()[:1000], _png()[:60] + b"?" * 200], ids=["empty", "text", "cut", "garbled"]
-)
-def test_a_damaged_file_is_refused(tmp_path, content):
-    (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
-        read_image(tmp_path / "broken.png")
 
 
 # Masks out
@@ -269,3 +151,11 @@ def test_padding_is_background():
 def test_what_is_no_mask_is_refused(shape):
     with pytest.raises(ValueError, match=r"must have shape \(H, W\)"):
         mask_prompt(np.zeros(shape), SMALL)
+
+
+def test_an_image_of_pillows_is_a_mask_by_the_rules_of_files():
+    grey = np.zeros((64, 64), np.uint8)
+    grey[:, :32], grey[:, 32] = 255, 20  # a smooth edge
+    by_array, by_picture = mask_prompt(grey, SMALL), mask_prompt(Image.fromarray(grey), SMALL)
+    np.testing.assert_array_equal(by_picture, mask_prompt(grey > 127, SMALL))
+    assert (by_array[:, 16] > by_picture[:, 16]).all()

@@ -151,7 +151,7 @@ class SamAutomaticMaskGenerator:
         self.views((1, 1))  # says now what is wrong with crops or tiles
 
     def generate(self, image: ArrayLike, *, label_map: bool = False) -> list[dict[str, Any]] | Int32[np.ndarray, "H W"]:
-        """Masks for everything in a photo, (H, W, 3) uint8 RGB or anything else that `transforms.as_rgb` takes.
+        """Masks for everything in a photo, (H, W, 3) uint8 RGB or anything else that `samjax.pictures.as_rgb` takes.
 
         Returns one record a mask: `segmentation` (as `output_mode` says), `bbox` [x, y, width, height] of the outermost
         pixels as the reference counts (one less than COCO does), `area` in pixels, `predicted_iou`, `point_coords`

@@ -15,7 +15,7 @@ from samjax.data.record import BadRecord, Record
 
 
 class LabelMaps(IndexedSource):
-    """VOC's palette PNGs, and instance maps of 8, 16 or 32 bits (PNG, TIFF); 0 is background, in 8 bits 255 is void.
+    """VOC's palette PNGs, and instance maps of 8 to 64 bits (PNG, TIFF); 0 is background, in 8 bits 255 is void.
 
     Of instance maps (VOC's SegmentationObject, `samjax everything --format labelmap`) each number is a mask. In class
     maps (VOC's SegmentationClass) a number is all objects of a class at once, which no click can mean, so that with

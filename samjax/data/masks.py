@@ -216,11 +216,12 @@ def of_labels(labels: Integer[np.ndarray, "H W"]) -> Iterator[tuple[int, RLE]]:
     values = values[values > 0]
     if not len(values):
         return
-    if values[-1] > 4 * len(values):  # numbers with wide gaps; find_objects makes a list up to the highest
+    highest = int(values[-1])
+    if highest > 4 * len(values):  # numbers with wide gaps; find_objects makes a list up to the highest
         labels = np.searchsorted(values, labels) * np.isin(labels, values) + np.isin(labels, values)
     else:
         labels = np.maximum(labels, 0).astype(np.int64)
-        values = np.arange(1, values[-1] + 1)
+        values = np.arange(1, highest + 1)
     height, width = labels.shape
     for number, window in enumerate(ndimage.find_objects(labels), 1):
         if window is not None:

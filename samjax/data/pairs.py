@@ -8,12 +8,13 @@ from samjax.data.indexed import IndexedSource
 from samjax.data.left_out import Problem, Reason, Tally, Unusable
 from samjax.data.masks import Findings, of_mask
 from samjax.data.matching import NAMES, Matches, matched
-from samjax.data.pictures import mask_of, read_photo
+from samjax.data.pictures import mask_pages, read_photo
 from samjax.data.record import Record
+from samjax.foreground import binary_mask
 
 
 class Pairs(IndexedSource):
-    """Binary masks: whatever is not 0 is the object (palettes by index, else colours, else alpha).
+    """Binary masks; see `samjax.foreground.binary_mask`. Of files with several pages each page is an object.
 
     For the photo IMAGES/a/7.jpg the masks are MASKS/a/7.png, or MASKS/a/7_mask.png or with another of
     `samjax.data.matching.SUFFIXES`, or all pictures in MASKS/a/7/. With a single folder, it is the layout of Kaggle's
@@ -39,16 +40,23 @@ class Pairs(IndexedSource):
         photo, masks = self._pairs[index]
         found = Findings(photo, read_photo(files.join(self._images, photo)))
         for name in masks:
+            path = files.join(self._masks, name)
             try:
-                path = files.join(self._masks, name)
-                mask = mask_of(files.read(path), path)
-                if mask.shape != found.size:
-                    height, width = mask.shape
-                    flaw = f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}"
-                    raise Unusable(flaw, Reason.SIZE)
-                found.add(name, of_mask(mask), name)
+                pages = mask_pages(files.read(path), path)
             except ValueError as error:
                 found.leave_out(name, error)
+                continue
+            for number, page in enumerate(pages, 1):
+                called = name if len(pages) == 1 else f"{name}/{number}"
+                try:
+                    mask = binary_mask(page, called)
+                    if mask.shape != found.size:
+                        height, width = mask.shape
+                        flaw = f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}"
+                        raise Unusable(flaw, Reason.SIZE)
+                    found.add(called, of_mask(mask), called)
+                except ValueError as error:
+                    found.leave_out(called, error)
         record = found.record()
         # That its only mask is empty says that a photo has no objects, and none of them is left out.
         return record if record.masks or len(record.problems) > 1 else dataclasses.replace(record, problems=())

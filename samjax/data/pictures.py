@@ -1,22 +1,19 @@
-"""Photos, masks and label maps from the bytes of picture files."""
+"""Photos, masks and label maps from the bytes of picture files, as `samjax.pictures` and `samjax.maps` have them."""
 
 import io
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
-from samjax import transforms
+from samjax import foreground, maps, pictures
 from samjax.data import files
 
-T = TypeVar("T")
 VOID = 255  # in maps of 8 bits: pixels that belong to nothing that counts, VOC's outlines
 
 
 def photo_of(data: bytes, path: str) -> UInt8[np.ndarray, "H W 3"]:
     """RGB, upright, exactly as `samjax.read_image` has it; `path` is for messages. Raises ValueError."""
-    return _reading(path, lambda: transforms.read_image(io.BytesIO(data)))
+    return pictures.read_image(io.BytesIO(data), name=path)
 
 
 def read_photo(path: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -25,25 +22,23 @@ def read_photo(path: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
-    """Whatever is not 0, as `samjax.transforms.read_mask` has it. Raises ValueError, of which
-    `EmptyMask` is one."""
-    return _reading(path, lambda: transforms.read_mask(io.BytesIO(data)))
+    """The foreground, as `samjax.maps.read_mask` has it. Raises ValueError, and `EmptyMask`."""
+    return maps.read_mask(io.BytesIO(data), name=path)
+
+
+def mask_pages(data: bytes, path: str) -> list[foreground.Page]:
+    """Each page of a file of masks, for `samjax.foreground.binary_mask`. Raises ValueError."""
+    return maps.read_mask_pages(io.BytesIO(data), name=path)
 
 
 def grey_of(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
-    """A grey picture of 8 bits, of any mode whose colours are all grey; black and white of 1 bit are 0 and 255.
-
-    Raises ValueError for pictures in colour and of more bits.
-    """
-    return _reading(path, lambda: _grey(data))
+    """A grey picture of 8 bits, as `samjax.maps.read_grey` has it. Raises ValueError."""
+    return maps.read_grey(io.BytesIO(data), name=path)
 
 
 def labels_of(data: bytes, path: str) -> Integer[np.ndarray, "H W"]:
-    """A map of whole numbers, of 8, 16 or 32 bits. Palette pictures are read by index.
-
-    Raises ValueError for pictures with colours.
-    """
-    return _reading(path, lambda: _labels(data))
+    """A map of whole numbers, as `samjax.maps.read_labels` has it. Raises ValueError."""
+    return maps.read_labels(io.BytesIO(data), name=path)
 
 
 def labels_and_void(data: bytes, path: str) -> tuple[Integer[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
@@ -56,41 +51,3 @@ def labels_and_void(data: bytes, path: str) -> tuple[Integer[np.ndarray, "H W"],
         return labels, np.zeros(labels.shape, bool)
     void = labels == VOID
     return np.where(void, 0, labels).astype(np.uint8), void
-
-
-def _grey(data: bytes) -> np.ndarray:
-    picture = transforms.open_upright(io.BytesIO(data))
-    if np.asarray(picture).dtype not in (np.uint8, bool):
-        raise ValueError(f"it is a picture in {picture.mode}; expected grey of 8 bits")
-    rgb = np.asarray(picture.convert("RGB"))
-    if (rgb != rgb[..., :1]).any():
-        raise ValueError("it has colours; expected a grey picture")
-    return rgb[..., 0]
-
-
-def _labels(data: bytes) -> np.ndarray:
-    picture = transforms.open_upright(io.BytesIO(data))
-    labels = np.asarray(picture)
-    if labels.ndim != 2:
-        raise ValueError(
-            f"it is a picture in {picture.mode}; a label map has one number a pixel (palette, or grey of 8 to 32 bits)"
-        )
-    if labels.dtype == bool:
-        return labels.astype(np.uint8)
-    if np.issubdtype(labels.dtype, np.floating):
-        if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
-            raise ValueError("it holds fractions; a label map has whole numbers")
-        labels = labels.astype(np.int64)
-    return labels
-
-
-def _reading(path: str, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except MemoryError:
-        raise
-    except transforms.EmptyMask as error:
-        raise transforms.EmptyMask(f"{path}: {error}") from error
-    except Exception as error:  # Pillow raises many kinds for broken files
-        text: Any = error if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path}: {text}") from error

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from samjax.formats import Photo
-from samjax.transforms import Size
 
 SUFFIXES = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 RESERVED = ("annotations", "coco", "labelme", "yolo")  # what formats call their own files and folders
 RECORDS = ".samjax"  # the folder that makes a folder one of results
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
@@ -84,16 +82,3 @@ def _names(relatives: Sequence[PurePosixPath]) -> list[str]:
             "run them apart, each into an --out of its own"
         )
     return names
-
-
-def photo_size(path: Path) -> Size:
-    """(height, width) of a picture file, upright, without decoding it. Raises ValueError like `read_image`."""
-    from PIL import ExifTags, Image
-
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            sideways = picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-    except Exception as error:  # Pillow raises many kinds for broken files
-        raise ValueError(f"{path} cannot be read as an image ({error})") from error
-    return (width, height) if sideways else (height, width)

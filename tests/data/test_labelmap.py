@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from example_annotations import decoded, jpeg, png
 from PIL import Image
 from pycocotools import mask as coco
@@ -70,6 +71,16 @@ def test_instance_maps_have_a_mask_for_each_number(tmp_path, write, photo, label
     assert record.void is None
 
 
+@pytest.mark.parametrize(("dtype", "factor"), [("uint32", 1_400_000_000), ("int64", 2**60), ("uint64", 2**63)])
+def test_large_numbers_lose_no_object(tmp_path, write, photo, labels, dtype, factor):
+    numbers = np.where(labels == 255, 0, labels)
+    data = io.BytesIO()
+    tifffile.imwrite(data, (numbers > 0) * np.array(factor, dtype) + numbers.astype(dtype))
+    record = only(tmp_path, write, photo, data.getvalue(), "tif")
+    np.testing.assert_array_equal(decoded(record), [labels == 1, labels == 2])
+    assert record.ids == (factor + 1, factor + 2)
+
+
 def test_regions_of_classes_are_those_of_scipy(tmp_path, write, photo, labels):
     labels[20, 5], labels[21, 6] = 1, 1  # touch at a corner
     record = only(tmp_path, write, photo, palette(labels), each="region")
@@ -112,6 +123,7 @@ WRONG = {
     "size": (lambda labels: png(labels[:30]), "60 x 30 pixels, the photo 60 x 40"),
     "colours": (lambda labels: png(np.stack([labels] * 3, -1)), "one number a pixel"),
     "fractions": (lambda labels: tiff(labels / np.float32(3)), "whole numbers"),
+    "lossy": (jpeg, "JPEG, which is lossy"),
     "damage": (lambda labels: png(labels)[:60], "cannot be read as an image"),
 }
 

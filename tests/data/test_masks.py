@@ -78,6 +78,25 @@ def test_labels_become_their_pixels():
     assert not dict(masks.of_labels(np.zeros(SIZE, np.uint16)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_the_largest_number_of_a_type_is_a_label_like_others(dtype):
+    most = np.iinfo(dtype).max
+    labels = np.arange(most - 99, most + 1).astype(dtype).reshape(10, 10)
+    found = dict(masks.of_labels(labels))
+    assert list(found) == labels.ravel().tolist()
+    np.testing.assert_array_equal(coco.decode(found[most]), labels == most)
+
+
+@pytest.mark.parametrize("values", [[1, 2**32 - 1], [2**31, 2**31 + 1], [3, 2**63, 2**64 - 1]])
+def test_numbers_beyond_signed_ones_are_labels(values):
+    labels = np.random.default_rng(0).choice(np.array([0, *values], np.uint64), SIZE)
+    labels = labels.astype(np.uint32) if max(values) < 2**32 else labels
+    found = dict(masks.of_labels(labels))
+    assert list(found) == values
+    for value, rle in found.items():
+        np.testing.assert_array_equal(coco.decode(rle), labels == np.uint64(value))
+
+
 POLYGON = [3.5, 4.0, 30.25, 6.0, 20.0, 33.0]
 
 

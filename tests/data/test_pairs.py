@@ -1,7 +1,10 @@
 """Photos with mask files."""
 
+import io
+
 import numpy as np
 import pytest
+import tifffile
 from example_annotations import decoded, jpeg, png
 
 from samjax.data.left_out import Reason
@@ -77,6 +80,37 @@ def test_several_files_of_one_name_are_counted(tmp_path, write, photo, masks):
     assert [source.name(index) for index in range(len(source))] == ["b.jpg", "a.jpg", "c/1.png (masks)"]
     with pytest.raises(BadRecord, match=r"several mask files of its name: a\.png, a_mask\.png"):
         source[1]
+
+
+def test_masks_that_were_saved_lossy_are_cut(tmp_path, write, photo, masks):
+    drawn = np.kron(masks[0], np.ones((4, 4), bool))
+    write(tmp_path, {"images/a.jpg": jpeg(np.kron(photo, np.ones((4, 4, 1), np.uint8)))})
+    write(tmp_path, {"masks/a.jpg": jpeg(drawn.astype(np.uint8) * 255)})
+    (mask,) = decoded(Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))[0])
+    assert (mask != drawn).mean() < 0.002
+
+
+def test_each_page_of_a_file_is_an_object(tmp_path, write, photo, masks):
+    stack, empty = io.BytesIO(), [masks[0], np.zeros_like(masks[0])]
+    tifffile.imwrite(stack, np.stack(masks).astype(np.uint8), photometric="minisblack", compression="lzw")
+    short = io.BytesIO()
+    tifffile.imwrite(short, np.stack(empty).astype(np.uint8), photometric="minisblack")
+    write(tmp_path / "images", {"a.jpg": jpeg(photo), "b.jpg": jpeg(photo)})
+    write(tmp_path / "masks", {"a.tif": stack.getvalue(), "b.tif": short.getvalue()})
+    source = Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))
+    np.testing.assert_array_equal(decoded(source[0]), masks)
+    assert source[0].ids == ("a.tif/1", "a.tif/2", "a.tif/3", "a.tif/4")
+    np.testing.assert_array_equal(decoded(source[1]), masks[:1])
+    (problem,) = source[1].problems
+    assert problem.startswith("b.tif/2: ")
+    assert "is empty" in problem
+
+
+def test_a_label_map_is_no_mask(tmp_path, write, photo, masks):
+    labels = masks[0] + 2 * masks[1].astype(np.uint8)
+    write(tmp_path, {"images/a.jpg": jpeg(photo), "masks/a.png": png(labels)})
+    with pytest.raises(BadRecord, match="several objects; give it as labelmap="):
+        Pairs(str(tmp_path / "images"), str(tmp_path / "masks"))[0]
 
 
 def test_folders_without_pairs_are_errors(tmp_path, write, photo):

@@ -14,11 +14,10 @@ from samjax.data.masks import Findings, of_mask
 from samjax.data.pictures import read_photo
 from samjax.data.record import BadRecord, Record
 from samjax.evaluation.datasets import layout
-from samjax.transforms import open_upright
+from samjax.maps import read_colours
 
 # The object's pixels and the void ones, of a mask file's colours.
 Rule = Callable[[UInt8[np.ndarray, "H W 3"]], tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]]
-_COLOURED = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's modes with 8 bits a channel
 
 
 class OneObject(IndexedSource):
@@ -79,12 +78,6 @@ def _anything(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _colours(path: str) -> UInt8[np.ndarray, "H W 3"]:
     data = files.read(path)
     try:
-        picture = open_upright(io.BytesIO(data))
-        mode = picture.mode
-        if mode in _COLOURED:
-            return np.asarray(picture.convert("RGBA").convert("RGB"))
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises many kinds for broken files
-        raise BadRecord(f"{path} cannot be read as a picture: {error!r}") from error
-    raise BadRecord(f"{path} is a picture in {mode}; expected a mask in grey, colours or palette of 8 bits")
+        return read_colours(io.BytesIO(data), name=path)
+    except ValueError as error:
+        raise BadRecord(str(error)) from error

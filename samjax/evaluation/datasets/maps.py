@@ -81,7 +81,7 @@ class MapPairs:
 
 
 def label_pairs(predicted: str, truth: str) -> MapPairs:
-    """Label maps: one number a pixel, of 8 to 32 bits, or with a palette, whose indices count; see `MapPairs`."""
+    """Label maps: one number a pixel, of 8 to 64 bits, or with a palette, whose indices count; see `MapPairs`."""
     return MapPairs(predicted, truth, labels_of, _LOSSLESS)
 
 

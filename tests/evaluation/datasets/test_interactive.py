@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from example_annotations import jpeg
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -100,6 +101,9 @@ def test_what_is_wrong_with_a_mask_is_said(tmp_path, picture, photo):
         dataset[0]
     picture(mask, np.ones((40, 60), np.uint16))
     with pytest.raises(BadRecord, match="is a picture in I;16; expected a mask in grey"):
+        dataset[0]
+    mask.write_bytes(jpeg(np.ones((40, 60), np.uint8)))
+    with pytest.raises(BadRecord, match=r"a\.png: it is saved as JPEG"):
         dataset[0]
     mask.write_bytes(b"nothing")
     with pytest.raises(BadRecord, match=r"a\.png cannot be read"):
