@@ -41,10 +41,8 @@ def main(args: Sequence[str]) -> int:
         print(f"{USAGE}\n\nRECIPE is one of these, a Python file with a CONFIG like theirs, or a run's config.json:\n")
         for name in recipe_names():
             print(f"  {name:<16}{summary(name)}")
-        print(
-            "\nsamjax train RECIPE --help lists every field with its value in that recipe; samjax export RUN FILE writes"
-        )
-        print("the weights of a run.")
+        print("\nsamjax train RECIPE --help lists every field with its value in that recipe.")
+        print("samjax export RUN FILE writes the weights of a run.")
         return 0
     recipe, *rest = args
     command = tyro.cli(
