@@ -115,6 +115,28 @@ def test_two_values_are_0_and_the_other(ellipse, two):
     np.testing.assert_array_equal(read_mask(stored), ellipse)
 
 
+def test_rounding_that_a_lossy_format_left_is_no_object(ellipse):
+    drawn = white(ellipse)
+    drawn[:60], drawn[:15] = np.clip(drawn[:60], 1, 254), 2
+    np.testing.assert_array_equal(read_mask(saved(drawn)), ellipse)
+
+
+def test_what_is_white_is_foreground_where_0_is_white(ellipse):
+    for mask in (~ellipse, white(~ellipse), white(~ellipse).astype(np.uint16) * np.uint16(257)):
+        np.testing.assert_array_equal(read_mask(tiff(mask, photometric="miniswhite")), ellipse)
+
+
+def test_smooth_edges_of_4_bits_are_no_labels(ellipse, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    from affine import Affine
+
+    smooth = np.asarray(Image.fromarray(white(ellipse)).resize((80, 60), Image.Resampling.BOX))
+    options = {"height": 60, "width": 80, "count": 1, "dtype": "uint8", "transform": Affine.scale(2)}
+    with rasterio.open(tmp_path / "a.tif", "w", nbits=4, **options) as file:
+        file.write(smooth >> 4, 1)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), smooth >= 128)
+
+
 def test_palettes_count_by_index_or_by_their_greys(ellipse):
     for background, foreground in (([7, 7, 90], [200, 0, 0]), ([0, 0, 0], [255, 255, 255])):
         picture = Image.fromarray(ellipse.astype(np.uint8))
@@ -224,12 +246,21 @@ SEVERAL = {
     ),
     "red on white": lambda labels: saved(np.where(labels[..., None] > 0, (255, 0, 0), 255).astype(np.uint8)),
     "a palette": lambda labels: saved(_with_palette(labels)),
-    "one speck": lambda labels: saved(np.where(labels == 3, 255, 128 * _speck(labels)).astype(np.uint8)),
+    "a speck": lambda labels: saved(_with_speck(white(labels == 3), 3, 128)),
+    "a speck without an inside": lambda labels: saved(_with_speck(white(labels == 3), 2, 128)),
+    "a speck beside smooth edges": lambda labels: saved(_with_speck(_turned(white(labels == 3)) & 224, 3, 128)),
+    "a white speck in jpeg": lambda labels: saved(_with_speck(white(labels == 3) // 2, 4, 255), "jpeg", quality=90),
 }
 
 
-def _speck(labels: np.ndarray) -> np.ndarray:
-    return np.pad(np.ones((3, 3), int), ((4, 113), (4, 153)))
+def _with_speck(mask: np.ndarray, height: int, grey: int) -> np.ndarray:
+    speck = np.array(mask)
+    speck[4 : 4 + height, 4:8] = grey
+    return speck
+
+
+def _turned(mask: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(mask).rotate(7, Image.Resampling.BILINEAR))
 
 
 def _with_palette(labels: np.ndarray) -> Image.Image:

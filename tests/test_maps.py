@@ -106,7 +106,7 @@ LOSSY = {
     "JPEG": lambda labels: saved(labels, "jpeg", quality=100),
     "WebP": lambda labels: saved(labels, "webp", quality=100),
     "WebP of several": lambda labels: saved(
-        Image.fromarray(labels), "webp", save_all=True, append_images=[Image.fromarray(labels[::-1])]
+        Image.fromarray(labels * 100), "webp", save_all=True, append_images=[Image.fromarray(labels[::-1] * 100)]
     ),
     "AVIF": lambda labels: saved(labels, "avif", quality=100),
     "JPEG 2000": lambda labels: saved(labels, "jpeg2000", irreversible=True),
