@@ -21,6 +21,11 @@ from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.embeddings import EmbeddingStore
 from samjax.segment import Box, Point, Request, segment, write
 
+Drop = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(metavar="PATTERN", help="Leave out tensors of such names ('loss.*'), no part of the model. Repeatable."),
+]
+
 app = tyro.extras.SubcommandApp()
 app.command(everything)
 
@@ -106,6 +111,7 @@ def convert(
         bool, arg(help="Run the PyTorch reference beside samjax on a photo and print every stage's error.")
     ] = False,
     photo: Annotated[Path | None, arg(metavar="IMAGE", help="Photo for --verify; a bundled one by default.")] = None,
+    drop: Drop = (),
 ) -> int:
     """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
     if verify:
@@ -113,15 +119,15 @@ def convert(
 
         require_reference()
     path = hub.locate(source)
-    _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite))
-    return _verify(path, destination, photo or assets.photo()) if verify else 0
+    _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite, drop=drop))
+    return _verify(path, destination, photo or assets.photo(), drop) if verify else 0
 
 
 @app.command
-def info(checkpoint: Positional[Checkpoint]) -> int:
-    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum."""
+def info(checkpoint: Positional[Checkpoint], drop: Drop = ()) -> int:
+    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum, what of the file is skipped."""
     path = hub.locate(checkpoint)
-    _print_description(path, converter.describe(path))
+    _print_description(path, converter.describe(path, drop=drop))
     return 0
 
 
@@ -241,6 +247,16 @@ def _print_description(path: str | Path, description: Any) -> None:
         "dtype": ", ".join(description.dtypes),
         "checksum": description.checksum,
     }
+    rows |= {
+        name: ", ".join(value)
+        for name, value in (
+            ("read from", [description.place] if description.place else []),
+            ("skipped", description.skipped),
+            ("dropped", description.dropped),
+            ("warning", description.warnings),
+        )
+        if value
+    }
     for key, value in description.provenance.items():
         rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
     print(path)
@@ -248,11 +264,11 @@ def _print_description(path: str | Path, description: Any) -> None:
         print(f"  {key:<22}{value}")
 
 
-def _verify(source: Path, converted: Path, photo: Path) -> int:
+def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -> int:
     """Prints every stage's error; 1 where one is more than rounding explains."""
     from samjax.convert.verify import load_reference, verify
 
-    reference = load_reference(source)
+    reference = load_reference(source, drop=drop)
     stages = verify(hub.load(converted), reference, transforms.read_image(photo))
     print(f"\n{'stage':<32}{'error':>10}{'allowed':>10}")
     for stage in stages:
