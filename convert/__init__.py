@@ -1,11 +1,13 @@
 """Conversion of SAM checkpoints between Meta's, Hugging Face's and the native format; PyTorch is never needed.
 
 Parameters stay in their files until they are written, one at a time, so a conversion needs little more memory than the
-largest of them. A round trip is bit-exact: dtypes are kept and layouts only permuted.
+largest of them. A round trip is bit-exact: dtypes are kept, but for float64, and layouts only permuted.
 """
 
+import dataclasses
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +25,7 @@ from .matching import Matched, expected_entries, match
 from .provenance import provenance_of
 from .safetensors_file import write_safetensors
 from .state_dict import open_state_dict
-from .torch_file import write_torch
+from .torch_writer import write_torch
 
 __all__ = ["convert", "describe", "read", "write"]
 
@@ -31,21 +33,27 @@ Target = Literal["native", "meta", "huggingface"]
 PathLike = str | os.PathLike[str]
 
 
-def read(path: PathLike, *, place: Callable[[str, np.ndarray], Any] | None = None) -> tuple[SamConfig, Params]:
+def read(
+    path: PathLike, *, place: Callable[[str, np.ndarray], Any] | None = None, drop: Sequence[str] | str = ()
+) -> tuple[SamConfig, Params]:
     """Reads a checkpoint of any format.
 
+    Warns where float64 is rounded to float32, or one of several state dicts is chosen.
+
     Args:
-        path: a native folder, a Hugging Face folder or file, `.pth`, `.pt`, `.bin` or `.safetensors`.
+        path: a native folder, a Hugging Face folder or file, `.pth`, `.pt`, `.bin`, `.pkl`, `.npz` or `.safetensors`.
         place: called with (name, array) for each parameter as it is read; what it returns takes the array's place.
+        drop: patterns (`loss.*`) for names of tensors to leave out, which are no part of the model.
 
     Returns:
         The configuration, and the parameters as nested dicts of numpy arrays (or of what `place` gives), in the dtypes
-        of the file.
+        of the file but for float64.
 
     Raises:
         CheckpointError: the file is damaged, or is not exactly a SAM; nothing in it is executed.
     """
-    matched = _open(Path(path))
+    matched = _open(Path(path), drop)
+    _warn(Path(path), matched)
     leaves = {}
     for name, leaf in matched.params.items():
         array = leaf.read()
@@ -97,27 +105,35 @@ def write(
 
 
 def convert(
-    source: PathLike, destination: PathLike, to: Target | None = None, *, overwrite: bool = False
+    source: PathLike,
+    destination: PathLike,
+    to: Target | None = None,
+    *,
+    overwrite: bool = False,
+    drop: Sequence[str] | str = (),
 ) -> Description:
-    """Converts a checkpoint of any format to another; see `read` and `write`. Returns what was written.
+    """Converts a checkpoint of any format to another; see `read` and `write`.
+
+    Returns what was written, with what of the source was skipped and dropped.
 
     The destination can be neither the source nor a folder that the source lies in, whatever `overwrite` says.
     """
     source, destination = Path(source), Path(destination)
     _check_apart(source, destination)
-    matched = _open(source)
+    matched = _open(source, drop)
+    _warn(source, matched)
     params = unflatten_dict(matched.params, sep="/")
     provenance = provenance_of(source, matched)
     write(destination, matched.config, params, to=to, provenance=provenance, overwrite=overwrite)
-    return describe(destination)
+    return dataclasses.replace(describe(destination), skipped=matched.skipped, dropped=matched.dropped)
 
 
-def describe(path: PathLike) -> Description:
-    """What a checkpoint of any format holds; the checksum of the same parameters is the same in every format."""
+def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:
+    """Says what a checkpoint of any format holds; the checksum of the same parameters is the same in every format."""
     path = Path(path)
-    if checkpoint.is_native(path):
+    if checkpoint.is_native(path) and not drop:
         return checkpoint.describe(path)
-    matched = _open(path)
+    matched = _open(path, drop)
     checksum = Checksum()
     for name, leaf in matched.params.items():
         checksum.add(name, leaf.read())
@@ -129,14 +145,25 @@ def describe(path: PathLike) -> Description:
         dtypes=tuple(sorted({leaf.dtype.name for leaf in leaves})),
         provenance=provenance_of(path, matched),
         checksum=checksum.hexdigest(),
+        place=matched.place,
+        skipped=matched.skipped,
+        dropped=matched.dropped,
+        warnings=matched.warnings,
     )
 
 
-def _open(path: Path) -> Matched:
+def _open(path: Path, drop: Sequence[str] | str) -> Matched:
     if checkpoint.is_native(path):
+        if drop:
+            raise CheckpointError(f"{path} is a native checkpoint and holds the model alone: there is nothing to drop")
         config, params = checkpoint.open_native(path)
         return Matched(config, params, "native")
-    return match(open_state_dict(path), path)
+    return match(open_state_dict(path), path, [drop] if isinstance(drop, str) else drop)
+
+
+def _warn(path: Path, matched: Matched) -> None:
+    for message in matched.warnings:
+        warnings.warn(f"{path}: {message}", stacklevel=3)
 
 
 def _check_apart(source: Path, destination: Path) -> None:

@@ -11,6 +11,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 MAX_DEPTH = 256  # of anything; a hostile file may number its layers up to any count
 MAX_SIDE = 1 << 16  # pixels, channels
+MAX_GRID = 2048  # tokens along a side; relative positions take memory by its square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,10 @@ def _image_encoder(config: SamConfig, shapes: Shapes, declared: Declared) -> Sam
         depth=depth,
         heads=width // tables[0][1],
         global_blocks=global_blocks,
-        image_size=(_bounded(rows * patch_size), _bounded(columns * patch_size)),
+        image_size=(
+            _bounded(_bounded(rows, MAX_GRID) * patch_size),
+            _bounded(_bounded(columns, MAX_GRID) * patch_size),
+        ),
         patch_size=patch_size,
         window_size=window_size,
         mlp_ratio=shapes["image_encoder.blocks.0.mlp.lin1.weight"][0] // width,
@@ -107,9 +111,10 @@ def _nearest_variant(shapes: Shapes) -> SamConfig:
 
     nearest = min(VARIANTS.values(), key=distance)
     patch_size = patch[-1] if len(patch) == 4 and 0 < patch[-1] < MAX_SIDE else nearest.image_encoder.patch_size
-    if len(position) != 4 or not 0 < max(position[1:3]) * patch_size < MAX_SIDE:
+    grid = position[1:3] if len(position) == 4 else (0, 0)
+    if not 0 < min(grid) <= max(grid) <= min(MAX_GRID, MAX_SIDE // patch_size):
         return nearest
-    return nearest.with_image_size((position[1] * patch_size, position[2] * patch_size), patch_size)
+    return nearest.with_image_size((grid[0] * patch_size, grid[1] * patch_size), patch_size)
 
 
 def _numbers(shapes: Shapes, pattern: str) -> set[int]:

@@ -1,23 +1,31 @@
 """Makes a state dict our parameters: every name is used once and every shape fits, or an error says what does not."""
 
 import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from samjax.checkpoint import CheckpointError, LazyArray
 from samjax.config import SamConfig
-from samjax.mismatch import count_mismatches, explain_mismatch
+from samjax.mismatch import Shapes, count_mismatches, explain_mismatch
 from samjax.sam import abstract_params
 
+from .extras import drop_constants, drop_matching, suggest_patterns, unused_patterns
 from .huggingface import check_declared, declared_by
 from .identify import identify
 from .infer import candidates
+from .locate import Located, describe_kind
 from .mapping import FOURIER, TIED, Entry, entries, to_ours, torch_shape
 from .state_dict import Opened, StateDict
 
 _FLOATS = ("float32", "float16", "bfloat16")
+# Components that torch.compile, FSDP, activation checkpointing, DistributedDataParallel and accelerate put into names.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module")
+_MAX_PREFIXES = 10
+_ESSENTIAL = {"image_encoder.pos_embed", "mask_decoder.iou_token.weight", "prompt_encoder.no_mask_embed.weight"}
 _RECOGNISED = 0.5  # of the names; with fewer, a list of differences would be a list of everything
 
 
@@ -29,19 +37,37 @@ class Matched:
     params: dict[str, LazyArray]
     convention: str  # of the names: "meta", "huggingface" or "native"
     files: tuple[Path, ...] = ()
+    place: str = ""  # of the state dict in a saved object
+    skipped: tuple[str, ...] = ()  # what lies beside it, as "name (class)"
+    dropped: tuple[str, ...] = ()  # names of tensors that are no part of the model
+    warnings: tuple[str, ...] = ()
 
 
-def match(opened: Opened, source: Path) -> Matched:
-    """Infers the configuration and matches every name; `source` is named in errors.
+def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
+    """Infers the configuration and matches every name.
 
-    Raises `CheckpointError` where the state dict is not exactly a SAM.
+    Args:
+        opened: the state dict.
+        source: named in errors.
+        drop: patterns with `*`, `?` and `[...]` for names of tensors to leave out.
+
+    Raises:
+        CheckpointError: the state dict is not exactly a SAM.
     """
-    tensors, convention = _recognise(opened.tensors, source)
+    located = opened.located
+    others = located.others if located else {}
+    tensors, dropped = drop_matching(opened.tensors, drop)
+    tensors, others, convention = _recognise(tensors, others)
+    names = (*opened.tensors, *tensors)
+    tensors, more = drop_matching(tensors, drop)
+    tensors, constants = drop_constants(tensors, source)
     if convention == "huggingface":
         tensors = _untie(tensors, source)
     depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in tensors) // 2
     known = entries(tensors, source=convention, iou_head_depth=depth)
     shapes = {known[name].meta if name in known else name: tensor.shape for name, tensor in tensors.items()}
+    if len(known) < _RECOGNISED * len(tensors) and _ESSENTIAL - {entry.meta for entry in known.values()}:
+        raise _unrecognised(tensors, known, source)
     declared = declared_by(opened.declared, source)
     found = {name: tensor.shape for name, tensor in tensors.items()}
     differences = []
@@ -51,14 +77,62 @@ def match(opened: Opened, source: Path) -> Matched:
         difference = explain_mismatch(expected, found)
         if not difference:
             check_declared(opened.declared, config, source)
-            _check_dtypes(tensors, source)
+            tensors, warnings = _to_known_dtypes(tensors, source)
             params = {entry.ours: to_ours(tensors[getattr(entry, convention)], entry.axes) for entry in table.values()}
-            return Matched(config, params, convention, opened.files)
-        differences.append((count_mismatches(expected, found), config, difference))
-    _, config, difference = min(differences, key=lambda each: each[0])
+            return Matched(
+                config,
+                params,
+                convention,
+                opened.files,
+                located.place if located else "",
+                located.skipped if located else (),
+                (*dropped, *more, *constants),
+                (*_choice(located), *unused_patterns(drop, names), *warnings),
+            )
+        differences.append((count_mismatches(expected, found), config, expected))
+    _, config, expected = min(differences, key=lambda each: each[0])
+    raise _refusal(source, config, expected, tensors, others, known, (*dropped, *more))
+
+
+def _choice(located: Located | None) -> list[str]:
+    """Says which of several state dicts is read."""
+    if not located or not located.rivals:
+        return []
+    rivals = ", ".join(located.rivals[:5])
+    return [f"several state dicts are there: {located.place or 'the whole file'} is read, {rivals} not"]
+
+
+def _refusal(
+    source: Path,
+    config: SamConfig,
+    expected: Shapes,
+    tensors: StateDict,
+    others: dict[str, Any],
+    known: Collection[str],
+    dropped: Collection[str],
+) -> CheckpointError:
+    """What keeps the tensors from being a SAM."""
+    found = {name: tensor.shape for name, tensor in tensors.items()}
     look = identify(tensors)
-    hint = f" The names look like {look}, which is another architecture." if look else ""
-    raise CheckpointError(f"{source} does not fit a {config.variant} at {config.image_size}.{hint}\n{difference}")
+    for name, value in others.items():
+        if name in expected:
+            return CheckpointError(f"{source}: {name} is a {describe_kind(value)}, expected a tensor of numbers")
+    complete = all(expected[name] == found.get(name) for name in expected)
+    if len(known) < _RECOGNISED * len(tensors) and not complete:
+        return _unrecognised(tensors, known, source)
+    needed = [name for name in expected if name in dropped]
+    if complete:
+        problem = f"{source} holds a complete {config.variant} at {config.image_size}, and other tensors."
+    else:
+        problem = f"{source} does not fit a {config.variant} at {config.image_size}."
+    if needed:
+        problem += f" It needs {needed[0]}, which was to be dropped."
+    if look:
+        problem += f" The names look like {look}, which is another architecture."
+    if complete:
+        extra = [name for name in found if name not in expected]
+        problem += f" Where they have no part in the model, drop them: {suggest_patterns(extra)}"
+    return CheckpointError(f"{problem}\n{explain_mismatch(expected, found)}")
 
 
 def expected_entries(config: SamConfig) -> dict[str, Entry]:
@@ -67,31 +141,53 @@ def expected_entries(config: SamConfig) -> dict[str, Entry]:
     return entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
 
 
+def _unrecognised(tensors: StateDict, known: Collection[str], source: Path) -> CheckpointError:
+    look = identify(tensors)
+    names = ", ".join(repr(name[:60]) for name in list(tensors)[:5])
+    return CheckpointError(
+        f"{source} is no SAM checkpoint: {len(known)} of its {len(tensors)} names are known. "
+        f"{f'It looks like {look}.' if look else 'Its architecture is unknown.'} Its first names are {names}."
+    )
+
+
 def _expected_shapes(config: SamConfig, table: dict[str, Entry], convention: str) -> dict[str, tuple[int, ...]]:
     leaves = flatten_dict(abstract_params(config), sep="/")
     return {getattr(entry, convention): torch_shape(leaves[name].shape, entry.axes) for name, entry in table.items()}
 
 
-def _recognise(tensors: StateDict, source: Path) -> tuple[StateDict, str]:
-    """The state dict without the prefix of a wrapper ("module.", "sam."), and whose names it uses."""
-    best: tuple[int, StateDict, str] = (0, tensors, "meta")
+def _recognise(tensors: StateDict, others: dict[str, Any]) -> tuple[StateDict, dict[str, Any], str]:
+    """Takes the prefix of a wrapper ("module.", "sam.") off the names, and says whose names they are.
+
+    Of several prefixes ("teacher.", "student.") the one with the most names of a SAM is taken off.
+    """
+    best: tuple[int, StateDict, dict[str, Any], str] = (-1, tensors, others, "meta")
+    unwrapped = _rename(tensors, _without_wrappers)
     for convention, anchor in (("meta", "image_encoder."), ("huggingface", "vision_encoder.")):
-        prefix = next((name[: name.find(anchor)] for name in tensors if anchor in name), "")
-        stripped = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        if len(stripped) < len(tensors):
-            continue  # two names became one
-        depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in stripped) // 2
-        count = len(entries(stripped, source=convention, iou_head_depth=depth))
-        best = max(best, (count, stripped, convention), key=lambda each: each[0])
-    count, stripped, convention = best
-    if count < _RECOGNISED * len(tensors):
-        look = identify(stripped)
-        names = ", ".join(repr(name[:60]) for name in list(tensors)[:5])
-        raise CheckpointError(
-            f"{source} is no SAM checkpoint: {count} of its {len(tensors)} names are known. "
-            f"{f'It looks like {look}.' if look else 'Its architecture is unknown.'} Its first names are {names}."
-        )
-    return stripped, convention
+        prefixes = dict.fromkeys(name[: name.find(anchor)] for name in unwrapped if anchor in name) or {"": None}
+        for prefix in sorted(prefixes, key=len)[:_MAX_PREFIXES]:
+
+            def shorten(name: str, prefix: str = prefix) -> str:
+                return _without_wrappers(name).removeprefix(prefix)
+
+            stripped = _rename(tensors, shorten)
+            depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in stripped) // 2
+            count = len(entries(stripped, source=convention, iou_head_depth=depth))
+            best = max(best, (count, stripped, _rename(others, shorten), convention), key=lambda each: each[0])
+    return best[1:]
+
+
+def _rename(items: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """The items by their new names; those of which a new name is another's keep the old one."""
+    renamed = dict.fromkeys(items)
+    result: dict[str, Any] = {}
+    for name, item in items.items():
+        new = rename(name)
+        result[name if new in result or (new != name and new in renamed) else new] = item
+    return result
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _untie(tensors: StateDict, source: Path) -> StateDict:
@@ -106,7 +202,27 @@ def _untie(tensors: StateDict, source: Path) -> StateDict:
     return {FOURIER: first, **others}
 
 
-def _check_dtypes(tensors: StateDict, source: Path) -> None:
+def _to_known_dtypes(tensors: StateDict, source: Path) -> tuple[StateDict, list[str]]:
+    """The tensors with those in float64 rounded when they are read, and a word about it."""
     for name, tensor in tensors.items():
-        if tensor.dtype.name not in _FLOATS:
-            raise CheckpointError(f"{source}: {name} is {tensor.dtype.name}; expected one of {', '.join(_FLOATS)}")
+        if tensor.dtype.name not in (*_FLOATS, "float64"):
+            kind = "of an unknown type" if tensor.dtype.kind == "V" else tensor.dtype.name
+            raise CheckpointError(
+                f"{source}: {name} is {kind}; expected {', '.join(_FLOATS)} or float64, to be rounded"
+            )
+    wide = {name: _rounded(name, tensor, source) for name, tensor in tensors.items() if tensor.dtype.name == "float64"}
+    if not wide:
+        return tensors, []
+    return tensors | wide, [f"{len(wide)} of {len(tensors)} parameters are float64 and are rounded to float32"]
+
+
+def _rounded(name: str, tensor: LazyArray, source: Path) -> LazyArray:
+    def read() -> np.ndarray:
+        wide = tensor.read()
+        with np.errstate(over="ignore"):
+            array = wide.astype(np.float32)
+        if not np.array_equal(np.isfinite(array), np.isfinite(wide)):
+            raise CheckpointError(f"{source}: {name} holds numbers that are too large for float32")
+        return array
+
+    return LazyArray(tensor.shape, np.dtype(np.float32), read)

@@ -2,20 +2,22 @@
 
 A subclass of `pickle.Unpickler` still obeys every opcode: a filtered `find_class` leaves BUILD, memo indices in the
 billions and hashes of nested tuples to the file's author. This machine knows the opcodes that `torch.save` emits; a
-global is a key of a closed table and is never looked up, imported or called.
+global is a name that is never looked up, imported or called. An object of any class but a tensor's is an `Opaque`: the
+name of its class and the plain data that the file has for it.
 """
 
 import dataclasses
 import itertools
-import pickletools
 from collections.abc import Callable
 from typing import Any
 
 from samjax.checkpoint import CheckpointError
 
-MAX_BYTES = 64 << 20  # of the pickle; tensors lie outside of it, ViT-H needs 60 kB
-MAX_OPCODES = 200_000  # about a third of a second; ViT-H needs 20 thousand, with an optimizer 80 thousand
+from .pickle_opcodes import CODES, ROW, Buffer, PickleError, instructions
+
+MAX_MEMORY = 1 << 30  # bytes, estimated, of everything that is built
 MAX_RANK = 16  # axes of a tensor
+_MAX_STACK = 1 << 24  # values; only a long tuple needs more than a thousand
 
 # Storage class → dtype name (numpy's, or ml_dtypes').
 STORAGES = {
@@ -30,16 +32,19 @@ STORAGES = {
     "torch.ByteStorage": "uint8",
     "torch.BoolStorage": "bool",
 }
-_MARK = object()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StorageReference:
-    """Where a tensor's numbers lie: the archive entry `data/KEY`, as `numel` numbers of `dtype`."""
+    """Where a tensor's numbers lie: the storage `key` of the file, as `numel` numbers of the type that `kind` names."""
 
     key: str
-    dtype: str
+    kind: str  # a key of `STORAGES`, or of a type that is not supported
     numel: int
+
+    @property
+    def dtype(self) -> str:
+        return STORAGES[self.kind]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,211 +57,320 @@ class TensorReference:
     strides: tuple[int, ...]
 
 
+@dataclasses.dataclass(eq=False, slots=True)
+class Opaque:
+    """An object that is not built, or what a function that is not called would give; with what the file has for it."""
+
+    name: str  # of its class or function
+    arguments: tuple[Any, ...] = ()
+    items: dict[Any, Any] | None = None  # where it is a dictionary
+    elements: list[Any] | None = None  # where it is a list or a set
+    states: list[Any] = dataclasses.field(default_factory=list)  # its attributes, or what its class makes them of
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ignored:
-    """Something harmless beside the state dict that nobody needs (a device, a numpy scalar, parsed arguments)."""
+class Global:
+    """The name of a class or function."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Global:
-    name: str
+class Pickle:
+    """What a pickle holds."""
+
+    value: Any  # dicts, lists, tuples, numbers, strings, None, `Extent`, `TensorReference`, `Global` and `Opaque`
+    end: int  # position after it
+    storages: dict[str, StorageReference]  # by key
 
 
-def read_pickle(data: bytes, source: str) -> Any:
-    """The object in `data`: dicts, lists, tuples, numbers, strings, None, `TensorReference` and `Ignored`.
+def read_pickle(data: Buffer, source: str, start: int = 0, end: int | None = None) -> Pickle:
+    """Reads one pickle.
 
-    Raises `CheckpointError` naming `source` for anything else.
+    Args:
+        data: the bytes of a file or of a part of it.
+        source: named in errors.
+        start: where the pickle begins.
+        end: where it ends at the latest; the end of `data` by default.
+
+    Raises:
+        CheckpointError: the pickle is damaged, or what it builds is larger than `MAX_MEMORY`.
     """
     try:
-        return _Machine(source).run(data)
+        return _Machine(source).run(data, start, len(data) if end is None else end)
     except CheckpointError:
         raise
+    except PickleError as error:
+        raise _refusal(source, str(error)) from None
     except Exception as error:  # a damaged stream can fail anywhere in the machine; nothing of the file has been run
         problem = f"{type(error).__name__}: {error}"[:200]
         raise CheckpointError(f"{source}: its pickle is damaged or truncated ({problem}); fetch it again") from None
+
+
+def _refusal(source: str, problem: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source}: {problem}. Only tensors and plain containers are read; where you trust the file, "
+        "re-save it with torch.save(model.state_dict(), ...)"
+    )
 
 
 class _Machine:
     def __init__(self, source: str) -> None:
         self.source = source
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.marks: list[int] = []  # heights of the stack
+        self.memo: list[Any] = []
+        self.storages: dict[str, StorageReference] = {}
+        self.memory = 0
+        self.end = 0
 
-    def run(self, data: bytes) -> Any:
-        stack = self.stack
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if count > MAX_OPCODES:
-                raise self.refusal(f"its pickle has more than {MAX_OPCODES} instructions")
-            name = opcode.name
-            match name:
-                case "STOP":
-                    (result,) = stack
-                    return result
-                case "PROTO" | "FRAME":
-                    pass
-                case "MARK":
-                    stack.append(_MARK)
-                case "NONE" | "NEWTRUE" | "NEWFALSE":
-                    stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "INT" | "LONG" | "BINFLOAT" | "FLOAT":
-                    stack.append(argument)
-                case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE":
-                    stack.append(argument)
-                case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8" | "BINSTRING" | "SHORT_BINSTRING":
-                    stack.append(argument)
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "EMPTY_TUPLE":
-                    stack.append(())
-                case "EMPTY_SET":
-                    stack.append(Ignored("set"))
-                case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    size = int(name[-1])
-                    items = tuple(stack[len(stack) - size :])
-                    del stack[len(stack) - size :]
-                    stack.append(items)
-                case "TUPLE":
-                    stack.append(tuple(self.pop_to_mark()))
-                case "LIST":
-                    stack.append(self.pop_to_mark())
-                case "FROZENSET":
-                    self.pop_to_mark()
-                    stack.append(Ignored("frozenset"))
-                case "APPEND":
-                    self.extend([stack.pop()])
-                case "APPENDS":
-                    self.extend(self.pop_to_mark())
-                case "ADDITEMS":
-                    self.pop_to_mark()
-                case "SETITEM":
-                    value, key = stack.pop(), stack.pop()
-                    self.update([key, value])
-                case "SETITEMS":
-                    self.update(self.pop_to_mark())
-                case "BINPUT" | "LONG_BINPUT" | "PUT":
-                    self.memo[int(argument)] = stack[-1]
-                case "MEMOIZE":
-                    self.memo[len(self.memo)] = stack[-1]
-                case "BINGET" | "LONG_BINGET" | "GET":
-                    stack.append(self.memo[int(argument)])
-                case "GLOBAL":
-                    stack.append(self.known(argument.replace(" ", ".")))
-                case "STACK_GLOBAL":
-                    attribute, module = stack.pop(), stack.pop()
-                    stack.append(self.known(f"{module:s}.{attribute:s}"))
-                case "BINPERSID":
-                    stack.append(self.storage(stack.pop()))
-                case "REDUCE" | "NEWOBJ":
-                    arguments, function = stack.pop(), stack.pop()
-                    stack.append(self.call(function, arguments))
-                case "BUILD":
-                    # The state: `_metadata` of an OrderedDict, attributes of an ignored object. Neither is needed.
-                    stack.pop()
-                    if not isinstance(stack[-1], dict | Ignored):
-                        raise self.refusal("its pickle sets attributes of something that has none")
-                case _:
-                    raise self.refusal(f"its pickle uses the instruction {name}, which no state dict needs")
-        raise self.refusal("its pickle ends without STOP")
+    def run(self, data: Buffer, start: int, end: int) -> Pickle:
+        named = {CODES[name]: handler for name, handler in self.handlers().items()}
+        handlers = [named.get(code) for code in range(ROW)] + [self.row]
+        for code, argument in instructions(data, start, end):
+            handlers[code](argument)
+        (result,) = self.stack
+        if self.marks:
+            raise ValueError("a mark is left over")
+        return Pickle(result, self.end, self.storages)
 
-    def refusal(self, problem: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.source}: {problem}. Only tensors and plain containers are read; where you trust the file, "
-            "re-save it with torch.save(model.state_dict(), ...)"
+    def stop(self, position: int) -> None:
+        self.end = position
+
+    def handlers(self) -> dict[str, Callable[[Any], None]]:
+        push = self.stack.append
+        literals = (
+            *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT"),
+            *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "STRING"),
+            *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING", "SHORT_BINSTRING"),
         )
+        return {
+            **dict.fromkeys(literals, self.literal),
+            "STOP": self.stop,
+            **dict.fromkeys(("PROTO", "FRAME"), lambda _: None),
+            **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), self.put),
+            **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda index: push(self.memo[index])),
+            **dict.fromkeys(("REDUCE", "NEWOBJ"), self.reduce),
+            "MEMOIZE": lambda _: self.memo.append(self.stack[-1]),
+            "MARK": lambda _: self.marks.append(len(self.stack)),
+            "NONE": lambda _: push(None),
+            "NEWTRUE": lambda _: push(True),
+            "NEWFALSE": lambda _: push(False),
+            "POP": self.pop,
+            "POP_MARK": lambda _: self.pop_to_mark() and None,
+            "DUP": lambda _: push(self.stack[-1]),
+            "EMPTY_LIST": lambda _: self.push_built([], 72),
+            "EMPTY_DICT": lambda _: self.push_built({}, 80),
+            "EMPTY_TUPLE": lambda _: push(()),
+            "EMPTY_SET": lambda _: self.push_built(Opaque("set", elements=[]), 200),
+            "TUPLE1": lambda _: self.tuple(1),
+            "TUPLE2": lambda _: self.tuple(2),
+            "TUPLE3": lambda _: self.tuple(3),
+            "TUPLE": lambda _: self.push_built(tuple(self.pop_to_mark()), 64),
+            "LIST": lambda _: self.push_built(self.pop_to_mark(), 72),
+            "DICT": self.dict,
+            "FROZENSET": lambda _: self.push_built(Opaque("frozenset", elements=self.pop_to_mark()), 200),
+            "APPEND": lambda _: self.extend([self.stack.pop()]),
+            "APPENDS": lambda _: self.extend(self.pop_to_mark()),
+            "ADDITEMS": lambda _: self.extend(self.pop_to_mark()),
+            "SETITEM": lambda _: self.update([self.stack.pop(), self.stack.pop()][::-1]),
+            "SETITEMS": lambda _: self.update(self.pop_to_mark()),
+            "GLOBAL": lambda name: self.push_built(Global(name), 100),
+            "STACK_GLOBAL": self.stack_global,
+            "INST": lambda name: self.push_built(self.call(Global(name), tuple(self.pop_to_mark())), 200),
+            "OBJ": self.object,
+            "NEWOBJ_EX": self.new_with_keywords,
+            "BINPERSID": lambda _: self.push_built(self.persistent(self.stack.pop()), 150),
+            "BUILD": self.build,
+        }
+
+    def push_built(self, value: Any, size: int) -> None:
+        self.memory += size
+        if self.memory > MAX_MEMORY or len(self.stack) > _MAX_STACK:
+            raise _refusal(self.source, f"what its pickle builds takes more than {MAX_MEMORY >> 30} GB of memory")
+        self.stack.append(value)
+
+    def literal(self, value: Any) -> None:
+        self.memory += 36 if type(value) in (int, float) else 60 + len(value) if isinstance(value, str | bytes) else 100
+        self.stack.append(value)
+
+    def row(self, values: list[Any]) -> None:
+        self.push_built(None, 40 * len(values))
+        self.stack[-1:] = values
+
+    def put(self, index: int) -> None:
+        if index < len(self.memo):
+            self.memo[index] = self.stack[-1]
+        elif index <= len(self.memo) + 1:  # picklers count from 0, Python 2's from 1
+            self.memo += [self.stack[-1]] * (index + 1 - len(self.memo))
+        else:
+            raise ValueError(f"the memo's index {index} follows {len(self.memo) - 1}")
+
+    def pop(self, _: Any) -> None:
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
-        start = next(i for i in reversed(range(len(self.stack))) if self.stack[i] is _MARK)
-        items = self.stack[start + 1 :]
+        start = self.marks.pop()
+        items = self.stack[start:]
         del self.stack[start:]
         return items
 
+    def tuple(self, size: int) -> None:
+        items = tuple(self.stack[-size:])
+        if len(items) < size:
+            raise ValueError("a tuple of an empty stack")
+        del self.stack[-size:]
+        self.push_built(items, 64 + 8 * size)
+
+    def dict(self, _: Any) -> None:
+        items = self.pop_to_mark()
+        self.push_built({}, 80)
+        self.update(items)
+
     def extend(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], Ignored):
-            list.extend(self.stack[-1], items)
+        target = self.stack[-1]
+        if isinstance(target, Opaque):
+            target.elements = target = [] if target.elements is None else target.elements
+        if not isinstance(target, list):
+            raise TypeError("items for something that is no list")
+        target += items
 
     def update(self, items: list[Any]) -> None:
-        keys, values = items[::2], items[1::2]
-        if not all(isinstance(key, str | int | float | bool | None) for key in keys):
-            raise self.refusal("a dictionary in it has a key that is neither text nor a number")
-        if not isinstance(self.stack[-1], Ignored):
-            dict.update(self.stack[-1], zip(keys, values, strict=True))
+        target = self.stack[-1]
+        if isinstance(target, Opaque):
+            target.items = target = {} if target.items is None else target.items
+        if not isinstance(target, dict):
+            raise TypeError("items for something that is no dictionary")
+        self.memory += 40 * len(items)
+        target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
 
-    def known(self, name: str) -> _Global:
-        if name not in _CALLS and name not in STORAGES and name not in _IGNORED and name not in _DTYPES:
-            raise self.refusal(f"it holds an object of the unknown kind {name[:200]!r}")
-        return _Global(name)
+    def stack_global(self, _: Any) -> None:
+        attribute, module = self.stack.pop(), self.stack.pop()
+        self.push_built(Global(f"{module:s}.{attribute:s}"), 200)
 
-    def storage(self, identity: Any) -> StorageReference:
-        kind, storage, key, _, numel = identity
-        if kind != "storage" or not isinstance(storage, _Global) or not isinstance(key, str) or not _is_count(numel):
-            raise self.refusal("it refers to something outside of the file that is no tensor storage")
-        if storage.name not in STORAGES:
-            raise self.refusal(f"its tensors lie in a {storage.name}, which is not supported")
-        return StorageReference(key, STORAGES[storage.name], numel)
+    def object(self, _: Any) -> None:
+        function, *arguments = self.pop_to_mark()
+        self.push_built(self.call(function, tuple(arguments)), 200)
+
+    def reduce(self, _: Any) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.push_built(self.call(function, arguments), 200)
+
+    def new_with_keywords(self, _: Any) -> None:
+        keywords, arguments, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise TypeError("an object of something that is no class")
+        self.push_built(Opaque(function.name, (*arguments, keywords)), 200)
+
+    def build(self, _: Any) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Opaque):
+            target.states += state if isinstance(state, tuple) and _is_pair_of_dicts(state) else [state]
+            self.memory += 16
+        elif not isinstance(target, dict):  # an OrderedDict's attributes (`_metadata`) are not needed
+            raise TypeError("attributes of something that has none")
+
+    def persistent(self, identity: Any) -> Any:
+        """What torch.save keeps beside the pickle: a storage, and in its old format the source code of a class."""
+        kind, cls, *others = identity
+        if kind == "module" and isinstance(cls, Global):
+            return cls
+        key, _, numel, *view = others
+        if kind != "storage" or not isinstance(cls, Global) or not isinstance(key, str) or view not in ([], [None]):
+            raise _refusal(self.source, "it refers to something outside of the file that is no tensor storage")
+        if not _is_count(numel):
+            raise TypeError("a storage has an impossible size")
+        return self.storages.setdefault(key, StorageReference(key, cls.name, numel))
 
     def call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-            raise self.refusal("its pickle calls something that is no function")
-        if function.name in _IGNORED:
-            return Ignored(function.name)
-        if function.name not in _CALLS:
-            raise self.refusal(f"its pickle calls {function.name}, which is no function")
-        return _CALLS[function.name](*arguments)
+        if not isinstance(arguments, tuple):
+            raise TypeError("arguments that are no tuple")
+        if isinstance(function, Opaque):  # what a function that was not called would have given
+            return Opaque(function.name, (function, *arguments))
+        if not isinstance(function, Global):
+            raise TypeError("a call of something that is no function")
+        if function.name in _CALLS:
+            return _CALLS[function.name](*arguments)
+        return Opaque(_object_name(function.name, arguments), arguments)
+
+
+def _key(key: Any) -> Any:
+    """Texts as they are, hashed by Python with a secret; anything else as an object of its own, hashed by identity.
+
+    A file's author could choose numbers, or tuples, that all have one hash.
+    """
+    return key if isinstance(key, str | Opaque) else Opaque(str(key) if isinstance(key, int) else type(key).__name__)
+
+
+def _is_pair_of_dicts(state: tuple[Any, ...]) -> bool:
+    """Whether it is the state of a class with `__slots__`."""
+    return len(state) == 2 and all(isinstance(part, dict | None) for part in state)
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorReference:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> TensorReference | Opaque:
+    """A tensor, from (storage, offset, shape, strides, requires_grad, hooks, metadata)."""
     if not isinstance(storage, StorageReference) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError("a tensor is not described by a storage, a shape and strides")
     if len(shape) != len(strides) or len(shape) > MAX_RANK or not all(map(_is_count, (offset, *shape, *strides))):
         raise TypeError("a tensor has an impossible shape")
+    if storage.kind not in STORAGES:
+        return Opaque(f"tensor in a {storage.kind}")
+    if others[2:] and others[2]:  # a lazy negation or conjugation of what the storage holds
+        return Opaque("tensor that is to be negated")
     return TensorReference(storage, offset, shape, strides)
 
 
-def _parameter(tensor: Any, *_: Any) -> TensorReference:
-    if not isinstance(tensor, TensorReference):
+def _tensor_of_new_type(*arguments: Any) -> Opaque:
+    """A tensor of a type without a storage class (unsigned integers, 8-bit floats)."""
+    dtype = next((argument for argument in arguments[6:7] if isinstance(argument, Global)), Global("torch.Tensor"))
+    return Opaque(f"tensor of {dtype.name}")
+
+
+def _parameter(tensor: Any, *_: Any) -> TensorReference | Opaque:
+    if not isinstance(tensor, TensorReference | Opaque):
         raise TypeError("a parameter holds no tensor")
     return tensor
 
 
-def _subclass(function: Any, _kind: Any, arguments: Any, _state: Any) -> TensorReference:
+def _subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> TensorReference | Opaque:
     """A tensor that carries Python attributes: (rebuild function, class, its arguments, attributes)."""
-    if function != _Global("torch._utils._rebuild_tensor_v2"):
-        raise TypeError("a subclass of tensor with a rebuild function of its own")
-    return _tensor(*arguments)
+    rebuild = _TENSORS.get(function.name) if isinstance(function, Global) else None
+    if rebuild is None or not isinstance(arguments, tuple):
+        return Opaque(kind.name if isinstance(kind, Global) else "torch.Tensor")
+    return rebuild(*arguments)
 
 
-_CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda: {},  # its items follow as SETITEMS
-    "torch.Size": lambda sizes: tuple(itertools.islice(sizes, MAX_RANK + 1)),
+_TENSORS: dict[str, Callable[..., TensorReference | Opaque]] = {
+    "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_new_type,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
+}
+_CALLS: dict[str, Callable[..., Any]] = {
+    **_TENSORS,
+    # Its items follow as SETITEMS, but for Python 2, which gives pairs.
+    "collections.OrderedDict": lambda pairs=(): {_key(key): value for key, value in pairs},
+    "torch.Size": lambda sizes: tuple(itertools.islice(sizes, MAX_RANK + 1)),
     "torch._tensor._rebuild_from_type_v2": _subclass,
+    "torch._tensor._rebuild_from_type": _subclass,
 }
-_DTYPES = {f"torch.{name}" for name in [*STORAGES.values(), "half", "float", "double", "short", "int", "long"]}
-# Ordinary company of a state dict in training checkpoints. Calling one gives `Ignored`: no code stands behind the name.
-_IGNORED = {
-    "_codecs.encode",
-    "argparse.Namespace",
-    "collections.Counter",
-    "collections.defaultdict",
-    "datetime.datetime",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "torch.Tensor",
-    "torch.device",
-    "torch.nn.parameter.Parameter",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "list", "dict", "int", "float")),
+# Functions whose first argument is the class of the object that they would make.
+_MAKERS = {
+    *(f"{module}.{name}" for module in ("copyreg", "copy_reg") for name in ("_reconstructor", "__newobj__")),
+    *(f"{module}.__newobj_ex__" for module in ("copyreg", "copy_reg")),
+    *("builtins.getattr", "__builtin__.getattr"),
 }
+
+
+def _object_name(function: str, arguments: tuple[Any, ...]) -> str:
+    if function in _MAKERS and arguments and isinstance(arguments[0], Global):
+        return arguments[0].name
+    return function

@@ -9,9 +9,13 @@ import numpy as np
 
 from samjax.checkpoint import CheckpointError, LazyArray
 
-from .torch_file import dtype_named
+from .storages import dtype_named
 
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64", "I64": "int64", "I32": "int32"}
+_DTYPES = {
+    **{"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64", "BOOL": "bool"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
+    **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
+}
 
 
 def read_safetensors(path: Path) -> dict[str, LazyArray]:
@@ -23,13 +27,9 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (the handle is no dictionary)
                 view = file.get_slice(name)
-                if view.get_dtype() not in _DTYPES:
-                    raise CheckpointError(f"{path}: {name} is of type {view.get_dtype()}, which is not supported")
-                tensors[name] = LazyArray(
-                    tuple(view.get_shape()),
-                    dtype_named(_DTYPES[view.get_dtype()]),
-                    functools.partial(_read, path, name),
-                )
+                # A type that is not supported does no harm beside the model.
+                dtype = dtype_named(_DTYPES.get(view.get_dtype(), "V1"))
+                tensors[name] = LazyArray(tuple(view.get_shape()), dtype, functools.partial(_read, path, name))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch it again") from None
     return tensors

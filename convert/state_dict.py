@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from samjax.checkpoint import CheckpointError, LazyArray
+from samjax.mismatch import printable
 
+from .legacy_file import PickleFile, is_pickle
+from .locate import WRAPPERS, Located, describe_kind, list_entries, locate
+from .npz_file import is_npz, read_npz
 from .safetensors_file import read_safetensors
-from .torch_file import read_torch
+from .storages import SavedObject
+from .torch_file import TorchArchive
 
 StateDict = dict[str, LazyArray]
 
-# Where training programs put the state dict, the likeliest first.
-_WRAPPERS = (
-    *("model", "state_dict", "model_state", "model_state_dict", "module", "sam", "sam_model", "net", "network"),
-    *("params", "weights", "student", "ema", "model_ema", "teacher"),
-)
 _HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -27,6 +27,7 @@ class Opened:
     tensors: StateDict
     files: tuple[Path, ...]  # those that hold the tensors
     declared: dict[str, Any] | None = None  # Hugging Face's config.json
+    located: Located | None = None  # where the state dict lies in a saved object, and beside what
 
 
 def open_state_dict(path: Path) -> Opened:
@@ -43,7 +44,8 @@ def open_state_dict(path: Path) -> Opened:
     declared = _read_json(config) if siblings and config.is_file() else None
     if path.name.endswith(".index.json"):
         return _open_shards(path, declared)
-    return Opened(_open_file(path), (path,), declared)
+    tensors, located = _open_file(path)
+    return Opened(tensors, (path,), declared, located)
 
 
 def _open_folder(path: Path) -> Opened:
@@ -65,69 +67,50 @@ def _open_shards(index: Path, declared: dict[str, Any] | None) -> Opened:
     for shard, file in shards.items():
         if Path(shard).name != shard or not file.is_file():
             raise CheckpointError(f"{index} names the file {shard!r}, which is not beside it")
-    opened = {shard: _open_file(file) for shard, file in shards.items()}
+    opened = {shard: _open_file(file)[0] for shard, file in shards.items()}
     missing = [name for name, shard in names.items() if name not in opened[shard]]
     if missing:
         raise CheckpointError(f"{index} places {missing[0]!r} in {names[missing[0]]}, which does not hold it")
     return Opened({name: opened[shard][name] for name, shard in names.items()}, tuple(shards.values()), declared)
 
 
-def _open_file(path: Path) -> StateDict:
+def _open_file(path: Path) -> tuple[StateDict, Located | None]:
     with path.open("rb") as file:
         start = file.read(512)
     if start.startswith(b"PK\x03\x04"):
-        return _find_state_dict(read_torch(path), path)
+        return (read_npz(path), None) if is_npz(path) else _open_object(TorchArchive(path))
     if start[8:9] == b"{":
-        return read_safetensors(path)
+        return read_safetensors(path), None
+    if is_pickle(start):
+        return _open_object(PickleFile(path))
     raise CheckpointError(f"{path} {_foreign(start)}")
+
+
+def _open_object(saved: SavedObject) -> tuple[StateDict, Located]:
+    located = locate(saved.content)
+    if located is None:
+        entries = ", ".join(f"{printable(name)} ({kind})" for name, kind in list_entries(saved.content))
+        raise CheckpointError(
+            f"{saved.path} holds no state dict: expected names with tensors, at the top or under "
+            f"{', '.join(WRAPPERS[:4])}; found a {describe_kind(saved.content)}{entries and f' with {entries}'}. "
+            "Objects are not built: where one is the model, save its weights with torch.save(model.state_dict(), ...)"
+        )
+    return {name: saved.open(reference) for name, reference in located.tensors.items()}, located
 
 
 def _foreign(start: bytes) -> str:
     """What a file of no supported format seems to be."""
     if not start:
         return "is empty; fetch it again"
-    if start[:1] == b"\x80":  # the magic number of PyTorch < 1.6, a bare pickle
-        return (
-            "is a pickle outside of a zip archive (PyTorch before 1.6 wrote these), which is not read; load it with a "
-            "recent PyTorch and re-save it with torch.save(model.state_dict(), ...)"
-        )
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     if start.lstrip()[:1] == b"<":
         return "is a web page, not a checkpoint; the download went wrong"
+    if start.startswith(b"\x93NUMPY"):
+        return "is a single NumPy array; save names with arrays: numpy.savez(FILE, **state_dict)"
     if start.startswith(b"\x89HDF"):
-        return "is an HDF5 file; expected a PyTorch zip file (.pth, .pt, .bin) or .safetensors"
-    return "is of no known format: expected a PyTorch zip file (.pth, .pt, .bin) or .safetensors"
-
-
-def _find_state_dict(content: Any, path: Path) -> StateDict:
-    """The state dict itself, or nested one or two levels deep as training programs save it."""
-    level = [content]
-    for _ in range(3):
-        found = [tensors for candidate in level if (tensors := _tensors(candidate))]
-        if found:
-            return found[0]
-        nested = [inner for outer in level if isinstance(outer, dict) for inner in _nested(outer)]
-        level = list({id(inner): inner for inner in nested}.values())  # a hostile file may share one a million times
-    keys = ", ".join(repr(key)[:40] for key in list(content)[:10]) if isinstance(content, dict) else ""
-    raise CheckpointError(
-        f"{path} holds no state dict: expected names with tensors, at the top or under {', '.join(_WRAPPERS[:4])}; "
-        f"found {f'the keys {keys}' if keys else f'a {type(content).__name__}'}"
-    )
-
-
-def _tensors(candidate: Any) -> StateDict | None:
-    """The tensors of a dictionary that consists of them; a few numbers beside them (an epoch) do no harm."""
-    if not isinstance(candidate, dict):
-        return None
-    tensors = {name: item for name, item in candidate.items() if isinstance(item, LazyArray) and isinstance(name, str)}
-    return tensors if 2 * len(tensors) > len(candidate) else None
-
-
-def _nested(outer: dict[Any, Any]) -> list[Any]:
-    names = [name for name in _WRAPPERS if name in outer]
-    others = [name for name in outer if name not in names and name not in ("optimizer", "optimizer_state_dict")]
-    return [outer[name] for name in names + others if isinstance(outer[name], dict)][:50]
+        return "is an HDF5 file; expected PyTorch's file (.pth, .pt, .bin), .safetensors or NumPy's .npz"
+    return "is of no known format: expected PyTorch's file (.pth, .pt, .bin), .safetensors or NumPy's .npz"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Runs a converted model and Meta's own beside each other on a photo, stage by stage. Needs PyTorch."""
 
 import functools
+import pickle
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,19 +92,23 @@ def require_reference() -> None:
         ) from error
 
 
-def load_reference(path: Path) -> Any:
+def load_reference(path: Path, *, drop: Sequence[str] = ()) -> Any:
     """Meta's torch `Sam` with the parameters of a checkpoint of any format.
 
     A plain state dict in PyTorch's format is read by PyTorch itself, so that our reader is verified too.
     """
     import torch
 
-    config, params = read(path)
+    with warnings.catch_warnings(action="ignore"):  # the conversion has said it
+        config, params = read(path, drop=drop)
     reference = build_reference(config)
     if path.suffix in (".pth", ".pt", ".bin"):
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except (pickle.UnpicklingError, RuntimeError):  # objects beside the state dict, which our reader passes over
+            state = None
         if isinstance(state, dict) and "image_encoder.pos_embed" in state:
-            reference.load_state_dict(state, strict=True)
+            reference.load_state_dict({name: state[name] for name in reference.state_dict()}, strict=True)
             return reference
     leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
     named = rename(leaves, expected_entries(config), target="meta")

@@ -70,6 +70,10 @@ class Description:
     dtypes: tuple[str, ...]
     provenance: dict[str, Any]
     checksum: str  # of the parameters, equal in every format that holds the same ones
+    place: str = ""  # of the state dict within what a training program has saved
+    skipped: tuple[str, ...] = ()  # what lies beside it, as "name (class)"
+    dropped: tuple[str, ...] = ()  # names of tensors in it that are no part of the model
+    warnings: tuple[str, ...] = ()  # what reading it warns of
 
     @property
     def variant(self) -> str:

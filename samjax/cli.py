@@ -25,6 +25,11 @@ from samjax.embeddings import EmbeddingStore
 from samjax.sam import abstract_params
 from samjax.segment import Box, Point, Request, segment, write
 
+Drop = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(metavar="PATTERN", help="Leave out tensors of such names ('loss.*'), no part of the model. Repeatable."),
+]
+
 app = tyro.extras.SubcommandApp()
 app.command(everything)
 
@@ -110,6 +115,7 @@ def convert(
         bool, arg(help="Run the PyTorch reference beside samjax on a photo and print every stage's error.")
     ] = False,
     photo: Annotated[Path | None, arg(metavar="IMAGE", help="Photo for --verify; a bundled one by default.")] = None,
+    drop: Drop = (),
 ) -> int:
     """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
     if verify:
@@ -117,8 +123,8 @@ def convert(
 
         require_reference()
     path = hub.locate(source)
-    _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite))
-    return _verify(path, destination, photo or assets.photo()) if verify else 0
+    _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite, drop=drop))
+    return _verify(path, destination, photo or assets.photo(), drop) if verify else 0
 
 
 @app.command
@@ -128,10 +134,11 @@ def info(
         bool,
         arg(help="Also list all parameters, by the names that training's --optim.frozen and --optim.no-decay fit."),
     ] = False,
+    drop: Drop = (),
 ) -> int:
-    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum."""
+    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum, what of the file is skipped."""
     path = hub.locate(checkpoint)
-    description = converter.describe(path)
+    description = converter.describe(path, drop=drop)
     _print_description(path, description)
     if parameters:
         for name, leaf in flatten_dict(abstract_params(description.config), sep="/").items():
@@ -305,6 +312,16 @@ def _print_description(path: str | Path, description: Any) -> None:
         "dtype": ", ".join(description.dtypes),
         "checksum": description.checksum,
     }
+    rows |= {
+        name: ", ".join(value)
+        for name, value in (
+            ("read from", [description.place] if description.place else []),
+            ("skipped", description.skipped),
+            ("dropped", description.dropped),
+            ("warning", description.warnings),
+        )
+        if value
+    }
     for key, value in description.provenance.items():
         rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
     print(path)
@@ -312,11 +329,11 @@ def _print_description(path: str | Path, description: Any) -> None:
         print(f"  {key:<22}{value}")
 
 
-def _verify(source: Path, converted: Path, photo: Path) -> int:
+def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -> int:
     """Prints every stage's error; 1 where one is more than rounding explains."""
     from samjax.convert.verify import load_reference, verify
 
-    reference = load_reference(source)
+    reference = load_reference(source, drop=drop)
     stages = verify(hub.load(converted), reference, transforms.read_image(photo))
     print(f"\n{'stage':<32}{'error':>10}{'allowed':>10}")
     for stage in stages:

@@ -25,6 +25,8 @@ class ImageEncoderConfig:
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.patch_size, self.window_size, self.mlp_ratio) < 1:
+            raise ValueError(f"all sizes of the image encoder must be positive, got {self}")
         if any(side % self.patch_size or side <= 0 for side in self.image_size):
             raise ValueError(f"image_size must be multiples of the patch size {self.patch_size}, got {self.image_size}")
         if self.width % self.heads:
@@ -54,6 +56,10 @@ class DecoderConfig:
     iou_head_dim: int = 256
     iou_head_depth: int = 3
 
+    def __post_init__(self) -> None:
+        if min(dataclasses.astuple(self)) < 1:
+            raise ValueError(f"all sizes of the decoder must be positive, got {self}")
+
 
 @dataclasses.dataclass(frozen=True)
 class SamConfig:
@@ -63,6 +69,16 @@ class SamConfig:
     mask_decoder: DecoderConfig = DecoderConfig()
     width: int = 256  # channels of the image embedding, of prompt tokens and of the decoder
     mask_channels: int = 16  # channels of the mask prompt's convolutions
+
+    def __post_init__(self) -> None:
+        heads, downsample = self.mask_decoder.heads, self.mask_decoder.downsample
+        if self.width < 8 or self.width % 8 or self.width % downsample or self.width // downsample % heads:
+            raise ValueError(
+                f"width {self.width} must be a multiple of 8, and the decoder's width / {downsample} a multiple of its "
+                f"{heads} heads"
+            )
+        if self.mask_channels < 4 or self.mask_channels % 4:
+            raise ValueError(f"mask_channels must be a multiple of 4, got {self.mask_channels}")
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -71,18 +71,21 @@ def load(
     dtype: Any = np.float32,
     sharding: Placement = None,
     image_size: Sequence[int] | int | None = None,
+    drop: Sequence[str] | str = (),
     files: Mapping[str, RemoteFile] = OFFICIAL,
 ) -> Sam:
     """A model ready to run.
 
     Args:
         name_or_path: "samjax-tiny" (small and bundled: needs no network), "vit_b", "vit_l" or "vit_h" (the official
-            checkpoints), or a checkpoint: a native or Hugging Face folder, `.pth`, `.pt`, `.bin` or `.safetensors`.
+            checkpoints), or a checkpoint: a native or Hugging Face folder, `.pth`, `.pt`, `.bin` or `.safetensors`, as
+            training programs save them too (docs/checkpoints.md).
         dtype: of the PARAMETERS: float32, bfloat16 or float16, or None for the dtypes of the file; `Sam.with_dtype`
             chooses the dtype to compute in. The matrix of the Fourier features is float32 beside any of them.
         sharding: where parameters go: one `jax.sharding.Sharding`, or a function of (name, `jax.ShapeDtypeStruct`) that
             gives one; None is the default device. Each device receives its own shards, one parameter after the other.
         image_size: (height, width) or side in pixels to resample the position tables to; None keeps the checkpoint's.
+        drop: patterns (`loss.*`) for names of tensors in the file to leave out, which are no part of the model.
         files: what names stand for; another table names a mirror, or models of your own.
 
     Raises:
@@ -92,7 +95,7 @@ def load(
     """
     _check_dtype(dtype)
     path = locate(name_or_path, files=files)
-    if checkpoint.is_native(path):
+    if checkpoint.is_native(path) and not drop:
         config, params = checkpoint.restore(path, dtype=dtype, sharding=sharding)
     else:
         from samjax import convert
@@ -100,7 +103,7 @@ def load(
         def place(name, array):
             return checkpoint.place(name, array, dtype=dtype, sharding=sharding)
 
-        config, params = convert.read(path, place=place)
+        config, params = convert.read(path, place=place, drop=drop)
     if name_or_path in files and name_or_path in VARIANTS and config.variant != name_or_path:
         raise CheckpointError(f"{name_or_path} was asked for, but {path} holds a {config.variant}")
     sam = Sam(config, params)

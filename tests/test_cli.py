@@ -232,6 +232,32 @@ def test_info_and_convert_print_the_same_checksum(samjax, checkpoint, tmp_path):
     assert "exists already" in error
 
 
+def test_what_a_training_program_saved_is_told_and_extra_tensors_dropped(samjax, checkpoint, tmp_path):
+    from example_pickles import Built, Tensor, save
+    from samjax.convert.state_dict import open_state_dict
+
+    tensors = {name: Tensor(tensor.read()) for name, tensor in open_state_dict(checkpoint).tensors.items()}
+    content = {"config": Built("my_pkg.Config"), "model": tensors | {"loss.scale": Tensor(np.float32([1]))}}
+    path = save(tmp_path / "run.pth", content)
+    code, _, error = samjax("info", path)
+    assert code == 2
+    assert "--drop 'loss.*'" in error
+    drop = ("--drop", "loss.*", "--drop", "teacher.*")
+    code, told, _ = samjax("info", path, *drop)
+    assert code == 0
+    rows = dict(line.split(maxsplit=1) for line in told.splitlines()[1:])
+    assert rows["read"].split() == ["from", "model"]
+    assert rows["skipped"] == "config (my_pkg.Config)"
+    assert rows["dropped"] == "loss.scale"
+    assert rows["warning"] == "no tensor has a name like 'teacher.*', which was to be dropped"
+    code, converted, error = samjax("convert", path, tmp_path / "native", *drop)
+    assert code == 0
+    assert "skipped               config (my_pkg.Config)" in converted
+    assert "dropped               loss.scale" in converted
+    assert "warning: " in error
+    assert rows["checksum"] in converted
+
+
 @pytest.mark.parity
 def test_verify_prints_the_error_of_every_stage(samjax, checkpoint, tmp_path):
     pytest.importorskip("torch")

@@ -1,13 +1,20 @@
 """What PyTorch, segment_anything, transformers and safetensors write we read, and what we write they take."""
 
+import argparse
 import collections
+import dataclasses
+import datetime
+import enum
+import functools
+import pathlib
 import sys
 
 import jax
 import numpy as np
 import pytest
 from example_models import SMALL, random_params
-from samjax.convert.torch_file import read_torch, write_torch
+from samjax.convert.state_dict import open_state_dict
+from samjax.convert.torch_writer import write_torch
 
 from samjax import VARIANTS, convert
 from samjax.checkpoint import CheckpointError
@@ -168,6 +175,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*several state dicts are there")
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_wrapped_state_dicts_are_found(wrapper, reference, config, tmp_path):
     path = saved(tmp_path, WRAPPERS[wrapper](reference.state_dict(), reference))
@@ -196,7 +204,7 @@ def test_views_and_shared_storages_of_every_type_are_read_exactly(protocol, tmp_
         truth=torch.tensor([True, False]),
         not_a_number=torch.tensor([float("nan"), float("inf"), -0.0]),
     )
-    read = read_torch(saved(tmp_path, state, pickle_protocol=protocol))
+    read = open_state_dict(saved(tmp_path, state, pickle_protocol=protocol)).tensors
     assert read.keys() == state.keys()
     for name, tensor in state.items():
         theirs, ours = tensor.detach().contiguous(), as_torch(read[name])
@@ -215,7 +223,7 @@ def test_a_flipped_bit_in_a_large_shared_storage_is_found(tmp_path):
     content = bytearray(path.read_bytes())
     content[200_000] ^= 4
     path.write_bytes(content)
-    read = read_torch(path)
+    read = open_state_dict(path).tensors
     for name in "ab":
         with pytest.raises(CheckpointError, match="checksum"):
             read[name].read()
@@ -227,19 +235,95 @@ def test_files_without_checksums_are_read(tmp_path):
         path = saved(tmp_path, {"a": torch.arange(5.0)})
     finally:
         torch.serialization.set_crc32_options(True)
-    assert read_torch(path)["a"].read().tolist() == [0, 1, 2, 3, 4]
+    assert open_state_dict(path).tensors["a"].read().tolist() == [0, 1, 2, 3, 4]
 
 
-def test_legacy_files_whole_models_and_sparse_tensors_are_refused_clearly(reference, tmp_path):
-    legacy = saved(tmp_path, reference.state_dict(), _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"PyTorch before 1\.6"):
-        convert.read(legacy)
-    with pytest.raises(CheckpointError, match=r"unknown kind 'segment_anything\.modeling\.sam\.Sam'"):
-        convert.read(saved(tmp_path, reference))
-    with pytest.raises(CheckpointError, match="_rebuild_sparse_tensor"):
-        convert.read(saved(tmp_path, {"a": torch.eye(3).to_sparse()}))
-    with pytest.raises(CheckpointError, match="unknown kind"):
-        convert.read(saved(tmp_path, {"a": torch.zeros(3, dtype=torch.complex64)}))
+@pytest.fixture(scope="module")
+def small():
+    from parity.reference import build_reference
+
+    return build_reference(SMALL)
+
+
+def test_old_files_and_whole_models_are_read(small, tmp_path):
+    convert.convert(saved(tmp_path, small.state_dict()), tmp_path / "plain")
+    checksum = convert.describe(tmp_path / "plain").checksum
+    old = {"_use_new_zipfile_serialization": False}
+    for content, options, place in (
+        (small.state_dict(), old, ""),
+        ({"model": small.state_dict(), "loss": torch.nn.MSELoss()}, old, "model"),
+        (small, old, "the parameters of a segment_anything.modeling.sam.Sam"),
+        (small, {}, "the parameters of a segment_anything.modeling.sam.Sam"),
+        (torch.nn.DataParallel(small), {}, "the parameters of a torch.nn.parallel.data_parallel.DataParallel"),
+    ):
+        described = convert.describe(saved(tmp_path, content, **options))
+        assert described.checksum == checksum
+        assert described.place == place
+
+
+def test_tensors_that_are_not_plain_are_named(small, tmp_path):
+    state = dict(small.state_dict())
+    name = "mask_decoder.iou_token.weight"
+    for tensor, kind in (
+        (state[name].to_sparse(), "_rebuild_sparse_tensor"),
+        (state[name].to(torch.complex64), "tensor in a torch.ComplexFloatStorage"),
+        (state[name].to(torch.complex64).conj().imag, "tensor that is to be negated"),
+        (state[name].to(torch.float8_e4m3fn), "tensor of torch.float8_e4m3fn"),
+        (state[name].to("meta"), "_rebuild_meta_tensor_no_storage"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"{name} is a \S*{kind}, expected a tensor of numbers"):
+            convert.read(saved(tmp_path, state | {name: tensor}))
+        convert.read(saved(tmp_path, state | {"other": tensor}))  # where it is no part of the model, it is skipped
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Settings:
+    rate: float = 0.1
+    folder: pathlib.Path = pathlib.Path("runs")
+
+
+def of_a_training_run(model):
+    """What training programs keep beside the weights."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    cycle = {}
+    cycle["self"] = cycle
+    return {
+        "arguments": argparse.Namespace(colour=Colour.RED),
+        "settings": Settings(),
+        "colour": Colour.RED,
+        "date": datetime.datetime.now(datetime.UTC),
+        "random": [np.random.RandomState(0).get_state(), np.random.default_rng(0), torch.get_rng_state()],
+        "scalar": np.float32(3),
+        "partial": functools.partial(max, 1),
+        "function": of_a_training_run,
+        "optimizer": optimizer.state_dict(),
+        "whole optimizer": optimizer,
+        "schedule": torch.optim.lr_scheduler.ConstantLR(optimizer),
+        "loss": torch.nn.CrossEntropyLoss(weight=torch.ones(3)),
+        "containers": [collections.Counter("ab"), collections.defaultdict(list, a=[1]), {1, 2}, {(1, 2): Colour.RED}],
+        "types": [torch.float16, torch.device("cpu"), torch.Size([1, 2]), Settings, slice(1, 2), 3 + 4j],
+        "tensors": [torch.eye(3).to_sparse(), torch.ones(1).expand(10_000_000), torch.ones(2).untyped_storage()],
+        "cycle": cycle,
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_a_training_run_keeps_is_skipped_and_named(protocol, small, tmp_path):
+    beside = of_a_training_run(small)
+    path = saved(tmp_path, {**beside, "model": small.state_dict()}, pickle_protocol=protocol)
+    described = convert.describe(path)
+    convert.convert(path, tmp_path / "out.pth")
+    assert_equal_states(dict(torch.load(tmp_path / "out.pth", weights_only=True)), dict(small.state_dict()))
+    assert [skipped.partition(" (")[0] for skipped in described.skipped] == list(beside)
+    assert f"settings ({__name__}.Settings)" in described.skipped
+    assert "loss (torch.nn.modules.loss.CrossEntropyLoss)" in described.skipped
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

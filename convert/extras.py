@@ -1,0 +1,84 @@
+"""Tensors beside a complete SAM: dropped on request, or because they are Meta's own constants."""
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from samjax import transforms
+from samjax.checkpoint import CheckpointError
+from samjax.mismatch import printable
+
+from .state_dict import StateDict
+
+_CONSTANTS = {"pixel_mean": transforms.PIXEL_MEAN, "pixel_std": transforms.PIXEL_STD}  # of photos in 0..255
+_TOLERANCES = {"float16": 1e-3, "bfloat16": 1e-2}  # relative; 1e-5 for other types
+_PARTS = ("image_encoder", "prompt_encoder", "mask_decoder", "vision_encoder")
+_MAX_SUGGESTED = 5
+
+
+def drop_matching(tensors: StateDict, patterns: Sequence[str]) -> tuple[StateDict, tuple[str, ...]]:
+    """The tensors whose names match no pattern, and the names of the others."""
+    kept = {name: tensor for name, tensor in tensors.items() if not _matches(name, patterns)}
+    return kept, tuple(name for name in tensors if name not in kept)
+
+
+def unused_patterns(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Says which patterns match no name: one may be misspelt."""
+    names = list(names)
+    unused = [pattern for pattern in patterns if not any(_matches(name, [pattern]) for name in names)]
+    return [f"no tensor has a name like {pattern!r}, which was to be dropped" for pattern in unused]
+
+
+def suggest_patterns(names: Iterable[str]) -> str:
+    """Options that would drop these names, for the command line and for Python."""
+    patterns = list(dict.fromkeys(map(_pattern, names)))
+    shown = [printable(pattern) for pattern in patterns[:_MAX_SUGGESTED]]
+    more = " …" if len(patterns) > len(shown) else ""
+    options = " ".join(f"--drop '{pattern}'" for pattern in shown)
+    return f"{options}{more} (in Python, drop={shown}{more})"
+
+
+def drop_constants(tensors: StateDict, source: Path) -> tuple[StateDict, tuple[str, ...]]:
+    """The tensors without `pixel_mean` and `pixel_std`, and those names, with the reason.
+
+    Raises `CheckpointError` where they are not Meta's, of photos in 0..255 or in 0..1: the model has learnt from pixels
+    that are normalised in another way.
+    """
+    present = {name: tensors[name] for name in _CONSTANTS if name in tensors}
+    for scale in (1, 255):
+        if all(
+            tensor.size == 3
+            and np.allclose(
+                np.asarray(tensor.read(), np.float64).reshape(3) * scale,
+                _CONSTANTS[name],
+                rtol=_TOLERANCES.get(tensor.dtype.name, 1e-5),
+                atol=0,
+            )
+            for name, tensor in present.items()
+        ):
+            kept = {name: tensor for name, tensor in tensors.items() if name not in present}
+            return kept, tuple(f"{name} (Meta's own values)" for name in present)
+    found = ", ".join(
+        f"{name} {_say(tensor.read()) if tensor.size <= 3 else f'of shape {tensor.shape}'}"
+        for name, tensor in present.items()
+    )
+    expected = ", ".join(f"{name} {_say(_CONSTANTS[name])}" for name in present)
+    raise CheckpointError(
+        f"{source} holds {found}, but samjax normalises photos as Meta does, with {expected}: the masks of a model "
+        f"that has learnt otherwise would be wrong. Where it has not, drop them: {suggest_patterns(present)}"
+    )
+
+
+def _say(values: np.ndarray) -> list[float]:
+    return [round(float(value), 3) for value in values.reshape(-1)]
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _pattern(name: str) -> str:
+    head, dot, _ = name.partition(".")
+    return f"{head}.*" if dot and head not in _PARTS else name
