@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Most of the time goes into compiling, on one core for each test; a file's tests share what they have compiled.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test parity heavy lint clean
+.PHONY: demo test parity heavy legs lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/samjax demo --out demo
@@ -21,6 +21,13 @@ parity: $(VENV)/installed-parity
 # Also compiles for TPUs ahead of time, which needs libtpu and no TPU.
 heavy: $(VENV)/installed-heavy
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(PYTEST) -m heavy
+
+# Under settings of JAX that programs choose: 64 bits, and functions that are not compiled. The third, rank promotion as
+# an error, holds in every test (tests/conftest.py).
+legs: $(VENV)/installed-test
+	JAX_ENABLE_X64=1 $(PYTEST) tests/legs/other_settings.py tests/test_golden.py tests/convert/test_round_trips.py \
+		tests/evaluation/test_points.py tests/train/test_interaction.py tests/train/test_validation.py
+	JAX_DISABLE_JIT=1 $(PYTEST) tests/legs/other_settings.py
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check

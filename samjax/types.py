@@ -114,9 +114,9 @@ class Prompts:
         foreground, 0 for background; all foreground when left out. boxes: N times (x0, y0, x1, y1).
         masks: N times logits of four times the grid's size, from an earlier prediction or from `samjax.mask_prompt`.
 
-        As in the reference, a prompt with points and no box gets one not-a-point token, also where the set of points is
-        empty; None stands for no points at all. Raises ValueError where
-        counts differ, a box is empty or inverted, or a number is not finite.
+        As in the reference, a prompt with points and no box gets one not-a-point token, also where its set of points is
+        empty, which is not the same as None. Raises ValueError where counts differ, a box is empty or inverted, or a
+        number is not finite.
         """
         given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
         counts = {name: len(value) for name, value in given.items() if value is not None}

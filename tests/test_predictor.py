@@ -5,6 +5,7 @@ import logging
 import re
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from example_models import random_photo
@@ -105,6 +106,57 @@ def test_the_embedding_has_the_references_layout(predictor, sam):
     np.testing.assert_array_equal(predictor.features[0].transpose(1, 2, 0), sam.encode(random_photo(60, 90)).features)
     assert predictor.original_size == (60, 90)
     assert predictor.input_size == (43, 64)
+
+
+NONE_LEFT = np.zeros((0, 2)), np.zeros(0)
+
+
+def test_points_that_are_none_get_the_padding_point_as_in_the_reference(predictor):
+    """What a program asks after the last click has been undone."""
+    _, scores, logits = predictor.predict(*NONE_LEFT)
+    padding_point = Prompts(np.zeros((1, 3, 2), np.float32), np.array([[-1, -2, -2]], np.int32), np.ones(1, bool))
+    np.testing.assert_array_equal(logits, predictor.model.sam.predict(predictor.embedding, padding_point).logits[0])
+    assert np.abs(scores - predictor.predict()[1]).max() > 1e-4
+    in_input_frame = predictor.predict_torch(np.zeros((1, 0, 2)), np.zeros((1, 0)))
+    np.testing.assert_array_equal(in_input_frame[2][0], logits)
+
+
+def test_points_that_are_none_with_a_mask_or_a_box(predictor):
+    mask = predictor.predict(POINT, LABEL)[2][:1]
+    with_padding, alone = predictor.predict(*NONE_LEFT, mask_input=mask), predictor.predict(mask_input=mask)
+    assert np.abs(with_padding[1] - alone[1]).max() > 1e-4
+    box = np.array([10, 10, 50, 40])
+    np.testing.assert_array_equal(predictor.predict(*NONE_LEFT, box)[2], predictor.predict(box=box)[2])
+
+
+def test_boxes_of_more_axes_and_labels_without_points_are_taken_as_in_the_reference(predictor):
+    boxes = np.array([[7, 7, 35, 28], [3, 2, 60, 40]])
+    expected = predictor.predict_torch(None, None, boxes)
+    for others in (boxes[:, None], boxes.reshape(2, 2, 2)):
+        found = predictor.predict_torch(None, np.ones((2, 1)), others)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        predictor.predict(point_labels=LABEL, box=boxes[0].reshape(2, 2)),
+        predictor.predict(box=boxes[0]),
+    )
+
+
+def test_coordinates_of_half_precision_are_moved_by_half_a_pixel_in_it_as_in_the_reference(predictor):
+    """31.625 + 0.5 is no bfloat16; 32 is the nearest."""
+    coords = np.array([[[31.625, 20.0]]], ml_dtypes.bfloat16)
+    found = predictor.predict_torch(coords, LABEL[None])
+    expected = predictor.predict_torch(np.array([[[31.5, 20.0]]]), LABEL[None])
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_one_mask_may_serve_all_boxes(predictor):
+    boxes, mask = np.array([[7, 7, 35, 28], [3, 2, 60, 40]]), predictor.predict(POINT, LABEL)[2][None, :1]
+    found = predictor.predict_torch(None, None, boxes, mask)
+    expected = predictor.predict_torch(None, None, boxes, np.repeat(mask, 2, 0))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    swapped = predictor.predict_torch(None, None, boxes[:1], np.concatenate([mask, -mask]))
+    np.testing.assert_array_equal(swapped[2][0], found[2][0])
 
 
 def test_a_prompt_before_a_photo_and_after_reset_is_an_error(sam):

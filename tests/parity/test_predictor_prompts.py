@@ -39,6 +39,7 @@ PREDICT = {
 }
 
 POINT_SETS = torch.tensor([[[20.0, 31.0], [50.0, 11.0]], [[33.0, 40.0], [5.0, 7.0]]])  # in the INPUT frame
+UNEVEN = torch.tensor([[[31.625, 15.8125], [15.8125, 3.9375]], [[31.875, 31.625], [7.90625, 15.9375]]])  # + 0.5 rounds
 LABEL_SETS = torch.tensor([[1, 0], [1, 1]])
 BOXES = torch.tensor([[4.0, 5.0, 41.0, 33.0], [20.0, 3.0, 61.0, 40.0]])
 MASKS = torch.tensor(np.stack([MASK, -MASK]))
@@ -55,7 +56,12 @@ PREDICT_TORCH = {
     "boxes as corners": {"boxes": BOXES.reshape(2, 2, 2)},
     "integer boxes": {"boxes": BOXES.int()},
     "bfloat16 boxes": {"boxes": BOXES.bfloat16()},
-    "bfloat16 points": {"point_coords": 15.99 * POINT_SETS.bfloat16() / 16, "point_labels": LABEL_SETS},
+    "bfloat16 points": {"point_coords": UNEVEN.bfloat16(), "point_labels": LABEL_SETS},
+    "bfloat16 points and boxes": {
+        "point_coords": UNEVEN.bfloat16(),
+        "point_labels": LABEL_SETS,
+        "boxes": UNEVEN.flip(1).bfloat16(),
+    },
     "bfloat16 labels": {"point_coords": POINT_SETS, "point_labels": LABEL_SETS.bfloat16()},
     "float16": {"point_coords": POINT_SETS.half() / 3, "point_labels": LABEL_SETS.half(), "boxes": BOXES.half()},
     "float64": {"point_coords": POINT_SETS.double() / 3, "point_labels": LABEL_SETS.double()},
