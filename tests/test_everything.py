@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from samjax.everything import Job, find_photos, photo_size, run
 from samjax.formats import FORMATS, Options
+from samjax.lock import FolderInUse, working_in
 from samjax.ops.rle import encode_rle
 
 
@@ -485,6 +486,19 @@ def test_what_a_killed_run_left_half_written_is_removed_with_its_photo(folder, o
         (out / name / "half").touch()
     run(find_photos([folder], out), Thresholds(), job(out))
     assert [path.name for path in out.glob(".*.partial")] == [".other.jpg.abcd1234.partial"]
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 1), (0, 2)])
+def test_a_job_at_work_is_left_alone(folder, out, index, count):
+    half = out / ".annotations.json.abcd1234.partial" / "annotations.json"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    generator = Thresholds()
+    with working_in(out), pytest.raises(FolderInUse, match=f"process {os.getpid()}"):
+        run(find_photos([folder], out), generator, job(out, process_index=index, process_count=count))
+    assert half.exists()
+    assert generator.calls == 0
+    assert not files_below(out).keys() - {f"{half.parent.name}/annotations.json"}
 
 
 def test_two_processes_at_once_leave_what_one_would(folder, out, start, tmp_path):

@@ -6,14 +6,21 @@ RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
 RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, from_json
 from samjax.config import SamConfig
+from samjax.lock import FolderInUse, working_in
 
 from .config import TrainConfig
 
@@ -62,6 +69,23 @@ def is_started(folder: Path) -> bool:
     """Whether there is something to resume: a configuration and a complete checkpoint (unfinished ones have other
     names). A run that failed before is begun anew, with whatever configuration."""
     return (folder / CONFIG).exists() and any(step.name.isdigit() for step in (folder / CHECKPOINTS).glob("*"))
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other jobs out of a run's folder (`samjax.lock`); all processes of this run raise where one is there."""
+    with contextlib.ExitStack() as stack:
+        refused: Exception | None = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(working_in(folder))
+            except (FolderInUse, OSError) as error:
+                refused = error
+        if jax.process_count() > 1 and not multihost_utils.broadcast_one_to_all(np.int32(refused is None)):
+            refused = refused or FolderInUse(f"process 0 cannot work in {folder}; its message says why")
+        if refused is not None:
+            raise refused
+        yield
 
 
 def check_same_run(folder: Path, config: TrainConfig) -> None:
