@@ -207,13 +207,33 @@ def main(args: Sequence[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             print(f"samjax: error: {error}", file=sys.stderr)
             return 2
-        except jax.errors.JaxRuntimeError as error:
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            if missing := _missing_device():  # for which JAX raises several kinds
+                print(f"samjax: error: {missing}", file=sys.stderr)
+                return 2
+            if not isinstance(error, jax.errors.JaxRuntimeError):
+                raise
             print(f"samjax: error: the device failed: {str(error).splitlines()[0]}", file=sys.stderr)
             if "RESOURCE_EXHAUSTED" in str(error):
                 print("Its memory is full; --dtype bfloat16 or a smaller --image-size needs less.", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            return 130
+
+
+def _missing_device() -> str | None:
+    """What is wrong where JAX has no device to compute on; None where it has one."""
+    try:
+        jax.devices()
+    except Exception as error:
+        reason = "".join(str(error).splitlines()[:1]) or type(error).__name__
+        if platforms := jax.config.jax_platforms:
+            return (
+                f"JAX_PLATFORMS={platforms} asks for a device that JAX cannot use here ({reason}); unset it to compute "
+                "on what there is, or install JAX for that device"
+            )
+        return f"JAX cannot use this machine's device ({reason}); JAX_PLATFORMS=cpu computes without it"
+    return None
 
 
 def _keep_compiled_programs(folder: Path) -> None:

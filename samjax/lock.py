@@ -27,7 +27,7 @@ BEAT = 30.0  # seconds after which a job touches its file again
 LOST = 300.0  # seconds without that, after which a job on another machine is taken for dead
 _PREFIX = ".running-"
 _ATTEMPTS, _PAUSE = 6, 0.3  # seconds at most
-_ENDED = "ended"
+_ENDED = "ended"  # equals no start
 
 
 class FolderInUse(ValueError):
@@ -194,8 +194,6 @@ def _is_running(pid: int, started: str | None) -> bool | None:
     except PermissionError:
         pass  # it is another user's
     now = _started(pid)
-    if now == _ENDED:
-        return False
     return started is None or now is None or now == started
 
 

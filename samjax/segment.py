@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def write(
             written.append(path)
     picture = folder / f"{name}_overlay.png"
     panels = [overlay(rgb, _drawings(request, answer, m)) for m in range(count)]
-    _save_picture(side_by_side(panels), picture)
+    # Three times as fast as zlib's usual way, which finds little to repeat in photos: the file is 5 to 20 % larger.
+    _save_picture(side_by_side(panels), picture, compress_type=zlib.Z_RLE)
 
     content = {
         **described,
@@ -150,6 +152,6 @@ def _drawings(request: Request, answer: Segmentation, m: int) -> Sequence[Drawin
     ]
 
 
-def _save_picture(picture: Image.Image, path: Path) -> None:
+def _save_picture(picture: Image.Image, path: Path, **how: Any) -> None:
     with replacing(path, overwrite=True) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", **how)
