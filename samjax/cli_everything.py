@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from samjax import hub
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.names import printable
 
 FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
 _SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
@@ -126,7 +127,7 @@ def everything(
         print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
     if summary.failures:
         reasons = [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failures.items()]
-        listed = "\n  ".join(reasons)
+        listed = "\n  ".join(map(printable, reasons))
         raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
     return 0
 
@@ -168,7 +169,7 @@ def _explain(photos: Any, generator: Any) -> int:
         print(f"{number} photo(s){'' if len(group) == 1 else ', the largest'} of {size[1]} x {size[0]} pixels")
         print(generator.explain(size))
     for message in unreadable:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
     return 2 if unreadable else 0
 
 
@@ -193,11 +194,11 @@ def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
 
 def _report(done: Any) -> None:
     masks = "1 mask" if done.masks == 1 else f"{done.masks} masks"
-    tqdm.write(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}")
+    tqdm.write(printable(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}"))
 
 
 def _say(message: str) -> None:
-    tqdm.write(message)
+    tqdm.write(printable(message))
 
 
 def _bar(photos: Any) -> Any:

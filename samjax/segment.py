@@ -13,6 +13,7 @@ from PIL import Image
 
 from samjax import transforms
 from samjax.atomic import replacing
+from samjax.names import portable
 from samjax.ops.rle import encode_rle, rle_area, rle_box
 from samjax.sam import Sam
 from samjax.types import Embedding, Prompts
@@ -102,7 +103,7 @@ def write(
                 {
                     "object": i,
                     "mask": m,
-                    "file": path.name,
+                    "file": portable(path.name),
                     "predicted_iou": round(float(answer.iou[i, m]), 6),
                     "area": rle_area(rle),
                     "bbox": rle_box(rle),
@@ -134,7 +135,12 @@ def _masks_named_in(report: Path) -> set[str]:
         files = {record["file"] for record in json.loads(report.read_text(encoding="utf-8"))["masks"]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
-    return {file for file in files if file.startswith(f"{report.stem}_mask_") and "/" not in file}
+    prefix = portable(f"{report.stem}_mask_")
+    return {
+        f"{report.stem}_mask_{file.removeprefix(prefix)}"
+        for file in files
+        if file.startswith(prefix) and "/" not in file
+    }
 
 
 def _drawings(request: Request, answer: Segmentation, m: int) -> Sequence[Drawing]:

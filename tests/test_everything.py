@@ -15,6 +15,7 @@ import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 
+from samjax.data.coco import Coco
 from samjax.everything import Job, find_photos, photo_size, run
 from samjax.formats import FORMATS, Options
 from samjax.lock import FolderInUse, working_in
@@ -166,6 +167,28 @@ def test_every_photo_gets_its_files_and_the_run_gets_one_dataset(folder, out):
     assert len(dataset.getAnnIds()) == 15
     with Image.open(out / "sub" / "z_overlay.jpg") as picture:
         assert picture.size == (30, 20)
+
+
+# No UTF-8, a line end, an escape sequence, and letters that not every terminal has.
+ODD = [os.fsdecode(name) for name in (b"caf\xe9.png", b"two\nlines.png", b"\x1b[31mred.png", "日本 é.png".encode())]
+
+
+def test_photos_may_have_any_name(tmp_path, out):
+    for number, name in enumerate(ODD):
+        save(tmp_path / "photos" / name, number)
+    formats = [name for name in FORMATS if name != "geojson"]
+    summary = run(find_photos([tmp_path / "photos"], out), Thresholds(), job(out, *formats))
+    assert (summary.done, summary.failures) == (4, {})
+    dataset = json.loads((out / "annotations.json").read_text(encoding="utf-8"))
+    names = [image["file_name"] for image in dataset["images"]]
+    assert sorted(names) == sorted(["caf%E9.png", *ODD[1:]])
+    json.dumps(dataset, ensure_ascii=False).encode()  # no lone surrogates
+    source = Coco(str(tmp_path / "photos"), str(out / "annotations.json"))
+    assert [source[index].rgb.shape for index in range(4)] == [(20, 30, 3)] * 4
+    for name in ODD:
+        content = json.loads((out / "labelme" / Path(name).with_suffix(".json")).read_text(encoding="utf-8"))
+        assert (out / "labelme" / content["imagePath"]).exists()
+    assert run(find_photos([tmp_path / "photos"], out), Thresholds(), job(out, *formats)).skipped == 4
 
 
 def test_all_formats_can_be_written_at_once(folder, out):

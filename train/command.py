@@ -13,6 +13,8 @@ from typing import Annotated
 import jax
 import tyro
 
+from samjax.names import printable
+
 from . import configs, run_folder
 from .config import TrainConfig
 from .data.report import TooManyBadRecords
@@ -61,11 +63,11 @@ def main(args: Sequence[str]) -> int:
     try:
         outcome = train(command.config, command.out)
     except (NotFinite, TooManyBadRecords) as error:
-        print(f"samjax: error: {error}", file=sys.stderr)
+        print(f"samjax: error: {printable(str(error))}", file=sys.stderr)
         return 3
     if jax.process_index() == 0:
         state = "finished" if outcome.finished else "stopped; the same command continues"
-        print(f"{outcome.folder}: step {outcome.step} of {command.config.run.steps}, {state}")
+        print(f"{printable(outcome.folder)}: step {outcome.step} of {command.config.run.steps}, {state}")
         for name, value in outcome.metrics.items():
             print(f"  val/{name:<16}{value:.4f}")
     return 0

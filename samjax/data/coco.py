@@ -1,6 +1,8 @@
 """COCO's instance annotations, and LVIS's: one JSON file for a folder of photos."""
 
+import contextlib
 import json
+import urllib.parse
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -60,7 +62,7 @@ class Coco(IndexedSource):
         lost = Counter({identity: len(found) for identity, found in by_image.items() if identity not in ids})
         flawed += [(f"image {id!r}", f"{count} annotations name it, and there is none") for id, count in lost.items()]
         self._images, self._whole = images, whole
-        self._names = np.array([name.encode() for name in names], "S")
+        self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names], "S")
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
         self._ends = np.cumsum([0, *map(len, packed)])
         self._packed = b"".join(packed)
@@ -85,15 +87,16 @@ class Coco(IndexedSource):
         try:
             return action(files.join(self._images, name))
         except FileNotFoundError:
-            if "/" not in name:
+            if "/" not in name and "%" not in name:
                 raise
-        try:
-            return action(files.join(self._images, name.rpartition("/")[2]))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"there is no {files.join(self._images, name)}") from None
+        # Right in the folder, or with bytes that are no UTF-8 (`samjax.names.portable`).
+        for other in (name.rpartition("/")[2], urllib.parse.unquote(name, errors="surrogateescape")):
+            with contextlib.suppress(FileNotFoundError):
+                return action(files.join(self._images, other))
+        raise FileNotFoundError(f"there is no {files.join(self._images, name)}")
 
     def _name(self, index: int) -> str:
-        return self._names[index].decode()
+        return self._names[index].decode("utf-8", "surrogateescape")
 
     def _read(self, index: int) -> Record:
         name = self._name(index)

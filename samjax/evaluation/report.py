@@ -11,6 +11,7 @@ from typing import Any
 
 from samjax.atomic import replacing
 from samjax.evaluation.protocol import Figure, Summary
+from samjax.names import portable, printable
 
 RESULTS, TABLE = "results.json", "results.txt"
 LISTED = 10  # failures that the table names; results.json names all
@@ -39,11 +40,11 @@ def write(
         "protocol": identity["protocol"],
         "metrics": {name: _finite(value) for name, value in summary.metrics.items()},
         "photos": dict(photos),
-        "failures": dict(failures),
+        "failures": {portable(name): portable(reason) for name, reason in failures.items()},
         "settings": identity["settings"],
         "data": identity["data"],
         "model": identity["model"],
-        "given": identity["given"],
+        "given": {name: portable(value) for name, value in identity["given"].items()},
         "versions": versions(),
         "seconds": {"judging": round(seconds, 3), **summary.seconds},
         "figures": {
@@ -78,11 +79,11 @@ def table(summary: Summary, identity: Mapping[str, Any], photos: Mapping[str, in
     right = max((len(value) for _, value in rows), default=0)
     lines = [f"{identity['protocol']}: {count}", *(f"  {name:<{wide}}  {value:>{right}}" for name, value in rows)]
     for part in ("settings", "data", "model", "given"):
-        described = ", ".join(f"{name} {value}" for name, value in identity[part].items())
+        described = printable(", ".join(f"{name} {value}" for name, value in identity[part].items()))
         lines += [f"{part}: {described}"] if described else []
     if failures:
         lines += ["photos that failed and are in no number above:"]
-        lines += [f"  {name}: {reason}" for name, reason in list(failures.items())[:LISTED]]
+        lines += [printable(f"  {name}: {reason}") for name, reason in list(failures.items())[:LISTED]]
         lines += [f"  and {len(failures) - LISTED} more, see {RESULTS}"] if len(failures) > LISTED else []
     return "\n".join(lines) + "\n"
 

@@ -261,3 +261,14 @@ def test_an_evaluation_at_work_is_left_alone(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with working_in(tmp_path, 1, 2):
         assert run(tmp_path, process_index=0, process_count=2).judged == 4
+
+
+def test_photos_may_have_any_name(tmp_path):
+    class Odd(Squares):
+        def name(self, index):
+            return f"caf\udce9\x1b{index}"
+
+    run(tmp_path, Grey(bad=[1]), Odd(3))
+    assert r"  caf\udce9\x1b1: RuntimeError: too grey" in (tmp_path / "results.txt").read_text()
+    assert list(results(tmp_path)["failures"]) == ["caf%E9\x1b1"]
+    assert run(tmp_path, Grey(), Odd(3)).judged == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samjax.data.record import BadRecord, Record, Source
+from samjax.names import portable
 
 _FEW = 2  # bad records that never stop a run, unless there are no others
 
@@ -58,10 +59,11 @@ class BadRecords:
         with self._lock:
             self._see(index)
             self._read_others()
-            if record.name in self._bad:
-                self._append({"record": record.name, "good": True})
-            if record.problems and record.name not in self._left_out:
-                self._append({"record": record.name, "left_out": list(record.problems)})
+            name = portable(record.name)
+            if name in self._bad:
+                self._append({"record": name, "good": True})
+            if record.problems and name not in self._left_out:
+                self._append({"record": name, "left_out": list(record.problems)})
         return record
 
     def load_good(self, source: Source, index: int) -> tuple[int, Record]:
@@ -78,7 +80,7 @@ class BadRecords:
 
     def add(self, source: Source, index: int, reason: str) -> None:
         """Reports a record as bad. Raises `TooManyBadRecords`."""
-        name, total = source.name(index), len(source)
+        name, total = portable(source.name(index)), len(source)
         with self._lock:
             self._see(index)
             self._bad_here.add(index)
