@@ -122,7 +122,16 @@ def everything(
     if budget is not None and (sizes := _sizes(photos)[0]):
         generator.explain(max(sizes, key=_area))  # raises where the budget is too small
     job = job.of_model(model_hash(sam))
-    summary = run(photos, generator.generate, job, report=_report, say=_say, progress=_bar)
+    ready: set[Any] = set()
+
+    def generate(rgb: Any) -> Any:
+        height, width = rgb.shape[:2]
+        if new := generator.programs((height, width)) - ready:
+            ready.update(new)
+            _say(f"compiling for photos of about {width} x {height} pixels: some seconds, once")
+        return generator.generate(rgb)
+
+    summary = run(photos, generate, job, report=_report, say=_say, progress=_bar)
     if summary.skipped:
         print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
     if summary.failures:
@@ -158,7 +167,7 @@ def process_share(index: int | None, count: int | None) -> tuple[int, int]:
 
 
 def _explain(photos: Any, generator: Any) -> int:
-    """Of the largest of photos of similar size each: every size takes a compilation."""
+    """Of the largest of photos of similar size each."""
     sizes, unreadable = _sizes(photos)
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for size in sizes:

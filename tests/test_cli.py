@@ -343,6 +343,8 @@ def test_everything_writes_a_dataset_and_overlays_of_a_folder(samjax, checkpoint
     assert count > 0
     line = next(line for line in printed.splitlines() if line.startswith(f"{photo}: {count} mask"))
     assert line.endswith(f"-> {tmp_path / 'out' / 'blobs_overlay.jpg'}")
+    assert printed.count("compiling for photos of about") == 1  # which the two photos share
+    assert "compiling for photos of about 90 x 60 pixels" in printed
     code, printed, _ = samjax(*common, *EVERYTHING)
     assert code == 0
     assert "2 photo(s) were done before and are skipped" in printed
