@@ -22,6 +22,7 @@ from samjax import convert as converter
 from samjax.cli_everything import everything
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.embeddings import EmbeddingStore
+from samjax.names import portable, print_anything, printable
 from samjax.sam import abstract_params
 from samjax.segment import Box, Point, Request, segment, write
 
@@ -82,17 +83,17 @@ def segment_images(
                         store.put(rgb, embedding)
                 answer = segment(sam, rgb, embedding, request, multimask=multimask)
                 described = {
-                    "image": str(path),
+                    "image": portable(path),
                     "model": {"checkpoint": checkpoint, "variant": sam.config.variant, "dtype": dtype},
                 }
                 written = write(out, name, rgb, request, answer, described)
         except (ValueError, OSError) as error:
-            failures.append(f"{path}: {error}")
+            failures.append(printable(f"{path}: {error}"))
             continue
         for warning in caught:
-            tqdm.write(f"samjax: warning: {path}: {warning.message}", file=sys.stderr)
+            tqdm.write(printable(f"samjax: warning: {path}: {warning.message}"), file=sys.stderr)
         scores = ", ".join(f"{score:.3f}" for score in answer.iou.ravel())
-        tqdm.write(f"{path}: {answer.iou.size} mask(s), predicted IoU {scores} -> {written[0]}")
+        tqdm.write(printable(f"{path}: {answer.iou.size} mask(s), predicted IoU {scores} -> {written[0]}"))
     if store:
         print(f"{reused} of {len(images)} embedding(s) reused from {store.folder}")
     if failures and len(images) == 1:
@@ -249,6 +250,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if list(args) == ["--version"]:
         print(f"samjax {version('samjax')}")
         return 0
+    print_anything()
     _keep_compiled_programs(hub.cache_dir() / "compiled")
     run = functools.partial(app.cli, prog="samjax", description=samjax.__doc__, args=args)
     if list(args[:1]) == ["train"]:  # its options are those of the recipe that is named first
@@ -261,15 +263,35 @@ def main(args: Sequence[str] | None = None) -> int:
         try:
             return run()
         except (ValueError, OSError) as error:
-            print(f"samjax: error: {error}", file=sys.stderr)
+            print(f"samjax: error: {printable(str(error), keep=chr(10))}", file=sys.stderr)
             return 2
-        except jax.errors.JaxRuntimeError as error:
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            if missing := _missing_device():  # for which JAX raises several kinds
+                print(f"samjax: error: {missing}", file=sys.stderr)
+                return 2
+            if not isinstance(error, jax.errors.JaxRuntimeError):
+                raise
             print(f"samjax: error: the device failed: {str(error).splitlines()[0]}", file=sys.stderr)
             if "RESOURCE_EXHAUSTED" in str(error):
                 print("Its memory is full; --dtype bfloat16 or a smaller --image-size needs less.", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            return 130
+
+
+def _missing_device() -> str | None:
+    """What is wrong where JAX has no device to compute on; None where it has one."""
+    try:
+        jax.devices()
+    except Exception as error:
+        reason = "".join(str(error).splitlines()[:1]) or "JAX is installed without it"
+        if platforms := jax.config.jax_platforms:
+            return (
+                f"JAX_PLATFORMS={platforms} asks for a device that JAX cannot use here ({reason}); unset it to compute "
+                "on what there is, or install JAX for that device"
+            )
+        return f"JAX cannot use this machine's device ({reason}); JAX_PLATFORMS=cpu computes without it"
+    return None
 
 
 def _keep_compiled_programs(folder: Path) -> None:
@@ -298,7 +320,7 @@ def _without_remarks() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"samjax: warning: {message}", file=sys.stderr)
+    print(f"samjax: warning: {printable(str(message), keep=chr(10))}", file=sys.stderr)
 
 
 def _print_description(path: str | Path, description: Any) -> None:
@@ -324,7 +346,7 @@ def _print_description(path: str | Path, description: Any) -> None:
     }
     for key, value in description.provenance.items():
         rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-    print(path)
+    print(printable(path))
     for key, value in rows.items():
         print(f"  {key:<22}{value}")
 

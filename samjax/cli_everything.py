@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from samjax import hub
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.names import printable
 
 FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
 _SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
@@ -121,12 +122,21 @@ def everything(
     if budget is not None and (sizes := _sizes(photos)[0]):
         generator.explain(max(sizes, key=_area))  # raises where the budget is too small
     job = job.of_model(model_hash(sam))
-    summary = run(photos, generator.generate, job, report=_report, say=_say, progress=_bar)
+    ready: set[Any] = set()
+
+    def generate(rgb: Any) -> Any:
+        height, width = rgb.shape[:2]
+        if new := generator.programs((height, width)) - ready:
+            ready.update(new)
+            _say(f"compiling for photos of about {width} x {height} pixels: some seconds, once")
+        return generator.generate(rgb)
+
+    summary = run(photos, generate, job, report=_report, say=_say, progress=_bar)
     if summary.skipped:
         print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
     if summary.failures:
         reasons = [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failures.items()]
-        listed = "\n  ".join(reasons)
+        listed = "\n  ".join(map(printable, reasons))
         raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
     return 0
 
@@ -157,7 +167,7 @@ def process_share(index: int | None, count: int | None) -> tuple[int, int]:
 
 
 def _explain(photos: Any, generator: Any) -> int:
-    """Of the largest of photos of similar size each: every size takes a compilation."""
+    """Of the largest of photos of similar size each."""
     sizes, unreadable = _sizes(photos)
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for size in sizes:
@@ -168,7 +178,7 @@ def _explain(photos: Any, generator: Any) -> int:
         print(f"{number} photo(s){'' if len(group) == 1 else ', the largest'} of {size[1]} x {size[0]} pixels")
         print(generator.explain(size))
     for message in unreadable:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
     return 2 if unreadable else 0
 
 
@@ -193,11 +203,11 @@ def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
 
 def _report(done: Any) -> None:
     masks = "1 mask" if done.masks == 1 else f"{done.masks} masks"
-    tqdm.write(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}")
+    tqdm.write(printable(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}"))
 
 
 def _say(message: str) -> None:
-    tqdm.write(message)
+    tqdm.write(printable(message))
 
 
 def _bar(photos: Any) -> Any:

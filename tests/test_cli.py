@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import shutil
 import sys
 import warnings
 
@@ -15,6 +17,8 @@ from pycocotools.coco import COCO
 from samjax import cli, convert
 from samjax.cli_everything import parse_bytes, process_share
 from samjax.ops.rle import decode_rle
+
+EVERYTHING = ("--points-per-side", "4", "--pred-iou-thresh", "0", "--stability-score-thresh", "0")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +163,67 @@ def test_bad_prompts_are_one_clear_error_and_write_nothing(samjax, checkpoint, p
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_photos_may_have_any_name(samjax, checkpoint, photo, tmp_path):
+    """No UTF-8, a line end, an escape sequence."""
+    names = [os.fsdecode(name) for name in (b"caf\xe9.png", b"two\nlines.png", b"\x1b[31mred.png")]
+    for name in names:
+        shutil.copy(photo, tmp_path / name)
+    (tmp_path / "broken\x1b\udce9.png").touch()
+    photos = [tmp_path / name for name in (*names, "broken\x1b\udce9.png")]
+    options = "--checkpoint", checkpoint, "--out", tmp_path / "out"
+    for _ in range(2):
+        code, printed, errors = samjax("segment", *photos, "--box", "10,10,40,40", *options)
+        assert code == 2
+        assert "1 of 4 image(s) failed" in errors
+        for text in (r"caf\udce9.png: 1 mask", r"two\nlines.png: 1 mask", r"\x1b[31mred.png: 1 mask"):
+            assert text in printed
+        assert r"broken\x1b\udce9.png cannot be read" in errors
+        assert "\x1b" not in printed + errors
+    report = json.loads((tmp_path / "out" / "caf\udce9.json").read_text())
+    assert report["image"].endswith("/caf%E9.png")
+    assert [record["file"] for record in report["masks"]] == ["caf%E9_mask_0.png"]
+    samjax("segment", photos[0], "--point", "40,30", "--point", "5,5,0", "--multimask", *options)
+    assert not (tmp_path / "out" / "caf\udce9_mask_0.png").exists()  # of the run before
+
+    code, printed, errors = samjax("everything", *photos, *options[:2], "--out", tmp_path / "all", *EVERYTHING)
+    assert code == 2
+    assert r"broken\x1b\udce9.png cannot be read" in errors
+    assert r"caf\udce9.png: " in printed
+    assert "\x1b" not in printed + errors
+    assert len(json.loads((tmp_path / "all" / "annotations.json").read_text())["images"]) == 3
+
+
+def test_a_device_that_is_not_there_is_one_clear_error(run_python, photo, tmp_path):
+    commands = [
+        ["segment", photo, "--point", "5,5", "--out", tmp_path],
+        ["everything", photo, "--out", tmp_path],
+        ["warmup", "--checkpoint", "samjax-tiny"],
+        ["demo", "--out", tmp_path],
+        [
+            "evaluate",
+            "points",
+            "--data",
+            f"pairs={tmp_path},{tmp_path}",
+            "--checkpoint",
+            "samjax-tiny",
+            "--out",
+            tmp_path,
+        ],
+        ["train", "tiny", "--data.train", f"pairs={tmp_path},{tmp_path}", "--out", tmp_path / "run"],
+    ]
+    code = f"""
+import contextlib, io
+from samjax import cli
+for command in {[list(map(str, command)) for command in commands]}:
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        assert cli.main(command) == 2, command
+    (line,) = errors.getvalue().splitlines()
+    assert line.startswith("samjax: error: JAX_PLATFORMS=nonsense asks for a device that JAX cannot use here ("), line
+"""
+    run_python(code, JAX_PLATFORMS="nonsense", SAMJAX_CACHE=str(tmp_path / "cache"))
 
 
 def test_photos_that_differ_in_their_ending_or_not_at_all(samjax, checkpoint, photo, tmp_path):
@@ -306,9 +371,6 @@ def test_the_version_is_printed(samjax):
     assert samjax("--version")[1].startswith("samjax ")
 
 
-EVERYTHING = ("--points-per-side", "4", "--pred-iou-thresh", "0", "--stability-score-thresh", "0")
-
-
 def test_everything_writes_a_dataset_and_overlays_of_a_folder(samjax, checkpoint, photo, tmp_path):
     Image.fromarray(random_photo(60, 90, seed=1)).save(tmp_path / "second.jpg")
     common = (
@@ -328,6 +390,8 @@ def test_everything_writes_a_dataset_and_overlays_of_a_folder(samjax, checkpoint
     assert count > 0
     line = next(line for line in printed.splitlines() if line.startswith(f"{photo}: {count} mask"))
     assert line.endswith(f"-> {tmp_path / 'out' / 'blobs_overlay.jpg'}")
+    assert printed.count("compiling for photos of about") == 1  # which the two photos share
+    assert "compiling for photos of about 90 x 60 pixels" in printed
     code, printed, _ = samjax(*common, *EVERYTHING)
     assert code == 0
     assert "2 photo(s) were done before and are skipped" in printed

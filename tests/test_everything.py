@@ -15,8 +15,10 @@ import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 
+from samjax.data.coco import Coco
 from samjax.everything import Job, find_photos, photo_size, run
 from samjax.formats import FORMATS, Options
+from samjax.lock import FolderInUse, working_in
 from samjax.ops.rle import encode_rle
 
 
@@ -165,6 +167,28 @@ def test_every_photo_gets_its_files_and_the_run_gets_one_dataset(folder, out):
     assert len(dataset.getAnnIds()) == 15
     with Image.open(out / "sub" / "z_overlay.jpg") as picture:
         assert picture.size == (30, 20)
+
+
+# No UTF-8, a line end, an escape sequence, and letters that not every terminal has.
+ODD = [os.fsdecode(name) for name in (b"caf\xe9.png", b"two\nlines.png", b"\x1b[31mred.png", "日本 é.png".encode())]
+
+
+def test_photos_may_have_any_name(tmp_path, out):
+    for number, name in enumerate(ODD):
+        save(tmp_path / "photos" / name, number)
+    formats = [name for name in FORMATS if name != "geojson"]
+    summary = run(find_photos([tmp_path / "photos"], out), Thresholds(), job(out, *formats))
+    assert (summary.done, summary.failures) == (4, {})
+    dataset = json.loads((out / "annotations.json").read_text(encoding="utf-8"))
+    names = [image["file_name"] for image in dataset["images"]]
+    assert sorted(names) == sorted(["caf%E9.png", *ODD[1:]])
+    json.dumps(dataset, ensure_ascii=False).encode()  # no lone surrogates
+    source = Coco(str(tmp_path / "photos"), str(out / "annotations.json"))
+    assert [source[index].rgb.shape for index in range(4)] == [(20, 30, 3)] * 4
+    for name in ODD:
+        content = json.loads((out / "labelme" / Path(name).with_suffix(".json")).read_text(encoding="utf-8"))
+        assert (out / "labelme" / content["imagePath"]).exists()
+    assert run(find_photos([tmp_path / "photos"], out), Thresholds(), job(out, *formats)).skipped == 4
 
 
 def test_all_formats_can_be_written_at_once(folder, out):
@@ -485,6 +509,19 @@ def test_what_a_killed_run_left_half_written_is_removed_with_its_photo(folder, o
         (out / name / "half").touch()
     run(find_photos([folder], out), Thresholds(), job(out))
     assert [path.name for path in out.glob(".*.partial")] == [".other.jpg.abcd1234.partial"]
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 1), (0, 2)])
+def test_a_job_at_work_is_left_alone(folder, out, index, count):
+    half = out / ".annotations.json.abcd1234.partial" / "annotations.json"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    generator = Thresholds()
+    with working_in(out), pytest.raises(FolderInUse, match=f"process {os.getpid()}"):
+        run(find_photos([folder], out), generator, job(out, process_index=index, process_count=count))
+    assert half.exists()
+    assert generator.calls == 0
+    assert not files_below(out).keys() - {f"{half.parent.name}/annotations.json"}
 
 
 def test_two_processes_at_once_leave_what_one_would(folder, out, start, tmp_path):

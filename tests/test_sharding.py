@@ -71,8 +71,9 @@ sys.path.insert(0, "tests")
 import jax, jax.numpy as jnp, numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from samjax import VARIANTS, Embedding, Execution, Prompts, transforms
-from samjax.amg.program import Limits, Region, jitted_draw, jitted_find
+from samjax import VARIANTS, Embedding, Execution, Prompts
+from samjax.amg import program
+from samjax.amg.program import Limits, Region
 from samjax.sam import abstract_params, jitted_decode, jitted_encode
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
@@ -95,20 +96,24 @@ prompts = on(P("data"), Prompts.batch([Prompts.of([[[1, 2]]])] * 4))
 chip = jax.sharding.SingleDeviceSharding(topology.devices[0])
 alone = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip), tree)
 one = alone(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), embedding))
-frame = alone(transforms.upscaling((1200, 1800), config))
+frame = alone(program.frame_of((1200, 1800), config))
 box = np.zeros(4, np.float32)
 region = alone(Region(np.zeros((1024, 2), np.float32), np.int32(0), box, box))
 limits = alone(Limits(*[np.float32(0)] * len(Limits._fields)))
 survivors = alone((np.zeros((16, 2), np.float32), np.zeros(16, np.int32)))
 everything = config, alone(abstract_params(config)), one, region, frame, limits, execution
-for program in (
-    jitted_find.lower(*everything, points_per_batch=64, nms="box"),
-    jitted_find.lower(*everything, points_per_batch=64, nms="mask"),
-    jitted_draw.lower(config, alone(abstract_params(config)), one, *survivors, frame, execution),
+judge = {nms: program.jitted_judge.lower(*everything, points_per_batch=64, nms=nms) for nms in ("box", "mask")}
+choose = [program.jitted_choose.lower(alone(low.out_info), region, limits, nms=nms) for nms, low in judge.items()]
+some = program.jitted_decode.lower(config, alone(abstract_params(config)), one, *survivors, execution)
+for lowered in (
+    *judge.values(),
+    *choose,
+    some,
+    program.jitted_draw.lower(alone(some.out_info), frame, execution),
     jitted_encode.lower(config, params, pixels, execution),
     jitted_decode.lower(config, params, embedding, prompts, execution, multimask=True),
 ):
-    memory = program.compile().memory_analysis()
+    memory = lowered.compile().memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     print(used)
     assert used < 16e9, used  # a v5e chip has 16 GB

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from samjax.visualise import (
     BACKGROUND_COLOUR,
@@ -68,6 +69,44 @@ def test_a_score_adds_a_label_and_an_empty_mask_none():
     np.testing.assert_array_equal(np.asarray(overlay(GREY, [Drawing(empty, 0.5)])), GREY)
 
 
+def test_what_is_drawn_does_not_depend_on_where():
+    """Across the tiles that are drawn one by one, and what sticks out of the photo."""
+    photo = np.full((700, 900, 3), 128, np.uint8)
+    rows, columns = np.mgrid[:700, :900]
+
+    def drawn(x, y, score=None):
+        mask = (columns - x - 200) ** 2 + (rows - y - 150) ** 2 < 120**2
+        points = (x + 90.4, y + 130.7), (x + 300.0, y + 40.0)
+        return np.asarray(
+            overlay(photo, [Drawing(mask, score, points, (1, 0), (x + 20.3, y + 10.0, x + 390.0, y + 290.6))])
+        )
+
+    here, there = drawn(0, 0, 0.9), drawn(387, 301, 0.9)
+    np.testing.assert_array_equal(here[:350, :450], there[301:651, 387:837])
+    out = drawn(-60, -50)
+    np.testing.assert_array_equal(out[5:250, 5:350], drawn(0, 0)[55:300, 65:410])
+
+
+def test_the_outline_lies_around_the_mask():
+    mask = np.zeros((600, 800), bool)
+    mask[240:300, 100:700] = True
+    mask[:, 255:258] = True
+    picture = np.asarray(overlay(np.full((600, 800, 3), 128, np.uint8), [Drawing(mask)])).astype(int)
+    line = ndimage.binary_dilation(mask, np.ones((5, 5))) & ~mask  # 0.002 of the diagonal, 2 pixels
+    assert np.abs(picture[line] - PALETTE[0]).max() < 60
+    assert np.abs(picture[~ndimage.binary_dilation(mask, np.ones((11, 11)))] - 128).max() == 0
+    inside = ndimage.binary_erosion(mask, np.ones((7, 7)))
+    assert len(np.unique(picture[inside], axis=0)) == 1
+
+
+def test_drawing_on_a_large_photo_takes_less_than_a_second():
+    photo, mask = np.zeros((2000, 3000, 3), np.uint8), np.zeros((2000, 3000), bool)
+    mask[300:900, 400:2900] = True
+    start = time.process_time()
+    overlay(photo, [Drawing(mask, 0.9, ((1500.0, 500.0),), (1,), (400.0, 300.0, 2900.0, 900.0))])
+    assert time.process_time() - start < 1
+
+
 def test_pictures_stand_side_by_side():
     strip = side_by_side([Image.new("RGB", (50, 40)), Image.new("RGB", (50, 40))])
     assert strip.size == (104, 40)
@@ -95,6 +134,17 @@ def test_labels_that_touch_differ_in_colour():
     picture = np.asarray(overlay_labels(GREY, labels)).astype(int)[10::20, 10::20]
     for axis in (0, 1):
         assert (np.abs(np.diff(picture, axis=axis)).max(-1) > 15).all()
+
+
+def test_borders_are_where_a_label_is_near_another():
+    labels = np.kron(np.random.default_rng(1).integers(1, 4, (9, 12)), np.ones((61, 59), int)).astype(np.int32)
+    width = 2 * round(0.0007 * np.hypot(*labels.shape)) + 1
+    border = ndimage.maximum_filter(labels, width) != ndimage.minimum_filter(labels, width)
+    picture = np.asarray(overlay_labels(np.full((*labels.shape, 3), 128, np.uint8), labels))
+    for label in (1, 2, 3):
+        colours = [np.unique(picture[(labels == label) & part], axis=0) for part in (border, ~border)]
+        assert [len(each) for each in colours] == [1, 1]
+        assert np.abs(colours[0].astype(int) - colours[1]).max() > 10
 
 
 def test_a_picture_without_labels_is_the_photo():

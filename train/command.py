@@ -14,6 +14,8 @@ from typing import Annotated
 import jax
 import tyro
 
+from samjax.names import printable
+
 from . import configs, run_folder
 from .config import VALUES_OF_OTHERS, TrainConfig
 from .data.report import TooManyBadRecords
@@ -70,7 +72,7 @@ def main(args: Sequence[str]) -> int:
     try:
         outcome = train(command.config, command.out)
     except (NotFinite, TooManyBadRecords) as error:
-        print(f"samjax: error: {error}", file=sys.stderr)
+        print(f"samjax: error: {printable(str(error))}", file=sys.stderr)
         return 3
     if jax.process_index() == 0:
         print(_summary(outcome, command.config.run.steps))
@@ -80,7 +82,7 @@ def main(args: Sequence[str]) -> int:
 def _summary(outcome: Outcome, steps: int) -> str:
     """What a run has come to, and beside it where it began."""
     state = "finished" if outcome.finished else "stopped; the same command continues"
-    lines = [f"{outcome.folder}: step {outcome.step} of {steps}, {state}"]
+    lines = [f"{printable(outcome.folder)}: step {outcome.step} of {steps}, {state}"]
     measured = validations(outcome.folder / JSONL)
     if measured:
         first, last = min(measured), max(measured)
@@ -92,7 +94,7 @@ def _summary(outcome: Outcome, steps: int) -> str:
                 before = f"{measured[first][name]:.4f} -> " if first != last and name in measured[first] else ""
                 lines.append(f"  val/{name:<16}{before}{value:.4f}")
     if outcome.step:
-        lines.append(f"the weights for other programs: samjax export {outcome.folder} FILE")
+        lines.append(f"the weights for other programs: samjax export {printable(outcome.folder)} FILE")
     if outcome.finished:
         lines.append(f"more steps: the same command with --run.steps above {steps}")
     return "\n".join(lines)

@@ -56,14 +56,20 @@ def train(config: TrainConfig, out: Path) -> Outcome:
 
     Raises:
         ValueError: the configuration, or `out` holds another run.
+        FolderInUse: `out` is being trained in by another process.
         OSError: the folder cannot be written or has no room, or data cannot be reached.
         TooManyBadRecords: more of the data is bad than `data.max_bad_share`.
         NotFinite: with the names of the batch's photos; the checkpoints stay.
     """
-    run = config.run
     if ":/" in str(out):
         raise ValueError(f"a run's folder must be local or mounted, got {out}; data may be remote, runs may not")
-    out = Path(out)
+    with run_folder.alone_in(Path(out)):
+        return _train(config, Path(out))
+
+
+def _train(config: TrainConfig, out: Path) -> Outcome:
+    """`train`, in a folder that no other job writes into."""
+    run = config.run
     mesh = make_mesh(run.data_axis, run.fsdp_axis, run.tensor_axis)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if run.batch % (shards * run.accumulate):

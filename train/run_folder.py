@@ -7,15 +7,21 @@ RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
 RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, from_json
 from samjax.config import SamConfig
+from samjax.lock import FolderInUse, working_in
 
 from .config import TrainConfig
 
@@ -92,6 +98,23 @@ def is_started(folder: Path) -> bool:
 def steps_done(folder: Path) -> int:
     """The step of the newest complete checkpoint; 0 where there is none."""
     return max((int(step.name) for step in (folder / CHECKPOINTS).glob("*") if step.name.isdigit()), default=0)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other jobs out of a run's folder (`samjax.lock`); all processes of this run raise where one is there."""
+    with contextlib.ExitStack() as stack:
+        refused: Exception | None = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(working_in(folder))
+            except (FolderInUse, OSError) as error:
+                refused = error
+        if jax.process_count() > 1 and not multihost_utils.broadcast_one_to_all(np.int32(refused is None)):
+            refused = refused or FolderInUse(f"process 0 cannot work in {folder}; its message says why")
+        if refused is not None:
+            raise refused
+        yield
 
 
 def check_same_run(folder: Path, config: TrainConfig) -> None:

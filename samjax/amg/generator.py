@@ -12,7 +12,17 @@ from samjax import transforms
 from samjax.amg import crops, duplicates, labels, regions, seams
 from samjax.amg.candidates import Candidates
 from samjax.amg.memory import Plan, plan
-from samjax.amg.program import MASKS_PER_DRAW, Found, Limits, Region, jitted_draw, jitted_find
+from samjax.amg.program import (
+    MASKS_PER_DRAW,
+    Found,
+    Limits,
+    Region,
+    frame_of,
+    jitted_choose,
+    jitted_decode,
+    jitted_draw,
+    jitted_judge,
+)
 from samjax.ops.boxes import float32_below, nms
 from samjax.ops.masks import Frame, unpack
 from samjax.ops.rle import decode_rle, encode_placed, rle_area, run_lengths
@@ -181,6 +191,12 @@ class SamAutomaticMaskGenerator:
                 views.append(View(box, (self.tile, self.tile), inside))
         return views
 
+    def programs(self, size: Size) -> frozenset[tuple[tuple[int, ...], ...]]:
+        """Which programs a photo of `size` (height, width) takes, to compare with another's: what is new in the set has
+        to be compiled first, unless an earlier run has left it in the cache."""
+        frames = map(self._frame, self.views(size))
+        return frozenset(tuple(np.shape(leaf) for leaf in jax.tree.leaves(frame)) for frame in frames)
+
     def explain(self, size: Size) -> Plan:
         """The memory that a photo of `size` (height, width) will take, as `str` can print it. Compiles the programs."""
         sam = self.model.sam
@@ -260,10 +276,11 @@ class SamAutomaticMaskGenerator:
         )
         region = Region(points, np.int32(len(view.points)), box, photo)
         arguments = sam.config, sam.params, embedding, region, self._frame(view), limits, sam.execution
-        return jitted_find(*arguments, points_per_batch=points_per_batch, nms=self.nms)
+        judged = jitted_judge(*arguments, points_per_batch=points_per_batch, nms=self.nms)
+        return jitted_choose(judged, region, limits, nms=self.nms)
 
     def _frame(self, view: View) -> Frame:
-        frame = transforms.upscaling(view.size, self.model.sam.config)
+        frame = frame_of(view.size, self.model.sam.config)
         return frame._replace(size=np.array(view.inside, np.int32))
 
     def _finish(self, started: _Started, size: Size) -> Candidates:
@@ -291,8 +308,9 @@ class SamAutomaticMaskGenerator:
         under_way: list[Any] = []
         for first in range(0, len(points), MASKS_PER_DRAW):
             some = np.arange(first, first + MASKS_PER_DRAW).clip(max=len(points) - 1)
-            arguments = started.embedding, points[some], which[some], frame, sam.execution
-            under_way.append((jitted_draw(sam.config, sam.params, *arguments), len(points) - first))
+            arguments = sam.config, sam.params, started.embedding, points[some], which[some], sam.execution
+            bits = jitted_draw(jitted_decode(*arguments), frame, sam.execution)
+            under_way.append((bits, len(points) - first))
             if len(under_way) == 2:
                 bits, left = under_way.pop(0)
                 yield from np.asarray(bits)[:left]

@@ -2,14 +2,25 @@
 
 import dataclasses
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from samjax import transforms
-from samjax.amg.program import MASKS_PER_DRAW, Limits, Nms, Region, jitted_draw, jitted_find
+from samjax.amg.program import (
+    MASKS_PER_DRAW,
+    Limits,
+    Nms,
+    Region,
+    frame_of,
+    jitted_choose,
+    jitted_decode,
+    jitted_draw,
+    jitted_judge,
+)
 from samjax.config import Execution, SamConfig
+from samjax.ops.masks import Frame
 from samjax.sam import Params, abstract_params, jitted_encode
 from samjax.transforms import Size
 from samjax.types import Embedding
@@ -73,6 +84,7 @@ def plan(
     """
     together = min(execution.images_per_step or views, views)
     backend = jax.default_backend()
+    shapes = _abstract(frame_of(frame, config))
 
     def with_batches(count: int) -> Plan:
         height, width = config.image_size
@@ -82,8 +94,8 @@ def plan(
             photo=3 * photo[0] * photo[1] + together * (3 * frame[0] * frame[1] + 2 * 3 * 4 * height * width),
             embeddings=2 * together * config.grid[0] * config.grid[1] * config.width * execution.dtype.itemsize,
             encode=_encode_bytes(config, execution, together),
-            find=_find_bytes(config, execution, frame, points, count, nms),
-            draw=_draw_bytes(config, execution, frame),
+            find=_find_bytes(config, execution, shapes, points, count, nms),
+            draw=_draw_bytes(config, execution, shapes),
             points_per_batch=count,
             backend=backend,
         )
@@ -124,28 +136,32 @@ def _encode_bytes(config: SamConfig, execution: Execution, images: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _find_bytes(
-    config: SamConfig, execution: Execution, frame: Size, points: int, points_per_batch: int, nms: Nms
+    config: SamConfig, execution: Execution, frame: Frame, points: int, points_per_batch: int, nms: Nms
 ) -> int:
-    scalar = np.float32(0)
-    region = Region(np.zeros((points, 2), np.float32), np.int32(0), np.zeros(4, np.float32), np.zeros(4, np.float32))
-    arguments = _abstract((_embedding(config, execution), region, transforms.upscaling(frame, config)))
-    lowered = jitted_find.lower(
-        config,
-        abstract_params(config),
-        *arguments,
-        Limits(*[scalar] * len(Limits._fields)),
-        execution,
-        points_per_batch=points_per_batch,
-        nms=nms,
-    )
-    return _compiled_bytes(lowered)
+    """`frame` has shapes for arrays, which many sizes of photos share."""
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    box = jax.ShapeDtypeStruct((4,), jnp.float32)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    region = Region(jax.ShapeDtypeStruct((points, 2), jnp.float32), count, box, box)
+    limits = Limits(*[scalar] * len(Limits._fields))
+    model = config, abstract_params(config), _embedding(config, execution)
+    judge = jitted_judge.lower(*model, region, frame, limits, execution, points_per_batch=points_per_batch, nms=nms)
+    choose = jitted_choose.lower(judge.out_info, region, limits, nms=nms)
+    return max(_compiled_bytes(judge), _bytes_of(judge.out_info) + _compiled_bytes(choose))
 
 
 @functools.lru_cache(maxsize=16)
-def _draw_bytes(config: SamConfig, execution: Execution, frame: Size) -> int:
-    prompts = np.zeros((MASKS_PER_DRAW, 2), np.float32), np.zeros(MASKS_PER_DRAW, np.int32)
-    arguments = _abstract((_embedding(config, execution), *prompts, transforms.upscaling(frame, config)))
-    return 2 * _compiled_bytes(jitted_draw.lower(config, abstract_params(config), *arguments, execution))
+def _draw_bytes(config: SamConfig, execution: Execution, frame: Frame) -> int:
+    points = jax.ShapeDtypeStruct((MASKS_PER_DRAW, 2), jnp.float32)
+    which = jax.ShapeDtypeStruct((MASKS_PER_DRAW,), jnp.int32)
+    model = config, abstract_params(config), _embedding(config, execution)
+    decode = jitted_decode.lower(*model, points, which, execution)
+    draw = jitted_draw.lower(decode.out_info, frame, execution)
+    return 2 * max(_compiled_bytes(decode), _bytes_of(decode.out_info) + _compiled_bytes(draw))
+
+
+def _bytes_of(tree: Any) -> int:
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _embedding(config: SamConfig, execution: Execution) -> Embedding:

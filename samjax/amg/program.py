@@ -1,8 +1,12 @@
-"""The two device programs of mask generation: `find` judges all masks of a region, `draw` makes the bits of the best.
+"""The device programs of mask generation: `judge` and `choose` find the best masks of a region, `decode_some` and
+`draw` make their bits.
+
+Only `judge` and `draw` depend on the photo's size (by the shapes of its `Frame`), so these are what another size may
+have to be compiled for; `frame_of` has few shapes for many sizes.
 
 A region is what goes through the image encoder at once: the photo, a crop of it or a tile. Between the two programs
-nothing is kept of a mask but its measures: `draw` decodes the few survivors' points again, which costs a few per cent
-of `find` and makes the memory independent of how many masks there are.
+nothing is kept of a mask but its measures: `decode_some` decodes the few survivors' points again, which costs a few per
+cent of `judge` and makes the memory independent of how many masks there are.
 """
 
 import functools
@@ -14,16 +18,20 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
+from samjax import transforms
 from samjax.config import Execution, SamConfig
 from samjax.nn.prompt_encoder import FOREGROUND, NOT_A_POINT
 from samjax.ops.batching import map_batch
 from samjax.ops.boxes import by_score, greedy, keep_by_nms
 from samjax.ops.masks import Frame, Measures, measure, overlaps, pack
+from samjax.ops.resize import Banded
 from samjax.sam import Params, decode
+from samjax.transforms import Size
 from samjax.types import Embedding, Prompts
 
 EDGE_TOLERANCE = 20.0  # pixels; a box so near to a crop's edge is an object cut off (reference: is_box_near_crop_edge)
 MASKS_PER_DRAW = 16  # survivors whose bits are made in one call, while the host encodes those of the call before
+_COLUMNS = 16  # blocks of 128 that the columns of photos of up to 2048 pixels have
 MASK_THRESHOLD = 0.0  # logit above which a pixel belongs to a mask
 
 Nms = Literal["box", "mask"]
@@ -56,7 +64,16 @@ class Found(NamedTuple):
     kept: Bool[Array, " N"]  # which of the ranking passed all filters and the suppression of duplicates
 
 
-def find(
+class Judged(NamedTuple):
+    """All masks of a region, before duplicates are looked for; numbered as in `Found`."""
+
+    iou: Float32[Array, " N"]
+    passed: Bool[Array, " N"]  # the predicted IoU
+    measures: Measures
+    bits: UInt32[Array, "N words"]  # at low resolution; no words where boxes tell duplicates
+
+
+def judge(
     config: SamConfig,
     params: Params,
     embedding: Embedding,
@@ -67,7 +84,7 @@ def find(
     *,
     points_per_batch: int,
     nms: Nms,
-) -> Found:
+) -> Judged:
     """Judges the three masks of every point of a region, `points_per_batch` points at a time.
 
     Masks whose predicted IoU is too low are dropped before they are brought to the photo's size.
@@ -105,8 +122,12 @@ def find(
         jnp.zeros((total, words), jnp.uint32),
     )
     used = (region.count + size - 1) // size
-    iou, passed, measures, bits = lax.fori_loop(0, used, judge_batch, nothing)
+    return Judged(*lax.fori_loop(0, used, judge_batch, nothing))
 
+
+def choose(judged: Judged, region: Region, limits: Limits, *, nms: Nms) -> Found:
+    """Applies the other filters and suppresses duplicates."""
+    iou, passed, measures, bits = judged
     passed &= (measures.stability >= limits.stability_score_thresh) | (limits.stability_score_thresh <= 0)
     passed &= ~_cut_off(measures.box.astype(jnp.float32), region)
     if nms == "box":
@@ -118,23 +139,47 @@ def find(
     return Found(iou, measures.stability, ranking, kept)
 
 
-def draw(
+def decode_some(
     config: SamConfig,
     params: Params,
     embedding: Embedding,
     points: Float32[Array | np.ndarray, "N 2"],
     which: Int32[Array | np.ndarray, " N"],
-    frame: Frame,
     execution: Execution,
-) -> UInt8[Array, "N W bytes"]:
-    """The bits (`samjax.ops.masks.pack`) of mask number `which` of each point of a region."""
-    prediction = decode(config, params, embedding, point_prompts(jnp.asarray(points)), execution, multimask=True)
-    logits = prediction.logits[jnp.arange(len(points)), which]
+) -> Float32[Array, "N h w"]:
+    """The logits of mask number `which` of each point of a region."""
+    points, which = jnp.asarray(points), jnp.asarray(which)  # as jit would, where it is disabled
+    prediction = decode(config, params, embedding, point_prompts(points), execution, multimask=True)
+    return jnp.take_along_axis(prediction.logits, which[:, None, None, None], axis=1)[:, 0]
+
+
+def draw(logits: Float32[Array, "N h w"], frame: Frame, execution: Execution) -> UInt8[Array, "N W bytes"]:
+    """The bits (`samjax.ops.masks.pack`) of masks."""
     return map_batch(lambda mask: pack(mask, frame, MASK_THRESHOLD), logits, together=execution.masks_per_step)
 
 
-jitted_find = jax.jit(find, static_argnames=("config", "execution", "points_per_batch", "nms"))
-jitted_draw = jax.jit(draw, static_argnames=("config", "execution"))
+def frame_of(size: Size, config: SamConfig) -> Frame:
+    """The frame of a view of `size` (height, width), filled up with blocks that are not part of it.
+
+    Columns beyond the size are not computed, so up to `_COLUMNS` blocks all have as many. Rows are computed: small
+    numbers of blocks become powers of two, large ones, where that would cost most, stay as `banded` rounds them.
+    """
+    frame = transforms.upscaling(size, config)
+    rows, columns = len(frame.rows.first), len(frame.columns.first)
+    return frame._replace(
+        rows=_filled_up(frame.rows, 1 << (rows - 1).bit_length() if rows <= 8 else rows),
+        columns=_filled_up(frame.columns, max(columns, _COLUMNS)),
+    )
+
+
+def _filled_up(banded: Banded, blocks: int) -> Banded:
+    return Banded(*(np.pad(part, [(0, blocks - len(part))] + [(0, 0)] * (part.ndim - 1)) for part in banded))
+
+
+jitted_judge = jax.jit(judge, static_argnames=("config", "execution", "points_per_batch", "nms"))
+jitted_choose = jax.jit(choose, static_argnames="nms")
+jitted_decode = jax.jit(decode_some, static_argnames=("config", "execution"))
+jitted_draw = jax.jit(draw, static_argnames="execution")
 
 
 def point_prompts(points: Float32[Array, "N 2"]) -> Prompts:

@@ -1,6 +1,8 @@
 """COCO's instance annotations, and LVIS's: one JSON file for a folder of photos."""
 
+import contextlib
 import json
+import urllib.parse
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
@@ -80,7 +82,7 @@ class Coco(IndexedSource):
             for own, count in lost.items()
         ]
         self._images, self._whole = images, whole
-        self._names = np.array([name.encode() for name in names], "S")
+        self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names], "S")
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
         self._ends = np.cumsum([0, *map(len, packed)])
         self._packed = b"".join(packed)
@@ -111,7 +113,7 @@ class Coco(IndexedSource):
         try:
             return action(files.join(self._images, name))
         except FileNotFoundError:
-            if "/" not in name:
+            if "/" not in name and "%" not in name:
                 raise
         last = name.rpartition("/")[2]
         path = files.join(self._images, last)
@@ -120,6 +122,9 @@ class Coco(IndexedSource):
                 return action(path)
             files.state(path)
         except FileNotFoundError:
+            # With bytes that are no UTF-8, which JSON cannot hold (`samjax.names.portable`).
+            with contextlib.suppress(FileNotFoundError):
+                return action(files.join(self._images, urllib.parse.unquote(name, errors="surrogateescape")))
             raise FileNotFoundError(f"there is no {files.join(self._images, name)}") from None
         raise BadRecord(
             f"there is no {files.join(self._images, name)}, and {path} may belong to any of "
@@ -128,7 +133,7 @@ class Coco(IndexedSource):
         )
 
     def _name(self, index: int) -> str:
-        return self._names[index].decode()
+        return self._names[index].decode("utf-8", "surrogateescape")
 
     def _read(self, index: int) -> Record:
         name = self._name(index)

@@ -44,6 +44,7 @@ from samjax.evaluation.saliency import Saliency
 from samjax.evaluation.segmenters import SamSegmenter, from_spec
 from samjax.evaluation.semantic import VOID, Semantic
 from samjax.evaluation.unasked import Unasked
+from samjax.names import printable
 from samjax.sharding import make_mesh
 
 DESCRIPTION = """Measure how good a model is, by the protocols that papers use.
@@ -364,14 +365,14 @@ def _run(
         raise
     if outcome.skipped:
         total = outcome.skipped + outcome.judged
-        print(f"{outcome.skipped} of {total} photo(s) had been judged before, in {place.out}")
+        print(f"{outcome.skipped} of {total} photo(s) had been judged before, in {printable(place.out)}")
     if outcome.summary is None:
         print(f"{outcome.judged} photo(s) judged; {outcome.left} are left to other processes, then there are results")
     else:
         print((place.out / report.TABLE).read_text(encoding="utf-8"), end="")
-        print("\n".join(map(str, outcome.files)))
+        print("\n".join(map(printable, outcome.files)))
     if outcome.failures:
-        some = [f"{name}: {reason}" for name, reason in list(outcome.failures.items())[: report.LISTED]]
+        some = [printable(f"{name}: {reason}") for name, reason in list(outcome.failures.items())[: report.LISTED]]
         more = len(outcome.failures) - len(some)
         listed = "\n  ".join([*some, *([f"and {more} more"] if more else [])])
         raise ValueError(f"{len(outcome.failures)} photo(s) failed; the same command tries them again:\n  {listed}")

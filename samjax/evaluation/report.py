@@ -15,6 +15,7 @@ from typing import Any
 from samjax.atomic import replacing
 from samjax.data.left_out import Problem, Tally, tallied
 from samjax.evaluation.protocol import Figure, Summary
+from samjax.names import portable, printable
 
 RESULTS, TABLE, LEFT_OUT = "results.json", "results.txt", "left_out.jsonl"
 LISTED = 10  # failures that the table names; results.json names all
@@ -74,11 +75,11 @@ def write(
         "metrics": {name: _finite(value) for name, value in summary.metrics.items()},
         "photos": dict(photos),
         "left_out": {name: dict(counts) for name, counts in vars(tally).items()},
-        "failures": dict(failures),
+        "failures": {portable(name): portable(reason) for name, reason in failures.items()},
         "settings": identity["settings"],
         "data": identity["data"],
         "model": identity["model"],
-        "given": identity["given"],
+        "given": {name: portable(value) for name, value in identity["given"].items()},
         "versions": versions(),
         "seconds": {"judging": round(seconds, 3), **summary.seconds},
         "figures": {
@@ -123,11 +124,11 @@ def table(
     if tally:
         lines.append(str(tally) + f"; {LEFT_OUT} names the annotations" * bool(tally.annotations or tally.noted))
     for part in ("settings", "data", "model", "given"):
-        described = ", ".join(f"{name} {value}" for name, value in identity[part].items())
+        described = printable(", ".join(f"{name} {value}" for name, value in identity[part].items()))
         lines += [f"{part}: {described}"] if described else []
     if failures:
         lines += ["photos that failed and are in no number above:"]
-        lines += [f"  {name}: {reason}" for name, reason in list(failures.items())[:LISTED]]
+        lines += [printable(f"  {name}: {reason}") for name, reason in list(failures.items())[:LISTED]]
         lines += [f"  and {len(failures) - LISTED} more, see {RESULTS}"] if len(failures) > LISTED else []
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from samjax.data.left_out import Reason, Unusable
 from samjax.evaluation import report
 from samjax.evaluation.journal import Journal, Known, claim
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
+from samjax.lock import working_in
 
 READERS = 2  # threads that read photos
 HOPELESS = 20  # photos that fail before any is judged: the rest would too
@@ -65,6 +66,7 @@ def evaluate(
     Raises:
         ValueError: OUT has results of something else; the data set has no photo, or two of one name; no photo at all
             could be judged, or none of the first `HOPELESS`.
+        FolderInUse: another evaluation, or another process of this one with the same number, is at work in OUT.
     """
     names = [dataset.name(index) for index in range(len(dataset))]
     if not names:
@@ -73,35 +75,38 @@ def evaluate(
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two photos of the data set are called {twice}; results are kept by name, so rename one")
     journal = Journal(out, process_index, process_count)
+    digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     identity = {
         "protocol": protocol.name,
         "settings": protocol.settings(),
-        "data": {**data, "photos": len(names), "names": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]},
+        "data": {**data, "photos": len(names), "names": digest},
         "model": dict(model),
     }
-    claim(out, identity)
-    with journal:
-        before = frozenset(journal.read().records)
-        mine = range(process_index, len(names), process_count)
-        todo = [index for index in mine if names[index] not in before]
-        judged = tried = 0
-        with tqdm(
-            total=len(mine), initial=len(mine) - len(todo), unit="image", desc=protocol.name, disable=not progress
-        ) as bar:
-            for group in _read_ahead(dataset, todo, max(segmenter.images_together, 1)):
-                judged += _judge(protocol, segmenter, group, names, journal)
-                tried += len(group)
-                bar.update(len(group))
-                if not before and not judged and len(mine) > tried >= HOPELESS:
-                    raise _none_judged(journal.read().errors, tried)
-        known = journal.read()
-    failures = {name: known.errors[name] for name in names if name in known.errors}
-    left = sum(name not in known.records and name not in failures for name in names)
-    skipped = len(mine) - len(todo)
-    if left:
-        return Outcome(None, judged, skipped, failures, left, [])
-    summary, files = _finish(protocol, names, known, failures, {**identity, "given": dict(given or {})}, out)
-    return Outcome(summary, judged, skipped, failures, 0, files)
+    with working_in(out, process_index, process_count) as check_lock:
+        claim(out, identity)
+        with journal:
+            before = frozenset(journal.read().records)
+            mine = range(process_index, len(names), process_count)
+            todo = [index for index in mine if names[index] not in before]
+            judged = tried = 0
+            with tqdm(
+                total=len(mine), initial=len(mine) - len(todo), unit="image", desc=protocol.name, disable=not progress
+            ) as bar:
+                for group in _read_ahead(dataset, todo, max(segmenter.images_together, 1)):
+                    check_lock()
+                    judged += _judge(protocol, segmenter, group, names, journal)
+                    tried += len(group)
+                    bar.update(len(group))
+                    if not before and not judged and len(mine) > tried >= HOPELESS:
+                        raise _none_judged(journal.read().errors, tried)
+            known = journal.read()
+        failures = {name: known.errors[name] for name in names if name in known.errors}
+        left = sum(name not in known.records and name not in failures for name in names)
+        skipped = len(mine) - len(todo)
+        if left:
+            return Outcome(None, judged, skipped, failures, left, [])
+        summary, files = _finish(protocol, names, known, failures, {**identity, "given": dict(given or {})}, out)
+        return Outcome(summary, judged, skipped, failures, 0, files)
 
 
 def described(error: Exception) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from samjax import transforms
 from samjax.everything.journal import Journal, sweep
 from samjax.formats import FORMATS, Options, Photo, SegmentedPhoto
+from samjax.lock import working_in
 
 AHEAD = 2  # photos that may wait to be written
 
@@ -96,7 +97,23 @@ def run(
         report: is told of every photo that is done.
         say: is told what a person should know, e.g. that settings have changed.
         progress: goes through the photos, e.g. `tqdm.tqdm`.
+
+    Raises:
+        FolderInUse: another job, or another process of this job with the same number, is at work in OUT.
     """
+    with working_in(job.out, job.process_index, job.process_count, say=say) as check_lock:
+        return _run(photos, generate, job, report, say, progress, check_lock)
+
+
+def _run(
+    photos: Sequence[Photo],
+    generate: Callable[[UInt8[np.ndarray, "H W 3"]], list[dict[str, Any]]],
+    job: Job,
+    report: Callable[[Done], None],
+    say: Callable[[str], None],
+    progress: Callable[[Sequence[Photo]], Iterable[Photo]],
+    check_lock: Callable[[], None],
+) -> Summary:
     journal = job.journal()
     mine = photos[job.process_index :: job.process_count]
     todo = [photo for photo in mine if job.overwrite or not journal.is_done(photo)]
@@ -127,6 +144,7 @@ def run(
         writing: collections.deque[tuple[Photo, Future[Done]]] = collections.deque()
         for number, photo in enumerate(progress(todo)):
             current = reading.popleft()
+            check_lock()
             try:
                 rgb = current.result()
             except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from samjax.atomic import replacing
 from samjax.formats.outlines import bridged, flat, outline
 from samjax.formats.photo import Options, SegmentedPhoto
+from samjax.names import portable
 from samjax.ops.rle import rle_area, rle_box
 
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
@@ -36,7 +37,7 @@ def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
                 **{key: record[key] for key in EXTRA},
             }
         )
-    image = {"id": 1, "file_name": found.photo.relative, "width": width, "height": height}
+    image = {"id": 1, "file_name": portable(found.photo.relative), "width": width, "height": height}
     path = _path(folder, found.photo.name)
     with replacing(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(_dataset(images=[image], annotations=annotations)), encoding="utf-8")

@@ -7,11 +7,13 @@ from example_models import SHAPES, shapes_photo, shapes_sam
 
 from samjax import VARIANTS, Execution, Sam, SamAutomaticMaskGenerator, transforms
 from samjax.amg import label_map
-from samjax.amg.program import jitted_find
+from samjax.amg.program import frame_of, jitted_choose, jitted_decode, jitted_draw, jitted_judge
+from samjax.ops.masks import measure, pack, unpack
 from samjax.ops.rle import decode_rle, rle_iou
 from samjax.predictor import RegistryModel
 from samjax.transforms import PIXEL_MEAN
 
+PROGRAMS = (jitted_judge, jitted_choose, jitted_decode, jitted_draw)
 OPTIONS = {"points_per_side": 12, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.7}
 
 
@@ -84,18 +86,40 @@ def test_accelerators_way_of_running_finds_the_same(shapes, photo, options):
 def test_photos_of_similar_size_share_a_program(shapes):
     generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)
     generator.generate(shapes_photo(100, 128, seed=1)[0])
-    compiled = jitted_find._cache_size()
+    compiled = [program._cache_size() for program in PROGRAMS]
     for size in ((101, 128), (110, 128), (127, 128)):
         generator.generate(shapes_photo(*size, seed=2)[0])
-    assert jitted_find._cache_size() == compiled
+    assert [program._cache_size() for program in PROGRAMS] == compiled
 
 
 def test_few_programs_serve_photos_of_all_sizes():
-    config = VARIANTS["vit_b"]
+    def programs(sizes) -> int:
+        frames = [frame_of(tuple(size), VARIANTS["vit_b"]) for size in sizes.tolist()]
+        return len({tuple(leaf.shape for leaf in jax.tree.leaves(frame)) for frame in frames})
+
     random = np.random.default_rng(0)
-    frames = [transforms.upscaling(tuple(size), config) for size in random.integers(300, 2000, (100, 2)).tolist()]
-    shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(frame)) for frame in frames}
-    assert len(shapes) <= 25
+    assert programs(random.integers(300, 2000, (100, 2))) <= 8
+    coco = np.stack([np.full(20, 640), random.integers(300, 641, 20)], 1)
+    assert programs(np.concatenate([coco, coco[:, ::-1]])) <= 2
+
+
+def test_programs_tell_which_photos_are_compiled_for_together(shapes):
+    generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)
+    assert generator.programs((100, 128)) == generator.programs((127, 120))
+    assert generator.programs((100, 128)) != generator.programs((900, 1200))
+    with_crops = SamAutomaticMaskGenerator(shapes, **OPTIONS, crop_n_layers=1)
+    assert generator.programs((900, 2000)) < with_crops.programs((900, 2000))
+
+
+@pytest.mark.parametrize("size", [(100, 128), (300, 90), (70, 260)])
+def test_blocks_that_fill_a_frame_up_change_nothing(size):
+    config = SHAPES
+    logits = jax.random.normal(jax.random.key(1), config.mask_size) * 3
+    plain, filled = transforms.upscaling(size, config), frame_of(size, config)
+    for one, other in zip(measure(logits, plain, 0.0, 1.0), measure(logits, filled, 0.0, 1.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    bits = [pack(logits, frame, 0.0) for frame in (plain, filled)]
+    np.testing.assert_array_equal(*[unpack(np.asarray(each), size)[0] for each in bits])
 
 
 def test_nothing_in_the_picture_is_an_empty_list(shapes):

@@ -15,6 +15,7 @@ from evaluation.example_evaluation import Grey, Silent, Squares
 
 from samjax.data.left_out import Problem, Reason
 from samjax.evaluation.runner import Outcome, evaluate
+from samjax.lock import FolderInUse, working_in
 
 DATA, MODEL = {"format": "squares"}, {"name": "none"}
 
@@ -117,8 +118,8 @@ def test_a_killed_run_goes_on_to_the_same_results(root, tmp_path):
     assert not (out / "results.json").exists()
     done = journal.read_bytes().count(b"\n")
     assert 4 <= done < 20
-    protocol = Grey()
-    outcome = run(out, protocol, Squares(20), together=2)
+    with pytest.warns(UserWarning, match=f"process {process.pid} .* this job takes over"):
+        outcome = run(out, Grey(), Squares(20), together=2)
     assert (outcome.skipped, outcome.judged) == (done, 20 - done)
     run(tmp_path / "whole", Grey(), Squares(20))
     assert results(out) == results(tmp_path / "whole")
@@ -287,3 +288,22 @@ def test_an_empty_data_set_and_two_photos_of_one_name_are_refused(tmp_path):
 def test_a_process_that_is_none_of_the_processes_is_refused(tmp_path, index, count):
     with pytest.raises(ValueError, match="the process index counts from 0"):
         run(tmp_path, process_index=index, process_count=count)
+
+
+def test_an_evaluation_at_work_is_left_alone(tmp_path):
+    with working_in(tmp_path), pytest.raises(FolderInUse, match="is in use by process"):
+        run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with working_in(tmp_path, 1, 2):
+        assert run(tmp_path, process_index=0, process_count=2).judged == 4
+
+
+def test_photos_may_have_any_name(tmp_path):
+    class Odd(Squares):
+        def name(self, index):
+            return f"caf\udce9\x1b{index}"
+
+    run(tmp_path, Grey(bad=[1]), Odd(3))
+    assert r"  caf\udce9\x1b1: RuntimeError: too grey" in (tmp_path / "results.txt").read_text()
+    assert list(results(tmp_path)["failures"]) == ["caf%E9\x1b1"]
+    assert run(tmp_path, Grey(), Odd(3)).judged == 1

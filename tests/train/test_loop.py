@@ -273,6 +273,16 @@ def test_another_recipe_in_the_same_folder_is_refused_by_the_fields_that_differ(
     assert "log_every" not in str(error.value)
 
 
+def test_a_run_at_work_is_left_alone(recipe, tmp_path):
+    from samjax.train.loop import train
+
+    from samjax.lock import FolderInUse, working_in
+
+    with working_in(tmp_path / "run"), pytest.raises(FolderInUse, match="is in use by process"):
+        train(recipe, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written_stops_before_anything_is_computed(recipe, tmp_path):
     from samjax.train.loop import train
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from samjax.data.left_out import Problem, Reason, Tally, tallied
 from samjax.data.record import BadRecord, NoObjects, Record, Source
+from samjax.names import portable
 
 _FEW = 2  # bad records that never stop a run, unless there are no others
 _HOPELESS = 1000  # photos without objects before the first that has one: to look through all might take hours
@@ -71,19 +72,20 @@ class BadRecords:
         with self._lock:
             self._seen_here.add(index)
             self._read_others()
-            if record.name in self._bad:
-                self._append({"record": record.name, "good": True})
+            name = portable(record.name)
+            if name in self._bad:
+                self._append({"record": name, "good": True})
             for kind, known, problems in (
                 ("left_out", self._left_out, (*record.problems, *record.crowds)),
                 ("noted", self._noted, record.noted),
             ):
-                if problems and record.name not in known:
-                    texts = [str(problem) for problem in problems]
-                    self._append({"record": record.name, kind: texts, "reasons": tallied(problems)})
+                if problems and name not in known:
+                    texts = [portable(str(problem)) for problem in problems]
+                    self._append({"record": name, kind: texts, "reasons": tallied(problems)})
             if not record.masks:
                 self._empty_here.add(index)
-                if record.name not in self._without_objects:
-                    self._append({"record": record.name, "no_objects": True})
+                if name not in self._without_objects:
+                    self._append({"record": name, "no_objects": True})
         if not record.masks:
             self._check_for_objects(len(source))
             raise NoObjects
@@ -113,7 +115,7 @@ class BadRecords:
 
     def add(self, source: Source, index: int, text: str, reason: Reason = Reason.OTHER) -> None:
         """Reports a record as bad. Raises `TooManyBadRecords`."""
-        name, total = source.name(index), len(source)
+        name, total = portable(source.name(index)), len(source)
         with self._lock:
             self._seen_here.add(index)
             self._bad_here.add(index)

@@ -339,3 +339,17 @@ def test_a_network_that_is_down_is_no_bad_record(tmp_path):
     with pytest.raises(ConnectionError):
         report.load_good(Down(10), 1)
     assert not lines(report.path)
+
+
+def test_records_may_have_any_name(tmp_path):
+    class Odd(Some):
+        def name(self, index: int) -> str:
+            return f"caf\udce9 {index}"
+
+    for _ in range(2):
+        report = BadRecords(tmp_path / "bad.jsonl", max_share=0.5)
+        with pytest.raises(BadRecord):
+            report.load(Odd(10, bad=[3]), 3)
+        report.load(Odd(10, problems=["too small"]), 4)
+    expected = [{"record": "caf%E9 3", "bad": "reason 3"}, {"record": "caf%E9 4", "left_out": ["too small"]}]
+    assert lines(report.path) == expected
