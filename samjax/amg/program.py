@@ -127,6 +127,7 @@ def judge(
 
 def choose(judged: Judged, region: Region, limits: Limits, *, nms: Nms) -> Found:
     """Applies the other filters and suppresses duplicates."""
+    region, limits = jax.tree.map(jnp.asarray, (region, limits))  # as jit would, where it is disabled
     iou, passed, measures, bits = judged
     passed &= (measures.stability >= limits.stability_score_thresh) | (limits.stability_score_thresh <= 0)
     passed &= ~_cut_off(measures.box.astype(jnp.float32), region)
