@@ -102,7 +102,7 @@ def one_pass(how, params, image, slots, logits, size, parts, pixels, weights, mu
     logits, iou = prediction.logits[0], prediction.iou[0]
     at_input = how.loss.resolution == "input"
     upsampled = jax.image.resize(logits, (len(logits), 32, 32), "linear")
-    mask, inside = pixels
+    mask, inside = (part[None] for part in pixels)
     found = (upsampled > 0) & inside
     both, either = (x.sum((1, 2)).astype(jnp.float32) for x in (found & mask, found | mask))
     compared = upsampled if at_input else logits
