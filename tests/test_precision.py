@@ -74,22 +74,24 @@ def test_decode(with_mask):
 
 
 @pytest.mark.parametrize("nms", ["box", "mask"])
-def test_find(nms):
+def test_the_search_for_masks(nms):
     region = program.Region(shape(30, 2), shape(dtype=jnp.int32), shape(4), shape(4))
     limits = program.Limits(*[shape()] * 4)
 
     def run(params, embedding, region, frame, limits):
-        return program.find(SMALL, params, embedding, region, frame, limits, HOW, points_per_batch=8, nms=nms)
+        some = params, embedding, region, frame, limits
+        judged = program.judge(SMALL, *some, HOW, points_per_batch=8, nms=nms)
+        return program.choose(judged, region, limits, nms=nms)
 
-    frame = transforms.upscaling((60, 90), SMALL)
+    frame = program.frame_of((60, 90), SMALL)
     assert_no_doubles(run, abstract_params(SMALL), embedding(), region, frame, limits)
 
 
-def test_draw():
+def test_the_bits_of_masks():
     def run(params, embedding, points, which, frame):
-        return program.draw(SMALL, params, embedding, points, which, frame, HOW)
+        return program.draw(program.decode_some(SMALL, params, embedding, points, which, HOW), frame, HOW)
 
-    arguments = shape(5, 2), shape(5, dtype=jnp.int32), transforms.upscaling((60, 90), SMALL)
+    arguments = shape(5, 2), shape(5, dtype=jnp.int32), program.frame_of((60, 90), SMALL)
     assert_no_doubles(run, abstract_params(SMALL), embedding(), *arguments)
 
 

@@ -89,9 +89,9 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     if jax.process_index() == 0 and not started:
         run_folder.write_config(out, config, sam)
 
-    say_left_out(training, validation)
+    say_left_out(training, validation, even_nothing=True)
     with contextlib.ExitStack() as stack:
-        stack.callback(say_left_out, training, validation)
+        stack.callback(say_left_out, training, validation, even_nothing=False)
         checkpoints = stack.enter_context(Checkpoints(out / run_folder.CHECKPOINTS, run.keep_last, run.keep_best))
         batches = stack.enter_context(training.batches())
         latest = checkpoints.latest()
@@ -290,13 +290,15 @@ def network(config: TrainConfig) -> SamConfig:
     return sam
 
 
-def say_left_out(training: Pipeline, validation: Pipeline | None) -> None:
-    """Prints, in the first process, what of the data is left out, and where it is named."""
+def say_left_out(training: Pipeline, validation: Pipeline | None, *, even_nothing: bool) -> None:
+    """Prints, in the first process, how much of the data is left out, why, and which file lists it."""
     if jax.process_index() != 0:
         return
     for name, pipeline in (("data.train", training), ("data.val", validation)):
         if pipeline is not None:
             tally = pipeline.report.tally()
+            if not tally and not even_nothing:
+                continue
             print(f"{name}: {len(pipeline.source):,} records; {tally}" + f"; see {pipeline.report.path}" * bool(tally))
 
 

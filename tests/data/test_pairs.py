@@ -102,8 +102,8 @@ def test_each_page_of_a_file_is_an_object(tmp_path, write, photo, masks):
     assert source[0].ids == ("a.tif/1", "a.tif/2", "a.tif/3", "a.tif/4")
     np.testing.assert_array_equal(decoded(source[1]), masks[:1])
     (problem,) = source[1].problems
-    assert problem.startswith("b.tif/2: ")
-    assert "is empty" in problem
+    assert str(problem).startswith("b.tif/2: ")
+    assert "is empty" in str(problem)
 
 
 def test_a_label_map_is_no_mask(tmp_path, write, photo, masks):

@@ -49,6 +49,8 @@ def test_a_run_is_measured_before_its_first_step_and_compared_with_that(recipe, 
     assert any(line.startswith("step 4: val/iou 0.1600 (0.1100 at step 0); ") for line in told)
     assert any(line.startswith("step 8/8: loss=0.125, ") for line in told)
     assert output.splitlines() == [
+        "data.train: 6 records; left out: nothing",
+        "data.val: 6 records; left out: nothing",
         f"{tmp_path / 'run'}: step 8 of 8, finished",
         "  validation, step 0 -> step 8",
         "  val/iou             0.1100 -> 0.2100",

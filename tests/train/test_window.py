@@ -53,7 +53,7 @@ def test_prompts_and_cells_of_a_window_have_the_positions_of_the_whole():
     labels = jnp.array([1, NOT_A_POINT, 3, ABSENT])
     origin = jnp.array(ORIGIN)
     seen = encoder.apply(variables, points, labels, origin, method="tokens")
-    moved = encoder.apply(variables, points + jnp.array(ORIGIN, jnp.float32), labels, method="tokens")
+    moved = encoder.apply(variables, points + jnp.array([ORIGIN], jnp.float32), labels, method="tokens")
     np.testing.assert_allclose(seen, moved, atol=1e-6)
     cells = encoder.apply(variables, (TOKENS, TOKENS), origin, method="grid_positions")
     whole = encoder.apply(variables, method="grid_positions")

@@ -350,6 +350,6 @@ def test_records_may_have_any_name(tmp_path):
         report = BadRecords(tmp_path / "bad.jsonl", max_share=0.5)
         with pytest.raises(BadRecord):
             report.load(Odd(10, bad=[3]), 3)
-        report.load(Odd(10, problems=["too small"]), 4)
-    expected = [{"record": "caf%E9 3", "bad": "reason 3"}, {"record": "caf%E9 4", "left_out": ["too small"]}]
-    assert lines(report.path) == expected
+        report.load(Odd(10, problems=[Problem("caf\udce9.png", "too small", Reason.SIZE)]), 4)
+    assert [entry["record"] for entry in lines(report.path)] == ["caf%E9 3", "caf%E9 4"]
+    assert lines(report.path)[1]["left_out"] == ["caf%E9.png: too small"]
