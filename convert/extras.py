@@ -8,13 +8,14 @@ import numpy as np
 
 from samjax import transforms
 from samjax.checkpoint import CheckpointError
-from samjax.mismatch import printable
+from samjax.mismatch import shortened
 
+from .locate import PARTS
 from .state_dict import StateDict
 
 _CONSTANTS = {"pixel_mean": transforms.PIXEL_MEAN, "pixel_std": transforms.PIXEL_STD}  # of photos in 0..255
 _TOLERANCES = {"float16": 1e-3, "bfloat16": 1e-2}  # relative; 1e-5 for other types
-_PARTS = ("image_encoder", "prompt_encoder", "mask_decoder", "vision_encoder")
+_HEADS = (*PARTS, "vision_encoder")  # the last is Hugging Face's name
 _MAX_SUGGESTED = 5
 
 
@@ -34,7 +35,7 @@ def unused_patterns(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
 def suggest_patterns(names: Iterable[str]) -> str:
     """Options that would drop these names, for the command line and for Python."""
     patterns = list(dict.fromkeys(map(_pattern, names)))
-    shown = [printable(pattern) for pattern in patterns[:_MAX_SUGGESTED]]
+    shown = [shortened(pattern) for pattern in patterns[:_MAX_SUGGESTED]]
     more = " …" if len(patterns) > len(shown) else ""
     options = " ".join(f"--drop '{pattern}'" for pattern in shown)
     return f"{options}{more} (in Python, drop={shown}{more})"
@@ -81,4 +82,4 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _pattern(name: str) -> str:
     head, dot, _ = name.partition(".")
-    return f"{head}.*" if dot and head not in _PARTS else name
+    return f"{head}.*" if dot and head not in _HEADS else name

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from samjax.mismatch import printable
+from samjax.mismatch import shortened
 
 from .pickle_arrays import ArrayReference, as_array
 from .pickle_opcodes import Extent
@@ -25,8 +25,8 @@ WRAPPERS = (
     *("params", "weights", "student"),
 )
 _AVERAGES = re.compile(r"(^|[._])(ema|teacher|swa|averaged?|momentum)([._]|$)", re.IGNORECASE)  # of the weights
-_PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
-_SAM = re.compile(rf"(^|\.)({'|'.join((*_PARTS, 'vision_encoder'))})\.")
+PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
+_SAM = re.compile(rf"(^|\.)({'|'.join((*PARTS, 'vision_encoder'))})\.")
 _MAX_DEPTH = 10  # of objects within objects
 _MAX_MODULES = 20_000  # parameters, buffers and modules looked at: modules may share others without end
 _LONGEST_PREFIX = 1000
@@ -60,10 +60,10 @@ class _Candidate:
 
     @property
     def place(self) -> str:
-        place = ".".join(printable(name) for name in self.path)
+        place = ".".join(shortened(name) for name in self.path)
         if not self.module:
             return place
-        parameters = f"the parameters of a {printable(self.module)}"
+        parameters = f"the parameters of a {shortened(self.module)}"
         return f"{place} ({parameters})" if place else parameters
 
     def rank(self) -> tuple[bool, int, int]:
@@ -98,11 +98,11 @@ def locate(content: Any) -> Located | None:
 def describe_kind(value: Any) -> str:
     """The class of a value in a file, with the classes that a container holds."""
     if isinstance(value, Opaque | Global):
-        return printable(value.name)
+        return shortened(value.name)
     if isinstance(value, TensorReference):
         return "tensor"
     if isinstance(value, StorageReference):
-        return printable(value.kind)
+        return shortened(value.kind)
     if isinstance(value, Extent):
         return "str" if value.is_text else "bytes"
     within = _classes_within(value) if isinstance(value, dict | list | tuple) else []
@@ -150,8 +150,8 @@ def _candidate(
     entries = value.items if isinstance(value, Opaque) else value
     if not isinstance(entries, dict):
         return None
-    if all(part in entries for part in _PARTS):  # each part saved as a state dict of its own
-        for part in _PARTS:
+    if all(part in entries for part in PARTS):  # each part saved as a state dict of its own
+        for part in PARTS:
             inner = _candidate(entries[part], (), (), budget)
             if inner:
                 tensors |= {f"{part}.{name}": tensor for name, tensor in inner.tensors.items()}
@@ -239,11 +239,11 @@ def _beside(found: _Candidate) -> list[str]:
     skipped: list[tuple[str, Any]] = []
     for depth, parent in enumerate(found.parents):
         prefix = "".join(f"{name}." for name in found.path[:depth])
-        on_the_way = found.path[depth : depth + 1] or _PARTS
+        on_the_way = found.path[depth : depth + 1] or PARTS
         skipped += [(prefix + name, item) for name, item in _entries(parent) if name not in on_the_way]
     skipped += found.others.items()
     more = [f"and {len(skipped) - _SKIPPED_SHOWN} more"] if len(skipped) > _SKIPPED_SHOWN else []
-    return [f"{printable(name)} ({describe_kind(item)})" for name, item in skipped[:_SKIPPED_SHOWN]] + more
+    return [f"{shortened(name)} ({describe_kind(item)})" for name, item in skipped[:_SKIPPED_SHOWN]] + more
 
 
 def _classes_within(value: Any) -> list[str]:
@@ -257,7 +257,7 @@ def _classes_within(value: Any) -> list[str]:
             continue
         visited.add(id(inner))
         if isinstance(inner, Opaque):
-            names[printable(inner.name)] = None
+            names[shortened(inner.name)] = None
         else:
             queue.extend(item for _, item in _children(inner, limit=100))
     return list(names)

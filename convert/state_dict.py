@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from samjax.checkpoint import CheckpointError, LazyArray
-from samjax.mismatch import printable
+from samjax.mismatch import shortened
 
 from .legacy_file import PickleFile, is_pickle
 from .locate import WRAPPERS, Located, describe_kind, list_entries, locate
@@ -89,7 +89,7 @@ def _open_file(path: Path) -> tuple[StateDict, Located | None]:
 def _open_object(saved: SavedObject) -> tuple[StateDict, Located]:
     located = locate(saved.content)
     if located is None:
-        entries = ", ".join(f"{printable(name)} ({kind})" for name, kind in list_entries(saved.content))
+        entries = ", ".join(f"{shortened(name)} ({kind})" for name, kind in list_entries(saved.content))
         raise CheckpointError(
             f"{saved.path} holds no state dict: expected names with tensors, at the top or under "
             f"{', '.join(WRAPPERS[:4])}; found a {describe_kind(saved.content)}{entries and f' with {entries}'}. "

@@ -6,9 +6,10 @@ from samjax.amg import SamAutomaticMaskGenerator
 from samjax.checkpoint import CheckpointError
 from samjax.config import VARIANTS, Execution, SamConfig
 from samjax.hub import load
+from samjax.pictures import read_image
 from samjax.predictor import SamPredictor, sam_model_registry
 from samjax.sam import Sam, decode, encode
-from samjax.transforms import mask_prompt, read_image
+from samjax.transforms import mask_prompt
 from samjax.types import Embedding, Prediction, Prompts
 
 # An interpreter that is started in a source tree finds this folder before an installed samjax. There, convert/ and

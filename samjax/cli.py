@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
 import samjax
-from samjax import assets, hub, transforms
+from samjax import assets, hub, maps, pictures
 from samjax import convert as converter
 from samjax.cli_everything import everything
 from samjax.cli_options import Checkpoint, Dtype, ImageSize, check_writable
@@ -59,7 +59,7 @@ def segment_images(
 ) -> int:
     """Segment objects in photos, given points, boxes or a mask."""
     names = _output_names(images)
-    mask_array = transforms.read_mask(mask) if mask else None
+    mask_array = maps.read_mask(mask) if mask else None
     request = Request(tuple(map(_parse_point, point)), tuple(map(_parse_box, box)), mask_array)
     if embeddings and save_embeddings:
         raise ValueError("--embeddings only reads, --save-embeddings reads and stores: give one of them")
@@ -74,7 +74,7 @@ def segment_images(
     for path, name in tqdm(list(zip(images, names, strict=True)), unit="image", disable=len(images) == 1):
         try:
             with warnings.catch_warnings(record=True) as caught:
-                rgb = transforms.read_image(path)
+                rgb = pictures.read_image(path)
                 embedding = store.get(rgb) if store else None
                 reused += embedding is not None
                 if embedding is None:
@@ -173,8 +173,9 @@ def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")
     from samjax.demo import run
 
     check_writable(out)
-    print(f"Segmenting with {hub.BUNDLED}, which is in the package. Written:")
-    for what, path in run(out):
+    for number, (what, path) in enumerate(run(out)):
+        if number == 0:  # whatever can fail has not
+            print(f"Segmented with {hub.BUNDLED}, which is in the package. Written:")
         print(f"  {path}  ({what})")
     print("\nYour own photo: samjax segment PHOTO --point X,Y --out DIR, or samjax everything PHOTO --out DIR.")
     print("--checkpoint vit_b (vit_l, vit_h) takes Meta's large models instead; they are downloaded once.")
@@ -199,7 +200,7 @@ def _train(args: Sequence[str]) -> int:
 
 @app.command
 def export(
-    run: Annotated[Positional[Path], arg(metavar="RUN", help="The folder of a training run, which may be going on.")],
+    run: Annotated[Positional[Path], arg(metavar="RUN", help="The folder of a training run, which may be running.")],
     destination: Annotated[Positional[Path], arg(metavar="FILE", help="The file or folder to write.")],
     to: Annotated[
         Literal["native", "meta", "huggingface"] | None,
@@ -356,7 +357,7 @@ def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -
     from samjax.convert.verify import load_reference, verify
 
     reference = load_reference(source, drop=drop)
-    stages = verify(hub.load(converted), reference, transforms.read_image(photo))
+    stages = verify(hub.load(converted), reference, pictures.read_image(photo))
     print(f"\n{'stage':<32}{'error':>10}{'allowed':>10}")
     for stage in stages:
         print(f"{stage.name:<32}{stage.error:>10.1e}{stage.allowed:>10.0e}{'' if stage.passed else '   TOO LARGE'}")

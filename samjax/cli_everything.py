@@ -77,7 +77,7 @@ def everything(
 ) -> int:
     """Segment everything in photos, without prompts.
 
-    A run that was stopped goes on where it was; photos that fail are listed at the end. In folders hidden files are
+    A stopped run resumes where it was; photos that fail are listed at the end. In folders hidden files are
     skipped, and sub-folders are searched and appear in the results.
     """
     from samjax.amg import SamAutomaticMaskGenerator

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from samjax import assets, hub, transforms
+from samjax import assets, hub, pictures
 from samjax.amg import SamAutomaticMaskGenerator
 from samjax.amg.labels import label_map
 from samjax.atomic import replacing
@@ -53,19 +53,19 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
     rows = []
     for scene in SCENES:
         path = assets.photo(scene.photo)
-        rgb = transforms.read_image(path)
+        rgb = pictures.read_image(path)
         embedding = sam.encode(rgb)
         described = {
             "image": path.name,
             "model": {"checkpoint": hub.BUNDLED, "variant": sam.config.variant, "dtype": "float32"},
         }
-        pictures = []
+        drawn = []
         for kind, request in (("point", Request(points=(scene.point,))), ("box", Request(boxes=(scene.box,)))):
             answer = segment(sam, rgb, embedding, request, multimask=kind == "point")
             if kind == "point":  # of the three masks that answer an ambiguous point, the most confident
                 answer = answer.most_confident()
             files = write(out, f"{scene.photo}_{kind}", rgb, request, answer, described)
-            pictures.append(Image.open(files[0]).convert("RGB"))
+            drawn.append(Image.open(files[0]).convert("RGB"))
             for file in files:
                 yield f"{scene.photo}: what a {kind} finds", file
         records = generator.generate(rgb)
@@ -73,8 +73,8 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
         with replacing(report, overwrite=True) as temporary:
             temporary.write_text(json.dumps({**described, "masks": records}, indent=1), encoding="utf-8")
         yield f"{scene.photo}: all {len(records)} masks", report
-        pictures.append(overlay_labels(rgb, label_map(records, rgb.shape[:2])))
-        rows.append([Image.fromarray(np.asarray(rgb)), *pictures])
+        drawn.append(overlay_labels(rgb, label_map(records, rgb.shape[:2])))
+        rows.append([Image.fromarray(np.asarray(rgb)), *drawn])
     sheet = contact_sheet(rows, ("photo", "a point", "a box", "everything"))
     with replacing(out / SHEET, overwrite=True) as temporary:
         sheet.save(temporary, format="JPEG", quality=90)

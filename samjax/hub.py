@@ -156,7 +156,7 @@ def cache_dir() -> Path:
 def download(file: RemoteFile, *, progress: bool = True) -> Path:
     """Fetches a file into the cache unless it is there, and compares its sha256 in either case.
 
-    An interrupted download is kept as `NAME.part` and goes on at the next call.
+    An interrupted download is kept as `NAME.part` and resumed by the next call.
     """
     import pooch
     import requests
@@ -197,7 +197,7 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
         problem = f"the server answers {error.response.status_code} {error.response.reason}"
         raise DownloadError(f"{damage()}{file.url} could not be fetched: {problem}. {advice}") from None
     except requests.RequestException as error:
-        kept = f", {part.stat().st_size} bytes are kept, call again to go on" if part.exists() else ""
+        kept = f", {part.stat().st_size} bytes are kept, call again to resume" if part.exists() else ""
         problem = f"{file.url} could not be fetched ({type(error).__name__}{kept})"
         raise DownloadError(f"{damage()}{problem}. {advice}") from None
     except ValueError as error:  # pooch's answer to another sha256

@@ -35,7 +35,7 @@ class FolderInUse(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Owner:
     """Who is at work: share `index` of `count` processes, which may share a folder."""
 
     index: int
@@ -46,10 +46,10 @@ class Job:
     started: str | None  # when the process was, to tell it from a later one of its number; None if that is not known
 
     @classmethod
-    def this(cls, index: int, count: int) -> "Job":
+    def this(cls, index: int, count: int) -> "Owner":
         return cls(index, count, socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()))
 
-    def shares_with(self, other: "Job") -> bool:
+    def shares_with(self, other: "Owner") -> bool:
         return self.count == other.count and self.index != other.index
 
     def is_running(self) -> bool | None:
@@ -66,7 +66,7 @@ class _Sign:
     """What can be seen of another job."""
 
     file: Path
-    job: Job | None  # None where the file cannot be read
+    job: Owner | None  # None where the file cannot be read
     silent: float  # seconds since its last sign of life
     running: bool | None  # None where that cannot be known
 
@@ -94,7 +94,8 @@ def working_in(
 
     Raises `FolderInUse`, and OSError where the folder cannot be written.
     """
-    own, dead = _enter(folder, Job.this(index, count))
+    is_new = not folder.exists()
+    own, dead = _enter(folder, Owner.this(index, count))
     ended = threading.Event()
     heart = threading.Thread(target=_beat, args=(own, ended), name="lock", daemon=True)
     heart.start()
@@ -112,9 +113,12 @@ def working_in(
         heart.join()
         with contextlib.suppress(OSError):
             own.unlink()
+        if is_new:
+            with contextlib.suppress(OSError):  # a job that failed before it wrote anything leaves nothing
+                folder.rmdir()
 
 
-def _enter(folder: Path, job: Job) -> tuple[Path, list[_Sign]]:
+def _enter(folder: Path, job: Owner) -> tuple[Path, list[_Sign]]:
     """This job's file, and the dead whose place it takes."""
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(_ATTEMPTS):
@@ -139,7 +143,7 @@ def _enter(folder: Path, job: Job) -> tuple[Path, list[_Sign]]:
     raise AssertionError("unreachable")
 
 
-def _announce(folder: Path, job: Job) -> Path:
+def _announce(folder: Path, job: Owner) -> Path:
     own = folder / f"{_PREFIX}{uuid.uuid4().hex}.json"
     unfinished = own.with_suffix(".new")
     try:
@@ -159,7 +163,7 @@ def _others(own: Path) -> list[_Sign]:
             continue
         try:
             silent = max(now - file.stat().st_mtime, 0.0)
-            job = Job(**json.loads(file.read_text(encoding="utf-8")))
+            job = Owner(**json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:  # it has finished
             continue
         except (ValueError, TypeError):

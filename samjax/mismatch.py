@@ -27,7 +27,7 @@ def explain_mismatch(expected: Shapes, found: Shapes) -> str:
         ),
         _section(
             "extra",
-            [f"{printable(name)} {shape}{_nearest(name, shape, missing)}" for name, shape in _first(extra)],
+            [f"{shortened(name)} {shape}{_nearest(name, shape, missing)}" for name, shape in _first(extra)],
             len(extra),
         ),
         _section(
@@ -52,13 +52,13 @@ def _section(title: str, lines: list[str], count: int) -> str:
 
 def _nearest(name: str, shape: tuple[int, ...], candidates: Shapes) -> str:
     """A renamed parameter keeps its shape, so a candidate of the same shape is worth more than a similar name."""
-    same_shape = [printable(other) for other, its in candidates.items() if its == shape][:200]
-    others = same_shape or [printable(other) for other in candidates][:200]
-    close = difflib.get_close_matches(printable(name), others, n=1, cutoff=0.5)
+    same_shape = [shortened(other) for other, its in candidates.items() if its == shape][:200]
+    others = same_shape or [shortened(other) for other in candidates][:200]
+    close = difflib.get_close_matches(shortened(name), others, n=1, cutoff=0.5)
     return f" (nearest: {close[0]})" if close else ""
 
 
-def printable(name: str) -> str:
+def shortened(name: str) -> str:
     """A name from a file as one line of ASCII, cut where it is long."""
     name = name.encode("unicode_escape").decode()
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

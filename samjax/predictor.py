@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
-from samjax import hub, transforms
+from samjax import hub, pictures, transforms
 from samjax.config import VARIANTS, Execution
 from samjax.sam import Sam
 from samjax.types import ArrayLike, Embedding, Prompts
@@ -33,7 +33,7 @@ class ResizeLongestSide:
 
     def apply_image(self, image: ArrayLike) -> np.ndarray:
         """An (H, W, 3) photo resized so that its longer side is `target_length`, uint8."""
-        rgb = transforms.as_rgb(image)
+        rgb = pictures.as_rgb(image)
         return transforms.resize_photo(rgb, self.get_preprocess_shape(*rgb.shape[:2], self.target_length))
 
     def apply_coords(self, coords: ArrayLike, original_size: tuple[int, ...]) -> np.ndarray:
@@ -184,7 +184,7 @@ class SamPredictor:
         """
         being_set = self._photo = _BeingSet()
         try:
-            embedding = self.model.sam.encode(transforms.as_rgb(image, image_format))
+            embedding = self.model.sam.encode(pictures.as_rgb(image, image_format))
             if self._photo is not being_set:
                 raise RuntimeError(f"another thread changed this predictor's photo during set_image; {ONE_PHOTO}")
             self.set_embedding(embedding)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
-from samjax import transforms
+from samjax import pictures, transforms
 from samjax.config import VARIANTS, Execution, SamConfig
 from samjax.nn.image_encoder import ImageEncoder, resample_positions
 from samjax.nn.initialise import initialise
@@ -191,7 +191,7 @@ class Sam:
 
     def encode(self, image: ArrayLike) -> Embedding:
         """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes."""
-        rgb = transforms.as_rgb(image)
+        rgb = pictures.as_rgb(image)
         features = jitted_encode(self.config, self.params, transforms.to_pixels(rgb, self.config), self.execution)
         return self._embedding(features[None], [rgb.shape[:2]])[0]
 
@@ -204,7 +204,7 @@ class Sam:
         """
         if not len(images):
             raise ValueError("no image was given")
-        rgbs = [transforms.as_rgb(image) for image in images]
+        rgbs = [pictures.as_rgb(image) for image in images]
         pixels = [transforms.to_pixels(rgb, self.config) for rgb in rgbs]
         if sharding is not None:
             placed = jax.device_put(np.stack(pixels), sharding)

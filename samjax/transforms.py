@@ -13,15 +13,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from samjax.config import SamConfig
-from samjax.foreground import EmptyMask as EmptyMask
 from samjax.maps import mask_of_pillow
-from samjax.maps import read_mask as read_mask
 from samjax.ops.broadcasting import with_rank
 from samjax.ops.masks import Frame
 from samjax.ops.resize import Banded, banded, map_row_blocks, resize_matrix
-from samjax.pictures import as_rgb as as_rgb
 from samjax.pictures import is_pillow
-from samjax.pictures import read_image as read_image
 from samjax.types import ArrayLike
 
 # RGB mean and standard deviation of ImageNet on the 0..255 scale (segment_anything's build_sam.py).

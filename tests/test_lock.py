@@ -60,7 +60,13 @@ def test_a_second_job_is_told_whose_the_folder_is_and_the_first_goes_on(tmp_path
         assert len(signs(tmp_path / "out")) == 1
     with working_in(tmp_path / "out"):
         pass
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()  # they made it, and wrote nothing
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    with working_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_frees_the_folder(tmp_path):

@@ -8,7 +8,9 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 VALUES_OF_OTHERS = (
     '"paper: X" names the value of the SAM paper (arXiv 2304.02643, Appendix A), "SAM 2: X" that of SAM 2\'s training '
@@ -34,6 +36,18 @@ def _is_amount(value: float) -> bool:
 
 def _is_positive(value: float) -> bool:
     return 0 < value < math.inf
+
+
+def _shown_texts(default: str) -> str:
+    return f"(default: {default or 'none'})"
+
+
+def _shown_shares(default: str) -> str:
+    return f"(default: {' '.join(f'{float(share):.4g}' for share in default.split())})"
+
+
+_Texts = Annotated[tuple[str, ...], arg(help_behavior_hint=_shown_texts)]
+_Shares = Annotated[tuple[float, ...], arg(help_behavior_hint=_shown_shares)]
 
 
 def _are_milestones(shares: tuple[float, ...]) -> bool:
@@ -68,8 +82,8 @@ class DataConfig:
     https://; a comma that is part of a path is written twice.
     """
 
-    train: tuple[str, ...] = ()  # sources, mixed in proportion to their numbers of photos
-    val: tuple[str, ...] = ()  # sources to validate on, before the first step too; none: no validation
+    train: _Texts = ()  # sources, mixed in proportion to their numbers of photos
+    val: _Texts = ()  # sources to validate on, before the first step too; none: no validation
     masks_per_image: int = 32  # slots; photos with more masks are sampled from, others padded (paper: at most 64)
     max_cover: float = 0.9  # masks that cover a larger share of the photo are dropped (paper: 0.9)
     min_area: int = 16  # pixels of the model's input; smaller masks are dropped
@@ -148,18 +162,18 @@ class OptimConfig:
     learning_rate: float = 8e-4  # the peak (paper: 8e-4; ViT-L 4e-4)
     schedule: Literal["constant", "steps", "cosine", "poly"] = "steps"  # after warm-up (paper: steps)
     warmup_steps: int = 250  # linear from zero (paper: 250)
-    milestones: tuple[float, ...] = (60_000 / 90_000, 86_666 / 90_000)  # steps: shares of the run (paper: 2/3 0.963)
+    milestones: _Shares = (60_000 / 90_000, 86_666 / 90_000)  # steps: shares of the run (paper: 2/3 0.963)
     milestone_factor: float = 0.1  # steps: what the rate is multiplied by at each milestone (paper: 0.1)
     final_rate: float = 0.0  # cosine and poly: the share of the peak that they end at
     power: float = 0.9  # poly: the exponent of (1 - t/T)^power
     betas: tuple[float, float] = (0.9, 0.999)  # decay of Adam's moments (paper: 0.9 0.999)
     weight_decay: float = 0.1  # decoupled, times the learning rate (paper: 0.1)
-    no_decay: tuple[str, ...] = ()  # patterns of parameters without weight decay (SAM 2: bias$ scale$)
+    no_decay: _Texts = ()  # patterns of parameters without weight decay (SAM 2: bias$ scale$)
     layer_decay: float = 1.0  # encoder block i learns at d^(depth - i) of the rate (paper: 0.8; ViT-B 0.6)
     encoder_rate: float = 1.0  # factor on the image encoder's rate (SAM 2: 0.6)
     # patterns (regular expressions) of parameters that are not trained, e.g. ^image_encoder/; `samjax info CHECKPOINT
     # --parameters` lists names
-    frozen: tuple[str, ...] = ()
+    frozen: _Texts = ()
     clip_norm: float | None = None  # largest norm of the global gradient (SAM 2: 0.1); None: any
     ema: float | None = None  # decay of the averaged parameters, reached as (1 + t) / (10 + t); None: no average
 

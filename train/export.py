@@ -46,7 +46,7 @@ def export(
     dtype: Dtype | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Writes the weights of a run, which may still be going on, and says what was written.
+    """Writes the weights of a run, which may still be running, and says what was written.
 
     Args:
         run: the run's folder, or its `config.json`.
@@ -72,7 +72,7 @@ def export(
         elif (step := checkpoints.best()) is not None:
             why = "the best val/iou of the checkpoints that are kept"
         else:
-            step, why = checkpoints.latest(), "the latest; none was validated"
+            step, why = checkpoints.latest(), "the latest"
         params = checkpoints.weights(step, raw=raw)
         decay = None if raw else config.optim.ema
         named = "raw" if decay is None else "averaged"

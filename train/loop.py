@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
-from samjax.data.sources import open_sources
+from samjax.data.sources import Joined, open_sources
 from samjax.sam import Params
 from samjax.sharding import batch_sharding, make_mesh, partition
 
@@ -43,12 +43,12 @@ class Outcome:
 
     folder: Path
     step: int
-    finished: bool  # False: it was asked to stop, and goes on from here when it is started again
+    finished: bool  # False: it was asked to stop, and resumes from here when it is started again
     metrics: dict[str, float]  # of the last validation
 
 
 def train(config: TrainConfig, out: Path) -> Outcome:
-    """Trains as `config` says, into the folder `out`; where that holds the same run already, goes on with it.
+    """Trains as `config` says, into the folder `out`; where that holds the same run already, resumes it.
 
     Everything that can be checked is checked before anything is computed: all of the validation data is read once. A
     new run is validated before its first step. A run that has finished may be given more steps (`extension`). SIGTERM
@@ -84,8 +84,9 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     sam = run_folder.read_config(out)[1] if started else network(config)
     optimizer = make_optimizer(config.optim, sam, run.steps)
     wanted = abstract_state(config, sam, optimizer, mesh)
+    sources = open_data(config)
     check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
-    training, validation = pipelines(config, sam, mesh, out)
+    training, validation = pipelines(config, sources, sam, mesh, out)
     if jax.process_index() == 0 and not started:
         run_folder.write_config(out, config, sam)
 
@@ -329,17 +330,27 @@ def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
     return params if config.model.mae is None else load_mae(config.model.mae, sam, params)
 
 
-def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tuple[Pipeline, Pipeline | None]:
-    """Of training, and of validation where the recipe names data for it."""
-    run = config.run
+def open_data(config: TrainConfig) -> dict[str, Joined]:
+    """The sources of "train" and, where the recipe names data for it, of "val". Raises ValueError and OSError."""
     if not config.data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
+    sources = {}
+    for name, specs in (("train", config.data.train), ("val", config.data.val)):
+        if specs:
+            try:
+                sources[name] = open_sources(specs)
+            except ValueError as error:
+                raise ValueError(f"data.{name}: {error}") from error
+    return sources
 
-    def pipeline(name: str, sam: SamConfig, report: str, batch: int, images: int | None) -> Pipeline:
-        try:
-            source = open_sources(getattr(config.data, name))
-        except ValueError as error:
-            raise ValueError(f"data.{name}: {error}") from error
+
+def pipelines(
+    config: TrainConfig, sources: dict[str, Joined], sam: SamConfig, mesh: Mesh, out: Path
+) -> tuple[Pipeline, Pipeline | None]:
+    """The pipelines of training, and of validation where there is data for it."""
+    run = config.run
+
+    def pipeline(source: Joined, sam: SamConfig, report: str, batch: int, images: int | None) -> Pipeline:
         index, count = data_part(batch_sharding(mesh), batch)
         report = BadRecords(out / report, config.data.max_bad_share)
         if jax.process_index() == 0:
@@ -357,8 +368,8 @@ def pipelines(config: TrainConfig, sam: SamConfig, mesh: Mesh, out: Path) -> tup
         )
 
     seen = seen_in_training(config, sam)
-    training = pipeline("train", seen, run_folder.BAD_TRAINING, run.batch, None)
-    if not config.data.val:
+    training = pipeline(sources["train"], seen, run_folder.BAD_TRAINING, run.batch, None)
+    if "val" not in sources:
         return training, None
     pieces = run.batch // run.accumulate, run.validation_images
-    return training, pipeline("val", sam, run_folder.BAD_VALIDATION, *pieces)
+    return training, pipeline(sources["val"], sam, run_folder.BAD_VALIDATION, *pieces)

@@ -28,7 +28,7 @@ class MetricWriters:
 
     Args:
         folder: of the run; gets `metrics.jsonl`, `tensorboard/` and `pictures/`.
-        resumed_at: the step that the run goes on from; what was logged later is removed, so that no step stands in the
+        resumed_at: the step that the run resumes from; what was logged later is removed, so that no step stands in the
             curve twice. None: a new run, which replaces all that was logged.
         tensorboard: also write TensorBoard's event files.
         wandb: the project of Weights & Biases to log to as well.
@@ -152,7 +152,7 @@ def _plain(value: Any, name: str) -> int | float:
 
 
 def _start_wandb(folder: Path, project: str, config: Mapping[str, Any] | None, *, resumed: bool) -> Any:
-    """A run whose identity is kept in the folder, so that a resumed run goes on in the same curve."""
+    """A run whose identity is kept in the folder, so that a resumed run continues the same curve."""
     try:
         module = importlib.import_module("wandb")
     except ImportError:

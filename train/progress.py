@@ -35,7 +35,7 @@ class Progress:
         config: of the run.
         sam: the network that it trains.
         mesh: what it trains on.
-        done: steps after which the run goes on.
+        done: steps after which the run resumes.
         trains_encoder: whether the image encoder has a backward pass.
     """
 

@@ -75,6 +75,8 @@ def extensions(path: str | os.PathLike[str]) -> list[Extension]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, list[Extension]]:
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f"there is no folder {path}; name the folder of a training run")
     path = path / CONFIG if path.is_dir() else path
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32, UInt8
 
-from samjax import transforms
+from samjax import pictures
 from samjax.amg import crops, duplicates, labels, regions, seams
 from samjax.amg.candidates import Candidates
 from samjax.amg.memory import Plan, plan
@@ -168,7 +168,7 @@ class SamAutomaticMaskGenerator:
         [[x, y]], `stability_score`, `crop_box` [x, y, width, height]. With `label_map` instead one map of the photo in
         which 0 is background and i + 1 the i-th record; see `samjax.amg.labels.label_map` for overlaps.
         """
-        rgb = transforms.as_rgb(image)
+        rgb = pictures.as_rgb(image)
         candidates = self.candidates(rgb)
         if label_map:
             return labels.label_map(_records(candidates, "coco_rle"), rgb.shape[:2])

@@ -5,7 +5,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from samjax.transforms import EmptyMask
+from samjax.foreground import EmptyMask
 
 
 class Reason(enum.StrEnum):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from samjax import transforms
+from samjax import pictures
 from samjax.everything.journal import Journal, sweep
 from samjax.formats import FORMATS, Options, Photo, SegmentedPhoto
 from samjax.lock import working_in
@@ -176,7 +176,7 @@ def _described(error: Exception) -> str:
 
 
 def _read(photo: Photo, job: Job) -> UInt8[np.ndarray, "H W 3"]:
-    rgb = transforms.read_image(photo.path)
+    rgb = pictures.read_image(photo.path)
     for name in job.formats:
         if check := FORMATS[name].check:
             check(photo.path, job.options)

@@ -105,9 +105,10 @@ def test_files_of_a_segmentation(sam, tmp_path):
         return write(folder, "photo", PHOTO, request, answer, {})
 
     found, expected = run(tmp_path / "set"), with_defaults(lambda: run(tmp_path / "default"))
-    for ours, theirs in zip(found, expected, strict=True):
-        if ours.suffix == ".png" and "mask" in ours.name:
-            assert ours.read_bytes() == theirs.read_bytes()
+    masks = [[file for file in files if "_mask_" in file.name] for files in (found, expected)]
+    assert len(masks[0]) == 3
+    for ours, theirs in zip(*masks, strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()
     scores = [
         [record["predicted_iou"] for record in json.loads(files[-1].read_text())["masks"]]
         for files in (found, expected)

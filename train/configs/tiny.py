@@ -1,4 +1,4 @@
-"""ViT-tiny from scratch on a laptop, first of three stages: windows of 64 pixels. So began the bundled model.
+"""ViT-tiny from scratch on a laptop, first of three stages: windows of 64 pixels. The bundled model began like this.
 
     samjax train tiny --data.train sa1b=DATA/train --data.val sa1b=DATA/val --out runs/tiny
     samjax export runs/tiny runs/tiny.safetensors

@@ -111,7 +111,7 @@ class Pipeline:
 class Batches:
     """An iterator over batches whose whole state is the step that comes next.
 
-    The state is plain JSON. It does not depend on threads, workers and processes, so a run may go on with others.
+    The state is plain JSON. It does not depend on threads, workers and processes, so a run may resume with others.
     Close it, or use it as a context, to stop what reads ahead.
     """
 
