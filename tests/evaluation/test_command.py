@@ -185,7 +185,8 @@ def test_photos_that_fail_are_named_and_the_exit_code_says_so(samjax, boxy, coco
     assert code == 2
     assert "boxes: 1 photo(s), 1 FAILED" in printed
     assert printed.count(f"{second.name}: ") == 1  # in the table
-    (line,) = errors.splitlines()
+    (line,) = [line for line in errors.splitlines() if line.startswith("samjax: error: ")]
+    assert errors.endswith(f"{line}\n")
     results = tmp_path / "out" / "results.json"
     assert line.endswith(f"1 photo(s) failed; the same command tries them again; {results} lists them")
     assert list(json.loads(results.read_text())["failures"]) == [second.name]
