@@ -119,7 +119,7 @@ class Data:
     min_area: Annotated[int, arg(metavar="PX", help="Only objects of at least this many pixels.")] = 1
     seed: Annotated[int, arg(help="Of the objects that are drawn.")] = 0
 
-    def open(self, out: Path, besides: Collection[Path]) -> tuple[Dataset, tuple[Problem, ...], dict[str, Any]]:
+    def open(self, out: Path, besides: Collection[Path] = ()) -> tuple[Dataset, tuple[Problem, ...], dict[str, Any]]:
         """The data set, what belongs to no photo, and what identifies it beside the photos' names; the folder of
         results and the files `besides` are none of its."""
         opened = open_dataset(self.data)
