@@ -78,7 +78,11 @@ class Coco(IndexedSource):
                 left_out.photos[Reason.NO_OBJECTS] += 1
         lost = Counter({own: len(found) for own, found in by_image.items() if own not in ids})
         flawed += [
-            Problem(f"image {own!r}", f"{count} annotations name it, and there is none", Reason.MISSING)
+            Problem(
+                *(f"image {own!r}", f"{count} annotations name it, and there is none", Reason.NO_PHOTO),
+                stray="annotations",
+                count=count,
+            )
             for own, count in lost.items()
         ]
         self._images, self._whole = images, whole

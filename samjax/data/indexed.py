@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from samjax.data.files import Unreachable
-from samjax.data.left_out import Problem, Reason, Tally, Unusable, tallied
+from samjax.data.left_out import Problem, Reason, Tally, Unusable, tally_of
 from samjax.data.record import BadRecord, Record
 
 
@@ -11,10 +11,12 @@ class IndexedSource:
     """A `Source` of `count` records that a sub-class names and reads, and of `flawed` ones that only have a reason.
 
     Flawed records (duplicates, photos without annotations' file, members of a truncated archive) are kept so that
-    they are counted and reported like those that turn out bad when they are read.
+    they are counted and reported like those that turn out bad when they are read. The last of them are files and
+    annotations that belong to no photo.
 
     Attributes:
         flawed: with their names and reasons.
+        strays: the last of `flawed`, which belong to no photo.
         left_out: what was known to be left out when the source was opened, the flawed included.
     """
 
@@ -25,8 +27,11 @@ class IndexedSource:
             reasons = "; ".join(map(str, flawed[:3]))
             raise ValueError(f"there are no records in {where}" + (f" ({reasons})" if reasons else ""))
         self._count = count
-        self.flawed = tuple(flawed)
-        self.left_out = _with_photos(left_out, self.flawed)
+        self.strays = tuple(flaw for flaw in flawed if flaw.stray)
+        self.flawed = (*(flaw for flaw in flawed if not flaw.stray), *self.strays)
+        self.left_out = tally_of(self.flawed)
+        if left_out is not None:
+            self.left_out.add(left_out)
 
     def __len__(self) -> int:
         return self._count + len(self.flawed)
@@ -63,10 +68,3 @@ class IndexedSource:
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-
-
-def _with_photos(left_out: Tally | None, flawed: Sequence[Problem]) -> Tally:
-    total = Tally(tallied(flawed))
-    if left_out is not None:
-        total.add(left_out)
-    return total

@@ -14,11 +14,13 @@ from jaxtyping import Bool, UInt8
 from samjax.data import files, numbers
 from samjax.data.indexed import IndexedSource
 from samjax.data.left_out import Reason, Unusable
-from samjax.data.masks import Findings, check_points, of_mask
+from samjax.data.masks import Findings, check_finite, check_points, of_mask
 from samjax.data.pictures import mask_of, photo_of, read_photo
 from samjax.data.record import BadRecord, Record
 from samjax.transforms import Size
 
+# In pixels; Pillow takes half a minute for an ellipse that is larger than this by far.
+_LARGEST_RADIUS = 1e5
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
 # Names of labelme, of its AI tools and of X-AnyLabeling, which has rectangles of four corners too.
 _POLYGONS = ("polygon", "rectangle", "oriented_rectangle", "rotation", "quadrilateral", "ai_polygon")
@@ -29,9 +31,10 @@ _KNOWN = (*_POLYGONS, "circle", *_MASKS, *_WITHOUT_AREA)
 class Labelme(IndexedSource):
     """All .json files of a folder and its sub-folders, as labelme and X-AnyLabeling write them.
 
-    Polygons, rectangles, circles and masks are drawn as labelme's own export draws them, with their outlines; what of
-    a circle lies outside the photo is cut off. Shapes with the same label and group_id are parts of one object. Points
-    and lines have no area and are left out, with a note. A file without shapes is a photo without objects.
+    Polygons, rectangles, circles and masks are drawn as labelme's own export draws them, with their outlines. A circle
+    may reach out of the photo as far as it likes, and its part outside is cut off; others may by a tenth of the side.
+    Shapes with the same label and group_id are parts of one object. Points and lines have no area and are left out,
+    with a note. A file without shapes is a photo without objects.
 
     The photo is `imageData` where the file holds it, else the file `imagePath` names, turned upright by its EXIF
     orientation as labelme shows it; the photo in `imageData` was turned when labelme wrote it.
@@ -142,10 +145,38 @@ def drawn(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise Unusable("its points are no list of [x, y]")
+    if kind == "circle":
+        return _circle(points, size)
     check_points(points, size, kind)
     if kind in _MASKS:
         return _placed(shape.get("mask"), points, size)
     return _rasterised(kind, points, size)
+
+
+def _circle(points: np.ndarray, size: Size) -> Bool[np.ndarray, "H W"]:
+    """The part within the photo of a circle, given by its centre and a point on its rim, which may lie anywhere."""
+    from PIL import Image, ImageDraw
+
+    if len(points) != 2:
+        raise Unusable(f"a circle has 2 points, this one {len(points)}")
+    check_finite(points, "circle")
+    (cx, cy), (px, py) = points.tolist()
+    radius = math.hypot(cx - px, cy - py)
+    height, width = size
+    if radius > _LARGEST_RADIUS:
+        raise Unusable(f"its circle has a radius of {radius:g} pixels, more than {_LARGEST_RADIUS:g}", Reason.OUTSIDE)
+    picture = Image.new("L", (width, height))
+    if -radius - 1 <= cx <= width + radius and -radius - 1 <= cy <= height + radius:
+        corners = [(cx - radius, cy - radius), (cx + radius, cy + radius)]
+        ImageDraw.Draw(picture).ellipse(corners, outline=1, fill=1)
+    mask = np.asarray(picture).astype(bool)
+    if not mask.any():
+        raise Unusable(
+            f"its circle around ({cx:g}, {cy:g}) with the radius {radius:g} has no part in the photo of {width} x "
+            f"{height} pixels",
+            Reason.OUTSIDE,
+        )
+    return mask
 
 
 def _rasterised(kind: str, points: np.ndarray, size: Size) -> Bool[np.ndarray, "H W"]:
@@ -154,13 +185,7 @@ def _rasterised(kind: str, points: np.ndarray, size: Size) -> Bool[np.ndarray, "
     picture = Image.new("L", size[::-1])
     draw = ImageDraw.Draw(picture)
     xy: Sequence[tuple[float, float]] = [tuple(point) for point in points.tolist()]
-    if kind == "circle":  # its centre and a point on its rim
-        if len(xy) != 2:
-            raise Unusable(f"a circle has 2 points, this one {len(xy)}")
-        (cx, cy), (px, py) = xy
-        radius = math.hypot(cx - px, cy - py)
-        draw.ellipse([(cx - radius, cy - radius), (cx + radius, cy + radius)], outline=1, fill=1)
-    elif kind == "rectangle" and len(xy) == 2:
+    if kind == "rectangle" and len(xy) == 2:
         draw.rectangle([tuple(points.min(0).tolist()), tuple(points.max(0).tolist())], outline=1, fill=1)
     elif len(xy) >= 3:
         draw.polygon(xy, outline=1, fill=1)

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from samjax.foreground import EmptyMask
 
@@ -30,6 +31,7 @@ class Reason(enum.StrEnum):
     NO_FITTING_MASK = "without a mask of a suitable size"
     NO_OBJECTS = "without objects"
     NO_ANNOTATIONS = "without an annotation file"
+    NO_PHOTO = "without a photo"  # files and annotations
     OTHER = "for other reasons"
 
 
@@ -52,6 +54,9 @@ class Problem:
     what: str  # as messages call it
     detail: str
     reason: Reason = Reason.OTHER
+    # Where it belongs to no photo: which numbers of a `Tally` it is among, and how many annotations it stands for.
+    stray: Literal["", "files", "annotations"] = ""
+    count: int = 1
 
     @classmethod
     def of(cls, what: str, error: object) -> "Problem":
@@ -66,16 +71,20 @@ class Problem:
 
 @dataclasses.dataclass
 class Tally:
-    """Numbers of photos and annotations by reason."""
+    """Numbers of photos, annotations and files by reason."""
 
     photos: Counter[str] = dataclasses.field(default_factory=Counter)  # left out
-    annotations: Counter[str] = dataclasses.field(default_factory=Counter)  # left out, of photos that are used
+    annotations: Counter[str] = dataclasses.field(default_factory=Counter)  # left out; their photos are used
     noted: Counter[str] = dataclasses.field(default_factory=Counter)  # flawed annotations that are used all the same
+    files: Counter[str] = dataclasses.field(
+        default_factory=Counter
+    )  # left out: of masks and annotations, without photo
 
     def add(self, other: "Tally") -> None:
         self.photos.update(other.photos)
         self.annotations.update(other.annotations)
         self.noted.update(other.noted)
+        self.files.update(other.files)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -86,16 +95,26 @@ class Tally:
 
     def __str__(self) -> str:
         """The text for the console: "left out: 3 photos (2 unreadable, 1 duplicated), 7 annotations (7 malformed)"."""
-        parts = [
-            _counted(count, kind) for kind, count in (("photo", self.photos), ("annotation", self.annotations)) if count
-        ]
+        kinds = (("photo", self.photos), ("file", self.files), ("annotation", self.annotations))
+        parts = [_counted(count, kind) for kind, count in kinds if count]
         text = "left out: " + (", ".join(parts) or "nothing")
         return text + (f"; used all the same: {_counted(self.noted, 'annotation')}" if self.noted else "")
 
 
 def tallied(problems: Iterable[Problem]) -> Counter[str]:
     """Counts problems by reason."""
-    return Counter(problem.reason.value for problem in problems)
+    total: Counter[str] = Counter()
+    for problem in problems:
+        total[problem.reason.value] += problem.count
+    return total
+
+
+def tally_of(problems: Iterable[Problem]) -> Tally:
+    """Counts photos that are left out, and what belongs to no photo."""
+    by_kind: dict[str, list[Problem]] = {"photos": [], "files": [], "annotations": []}
+    for problem in problems:
+        by_kind[problem.stray or "photos"].append(problem)
+    return Tally(**{kind: tallied(found) for kind, found in by_kind.items()})
 
 
 def _counted(counts: Mapping[str, int], kind: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Integer, UInt8
 
 from samjax.data.left_out import Problem, Reason, Unusable
-from samjax.data.numbers import identity, is_set, whole
+from samjax.data.numbers import identity, is_set, whole, whole_identity
 from samjax.data.record import BadRecord, Record
 from samjax.ops.rle import RLE, encode_placed, encode_rle
 from samjax.transforms import Size
@@ -62,7 +62,8 @@ class Findings:
                 if (identity, rle["counts"]) in known:
                     raise Unusable("it comes twice, with the same segmentation", Reason.REPEAT)
                 known.add((identity, rle["counts"]))
-                category, note = whole(annotation.get("category_id")), flaw_of_box(annotation.get("bbox"), self.size)
+                category = whole_identity(annotation.get("category_id"))
+                note = flaw_of_box(annotation.get("bbox"), self.size)
                 self.add(what, rle, what if identity is None else identity, category, note)
             except ValueError as error:
                 self.leave_out(what, error)
@@ -260,10 +261,15 @@ def flaw_of_box(box: Any, size: Size) -> str:
     return ""
 
 
-def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
-    """Checks (x, y), which messages call `what`. Raises `Unusable` where they are not finite or out of range."""
+def check_finite(points: Float64[np.ndarray, "N 2"], what: str) -> None:
+    """Raises `Unusable`, which calls the points `what`, where a coordinate is NaN or infinite."""
     if not np.isfinite(points).all():
         raise Unusable(f"its {what} holds NaN or infinity")
+
+
+def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
+    """Checks (x, y), which messages call `what`. Raises `Unusable` where they are not finite or out of range."""
+    check_finite(points, what)
     _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
 
 

@@ -39,7 +39,7 @@ def matched(images: str, masks: str, suffix: str, *, folders: bool = False) -> t
         if len(owners) > 1:
             several = " and ".join(photos[owner][0] for owner, _ in owners)
             flaw = f"it may be the mask of {several}: rename it to one of them, with the mask's ending"
-            flawed += [Problem(f"{name} (masks)", flaw, Reason.AMBIGUOUS) for name in names]
+            flawed += [_stray(name, flaw, Reason.AMBIGUOUS) for name in names]
             used.update(names)
         for owner, its in owners if len(owners) == 1 else ():
             (first if its in ("", suffix) else second)[owner] += names
@@ -101,11 +101,15 @@ def _without_photo(name: str, elsewhere: dict[str, list[str]]) -> Problem:
     others = [photo for candidate in candidates for photo in elsewhere.get(candidate, ())]
     if len(others) > 1:
         flaw = f"it may belong to {' or '.join(others[:5])}: put it into the sub-folder of its photo"
-        return Problem(f"{name} (masks)", flaw, Reason.AMBIGUOUS)
-    flaw = f"there is no photo of this name; masks of NAME are called {NAMES}"
+        return _stray(name, flaw, Reason.AMBIGUOUS)
+    flaw = "there is no photo of this name, nor of what stands before its suffix"
     if others:
         flaw = f"there is no photo of this name in its sub-folder, but {others[0]}: put it into the same one"
-    return Problem(f"{name} (masks)", flaw, Reason.MISSING)
+    return _stray(name, flaw, Reason.NO_PHOTO)
+
+
+def _stray(name: str, flaw: str, reason: Reason) -> Problem:
+    return Problem(f"{name} (masks)", flaw, reason, stray="files")
 
 
 def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:

@@ -5,6 +5,9 @@ import re
 from typing import Any
 
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{0,400})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+# Ids as one tool writes them in text that another writes as a number; "007", "1e3" and " 7" are ids of their own.
+_CANONICAL = re.compile(r"(-?(?:0|[1-9][0-9]{0,399}))(?:\.0{0,400})?", re.ASCII)
+_EXACT = 2**53  # from here on floats stand for several whole numbers
 _NO = frozenset({"", "0", "false", "f", "no", "n", "none", "null", "nan"})
 _YES = frozenset({"1", "true", "t", "yes", "y"})
 
@@ -41,11 +44,24 @@ def number(value: Any) -> float | None:
 
 
 def identity(value: Any) -> int | str:
-    """An id that is the same for 1, 1.0 and "1"; other text is itself, and anything else its representation."""
+    """An id that is the same for 1, 1.0, "1" and "1.0"; other text is itself, and anything else its representation.
+
+    Text is a number only in the form in which numbers are written: "007", "+7", "1e3" and " 7" stay text, so that no
+    two ids of a file become one. Floats from 2^53 on, which stand for several whole numbers, are none of them.
+    """
+    if isinstance(value, str):
+        found = _CANONICAL.fullmatch(value)
+        return int(found[1]) if found else value
+    if isinstance(value, float) and abs(value) >= _EXACT:
+        return repr(value)
     found = whole(value)
-    if found is not None:
-        return found
-    return value if isinstance(value, str) else repr(value)
+    return repr(value) if found is None else found
+
+
+def whole_identity(value: Any) -> int | None:
+    """An `identity` that is a number; None for any other."""
+    found = identity(value)
+    return found if isinstance(found, int) else None
 
 
 def is_set(value: Any) -> bool | None:

@@ -72,11 +72,14 @@ class Sa1b(IndexedSource):
                 flawed.append(Problem(again, f"there are two {kind} of this name", Reason.AMBIGUOUS))
             else:
                 known[key] = (offset, size) if ending == ".json" else (offset, size, _PHOTOS.index(ending))
-        for keys, flaw in (
-            (photos.keys() - texts.keys(), "a photo without its JSON file"),
-            (texts.keys() - photos.keys(), "a JSON file without its photo"),
-        ):
-            flawed += [Problem(self._qualified(place, key), flaw, Reason.MISSING) for key in keys]
+        flawed += [
+            Problem(self._qualified(place, key), "a photo without its JSON file", Reason.MISSING)
+            for key in photos.keys() - texts.keys()
+        ]
+        flawed += [
+            Problem(self._qualified(place, key), "a JSON file without its photo", Reason.NO_PHOTO, stray="files")
+            for key in texts.keys() - photos.keys()
+        ]
         paired = [key for key in photos if key in texts]
         entries = [(place, *photos[key][:2], *texts[key], photos[key][2]) for key in paired]
         return np.array(entries, _ENTRY), np.array([key.encode("utf-8", "surrogateescape") for key in paired], "S")

@@ -15,6 +15,7 @@ from tyro.conf import arg
 from samjax import hub
 from samjax.cli_everything import process_share
 from samjax.cli_options import Dtype, ImageSize, check_writable
+from samjax.data.left_out import Problem
 from samjax.data.sources import forms
 from samjax.evaluation import report
 from samjax.evaluation.boxes import Boxes
@@ -49,7 +50,7 @@ from samjax.sharding import make_mesh
 
 DESCRIPTION = """Measure how good a model is, by the protocols that papers use.
 
-Results go into DIR: results.json, results.txt and plots. A run that was stopped goes on where it was when the same
+Results go into DIR: results.json, results.txt and plots. A run that was stopped resumes where it was when the same
 command is given again; photos that fail are listed at the end. Several processes may share DIR."""
 
 app = tyro.extras.SubcommandApp()
@@ -118,12 +119,14 @@ class Data:
     min_area: Annotated[int, arg(metavar="PX", help="Only objects of at least this many pixels.")] = 1
     seed: Annotated[int, arg(help="Of the objects that are drawn.")] = 0
 
-    def open(self, besides: Collection[Path]) -> tuple[Dataset, dict[str, Any]]:
-        """The data set, and what identifies it beside the photos' names; the files and folders `besides` are none of
-        its."""
+    def open(self, out: Path, besides: Collection[Path] = ()) -> tuple[Dataset, tuple[Problem, ...], dict[str, Any]]:
+        """The data set, what belongs to no photo, and what identifies it beside the photos' names; the folder of
+        results and the files `besides` are none of its."""
         opened = open_dataset(self.data)
+        strays = opened.strays if isinstance(opened, AnnotatedPhotos) else ()
         if isinstance(opened, AnnotatedPhotos) and opened.left_out:
-            print(f"{self.data}: {len(opened):,} photos; {opened.left_out}")
+            listed = printable(f"; {out / report.LEFT_OUT} will list what belongs to no photo") if strays else ""
+            print(f"{self.data}: {len(opened):,} photos; {opened.left_out}{listed}")
         dataset = Chosen(
             opened,
             limit=self.limit,
@@ -131,17 +134,17 @@ class Data:
             min_area=self.min_area,
             seed=self.seed,
         )
-        identity: dict[str, Any] = {**identity_of(self.data, besides), "min_area": self.min_area}
+        identity: dict[str, Any] = {**identity_of(self.data, [out, *besides]), "min_area": self.min_area}
         if self.objects_per_image is not None:
             identity |= {"objects_per_image": self.objects_per_image, "seed": self.seed}
-        return dataset, identity
+        return dataset, strays, identity
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where results go, and which part of the work is this process's."""
 
-    out: Annotated[Path, arg(metavar="DIR", help="Folder of the results; goes on with a run it holds.")]
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the results; continues a run it holds.")]
     process_index: Annotated[
         int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
     ] = None
@@ -322,9 +325,9 @@ def run(
 ) -> int:
     """Evaluates on photos with objects, and prints the table. The files `besides` do not decide the records."""
     segmenter, model_identity = _opened(model)
-    dataset, identity = data.open([place.out, *besides])
+    dataset, strays, identity = data.open(place.out, besides)
     mentioned = {"data": data.data, **given, **model.given()}
-    return _run(protocol, segmenter, dataset, place, data=identity, model=model_identity, given=mentioned)
+    return _run(protocol, segmenter, dataset, place, strays, data=identity, model=model_identity, given=mentioned)
 
 
 def class_names(path: Path) -> list[str]:
@@ -352,16 +355,21 @@ def _run(
     segmenter: Segmenter,
     dataset: Any,
     place: Place,
+    strays: Sequence[Problem] = (),
     **identity: dict[str, Any],
 ) -> int:
     """`identity` is `evaluate`'s: "data", "model", "given"."""
     index, count = place.share
     try:
         outcome = evaluate(
-            protocol, segmenter, dataset, place.out, process_index=index, process_count=count, **identity
+            *(protocol, segmenter, dataset, place.out),
+            strays=strays,
+            process_index=index,
+            process_count=count,
+            **identity,
         )
     except KeyboardInterrupt:
-        print(f"stopped; {place.out} keeps what is judged, and the same command goes on", file=sys.stderr)
+        print(f"stopped; {place.out} keeps what is judged, and the same command resumes it", file=sys.stderr)
         raise
     if outcome.skipped:
         total = outcome.skipped + outcome.judged
@@ -371,9 +379,12 @@ def _run(
     else:
         print((place.out / report.TABLE).read_text(encoding="utf-8"), end="")
         print("\n".join(map(printable, outcome.files)))
-    if outcome.failures:
+    if not outcome.failures:
+        return 0
+    failed = f"{len(outcome.failures)} photo(s) failed; the same command tries them again"
+    if outcome.summary is None:  # there is no table yet that names them
         some = [printable(f"{name}: {reason}") for name, reason in list(outcome.failures.items())[: report.LISTED]]
         more = len(outcome.failures) - len(some)
         listed = "\n  ".join([*some, *([f"and {more} more"] if more else [])])
-        raise ValueError(f"{len(outcome.failures)} photo(s) failed; the same command tries them again:\n  {listed}")
-    return 0
+        raise ValueError(f"{failed}:\n  {listed}")
+    raise ValueError(f"{failed}; {printable(place.out / report.RESULTS)} lists them")

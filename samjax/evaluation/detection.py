@@ -42,7 +42,7 @@ class BoxDetections:
     """Box-prompted instance segmentation: each box of a detector gives one mask, refined with its own logits once.
 
     Scores and categories are the detector's. The data set's samples are photos of the annotation file, named as its
-    `file_name` says, with or without folders and ending. Records do not depend on the annotations, so a run goes on
+    `file_name` says, with or without folders and ending. Records do not depend on the annotations, so a run resumes
     with others; results should mention `annotations_digest`.
 
     Args:
@@ -142,16 +142,18 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
         for number, entry in enumerate(content[part]):
             if missing := [name for name in needed if not isinstance(entry, dict) or name not in entry]:
                 raise ValueError(f"{path}: {kind} number {number} (from 0) has no {', '.join(missing)}")
-            if wrong := [name for name in needed if whole(entry[name]) is None and (name, kind) != ("id", "image")]:
-                raise ValueError(
-                    f"{path}: {kind} number {number} (from 0) has the {wrong[0]} {entry[wrong[0]]!r}; "
-                    "a whole number was expected"
-                )
+            for name in needed:
+                given, is_id = entry[name], name == "id"
+                if not isinstance(given, int | float | str) if is_id else whole(given) is None:
+                    expected = "a number or text" if is_id else "a whole number"
+                    raise ValueError(
+                        f"{path}: {kind} number {number} (from 0) has the {name} {given!r}; {expected} was expected"
+                    )
     images = [
         {**image, "id": identity(image["id"]), "height": whole(image["height"]), "width": whole(image["width"])}
         for image in content["images"]
     ]
-    named = [{**category, "id": whole(category["id"])} for category in content["categories"]]
+    named = [{**category, "id": identity(category["id"])} for category in content["categories"]]
     sizes = {image["id"]: (image["height"], image["width"]) for image in images}
     categories = {category["id"] for category in named}
     annotations: list[dict[str, Any]] = []
@@ -202,7 +204,7 @@ def read_detections(path: str | os.PathLike[str], annotations: Mapping[str, Any]
         found.append(
             {
                 "image_id": identity(entry["image_id"]),
-                "category_id": whole(entry["category_id"]),
+                "category_id": identity(entry["category_id"]),
                 "bbox": [number_of(side) for side in entry["bbox"]],
                 "score": number_of(entry["score"]),
             }
@@ -220,18 +222,36 @@ def quiet() -> Iterator[None]:
 def coco_index(content: Mapping[str, Any]) -> Any:
     """A `pycocotools.coco.COCO` of annotations that are in memory; nothing of `content` is changed.
 
-    Annotations are numbered anew from 1, because pycocotools takes a match with number 0 for none.
+    Images and categories are numbered anew (`numbered`), because pycocotools sorts their ids, which may be numbers and
+    text, and annotations from 1, because it takes a match with number 0 for none.
+
+    Raises ValueError for an annotation of an image or a category that `content` does not have.
     """
     from pycocotools.coco import COCO
 
+    numbers = {"image_id": numbered(content["images"]), "category_id": numbered(content["categories"])}
+    annotations = []
+    for number, annotation in enumerate(content["annotations"]):
+        for name, known in numbers.items():
+            if annotation[name] not in known:
+                raise ValueError(f"annotation or result number {number} has an unknown {name}, {annotation[name]!r}")
+        ids = {name: known[annotation[name]] for name, known in numbers.items()}
+        annotations.append({"iscrowd": 0, **annotation, **ids, "id": number + 1})
+    images, categories = (
+        [{**entry, "id": numbers[name][entry["id"]]} for entry in content[part]]
+        for name, part in (("image_id", "images"), ("category_id", "categories"))
+    )
     coco = COCO()
-    annotations = [
-        {"iscrowd": 0, **annotation, "id": number} for number, annotation in enumerate(content["annotations"], 1)
-    ]
-    coco.dataset = {**content, "annotations": annotations}
+    coco.dataset = {**content, "images": images, "categories": categories, "annotations": annotations}
     with quiet():
         coco.createIndex()
     return coco
+
+
+def numbered(entries: Sequence[Mapping[str, Any]]) -> dict[int | str, int]:
+    """Numbers from 1 by id, in the order of ids, in which pycocotools takes images: numbers first, then text."""
+    ids = {entry["id"] for entry in entries}
+    return {id: number for number, id in enumerate(sorted(ids, key=lambda id: (isinstance(id, str), id)), 1)}
 
 
 def _judged(
@@ -253,7 +273,8 @@ def _judged(
     predictions = {name: truth[name] for name in ("images", "categories")} | {"annotations": found}
     judge = COCOeval(coco_index(truth), coco_index(predictions), _IOU_TYPES[kind])
     if image_ids is not None:
-        judge.params.imgIds = sorted(set(image_ids))
+        numbers = numbered(truth["images"])
+        judge.params.imgIds = sorted({numbers[id] for id in image_ids})
     with quiet():
         judge.evaluate()
         judge.accumulate()
@@ -278,7 +299,7 @@ def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
         return f"has no {', '.join(missing)}"
     if identity(entry["image_id"]) not in images:
         return f"is about image {entry['image_id']!r}, which the annotations do not have; are both of the same split?"
-    if whole(entry["category_id"]) not in categories:
+    if identity(entry["category_id"]) not in categories:
         return (
             f"is of category {entry['category_id']!r}, which the annotations do not have; "
             "a detector's own class numbers must be mapped to the annotations' category ids"
@@ -296,7 +317,7 @@ def _checked(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dic
         raise ValueError(f"is {entry!r}; an object with image_id, category_id and segmentation was expected")
     if missing := [name for name in ("image_id", "category_id", "segmentation") if name not in entry]:
         raise ValueError(f"has no {', '.join(missing)}")
-    ids = {"image_id": identity(entry["image_id"]), "category_id": whole(entry["category_id"])}
+    ids = {"image_id": identity(entry["image_id"]), "category_id": identity(entry["category_id"])}
     for name, known in (("image_id", sizes.keys()), ("category_id", categories)):
         if ids[name] not in known:
             raise ValueError(f"has the {name} {entry[name]!r}, which the file does not have")
@@ -338,7 +359,7 @@ def _read(path: str | os.PathLike[str], what: str) -> Any:
 def _ids_by_name(truth: Mapping[str, Any]) -> tuple[dict[str, int | str], dict[str, list[str]]]:
     """Image ids by what samples may be called; and by names that several photos have, these photos.
 
-    LVIS has a `coco_url` for a name. The names come in the order of photos: runs that go on have a checksum of them.
+    LVIS has a `coco_url` for a name. The names come in the order of photos: a run that resumes has a checksum of them.
     """
     photos = [
         (image["id"], image.get("file_name") or image.get("coco_url") or str(image["id"])) for image in truth["images"]

@@ -140,7 +140,7 @@ def claim(out: Path, identity: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{out} holds results of another evaluation:\n  "
             + "\n  ".join(differing)
-            + "\nGo on as it was started, give this one another --out, or remove the folder"
+            + "\nResume it as it was started, give this one another --out, or remove the folder"
         )
 
 

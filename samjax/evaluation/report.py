@@ -13,38 +13,47 @@ from pathlib import Path
 from typing import Any
 
 from samjax.atomic import replacing
-from samjax.data.left_out import Problem, Tally, tallied
+from samjax.data.left_out import Problem, Tally, tallied, tally_of
 from samjax.evaluation.protocol import Figure, Summary
 from samjax.names import portable, printable
 
 RESULTS, TABLE, LEFT_OUT = "results.json", "results.txt", "left_out.jsonl"
 LISTED = 10  # failures that the table names; results.json names all
+_STRAY_KEYS = {"files": "file", "annotations": "annotations"}
 _PACKAGES = ("samjax", "jax", "numpy", "scipy", "pycocotools")
 
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """Photos that were not judged, by reason; annotations that were not, and those used despite a flaw, by photo."""
+    """Photos that were not judged, by reason; annotations that were not, and those used despite a flaw, by photo; and
+    files and annotations that belong to no photo."""
 
     photos: Counter[str] = dataclasses.field(default_factory=Counter)
     annotations: Mapping[str, Sequence[Problem]] = dataclasses.field(default_factory=dict)
     noted: Mapping[str, Sequence[Problem]] = dataclasses.field(default_factory=dict)
+    strays: Sequence[Problem] = ()
 
     @property
     def tally(self) -> Tally:
         annotations, noted = (
             tallied(itertools.chain.from_iterable(found.values())) for found in (self.annotations, self.noted)
         )
-        return Tally(self.photos, annotations, noted)
+        total = Tally(self.photos.copy(), annotations, noted)
+        total.add(tally_of(self.strays))
+        return total
 
     def lines(self) -> list[str]:
-        """One of JSON for each photo: {"photo", "left_out": [text, ...], "noted": [text, ...]}."""
+        """One line of JSON for each photo, {"photo", "left_out": [text, ...], "noted": [text, ...]}, and for each
+        stray, with "file" or "annotations" instead of "photo"."""
         kinds = {"left_out": self.annotations, "noted": self.noted}
         return [
             json.dumps(
                 {"photo": photo, **{kind: list(map(str, found.get(photo, ()))) for kind, found in kinds.items()}}
             )
             for photo in {**self.annotations, **self.noted}
+        ] + [
+            json.dumps({_STRAY_KEYS[stray.stray]: stray.what, "left_out": [stray.detail], "noted": []})
+            for stray in self.strays
         ]
 
 
@@ -63,7 +72,7 @@ def write(
         out: the folder.
         summary: what was found. A metric that is not finite, because nothing in the data defines it, is null in JSON.
         identity: "protocol", "settings", "data" and "model" of the run, and what it was "given", as JSON.
-        photos: how many were "judged" and "failed", and how many "annotations_left_out" the judged ones had.
+        photos: how many were "judged" and "failed", and how many "annotations_left_out" there are.
         failures: by photo, why.
         seconds: that judging took, of all processes together.
         left_out: what was not judged, and why.
@@ -122,7 +131,10 @@ def table(
     right = max((len(value) for _, value in rows), default=0)
     lines = [f"{identity['protocol']}: {count}", *(f"  {name:<{wide}}  {value:>{right}}" for name, value in rows)]
     if tally:
-        lines.append(str(tally) + f"; {LEFT_OUT} names the annotations" * bool(tally.annotations or tally.noted))
+        lines.append(str(tally))
+        kinds = {"files": tally.files, "annotations": tally.annotations or tally.noted}
+        if listed := " and ".join(kind for kind, counts in kinds.items() if counts):
+            lines[-1] += f"; {LEFT_OUT} lists the {listed}"
     for part in ("settings", "data", "model", "given"):
         described = printable(", ".join(f"{name} {value}" for name, value in identity[part].items()))
         lines += [f"{part}: {described}"] if described else []

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from samjax.data.left_out import Reason, Unusable
+from samjax.data.left_out import Problem, Reason, Unusable
 from samjax.evaluation import report
 from samjax.evaluation.journal import Journal, Known, claim
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
@@ -42,6 +42,7 @@ def evaluate(
     data: Mapping[str, Any],
     model: Mapping[str, Any],
     given: Mapping[str, str] | None = None,
+    strays: Sequence[Problem] = (),
     process_index: int = 0,
     process_count: int = 1,
     progress: bool = True,
@@ -55,10 +56,11 @@ def evaluate(
         protocol: what is measured.
         segmenter: the model.
         dataset: of ALL processes.
-        out: the folder of the results; a run that was stopped goes on there.
+        out: the folder of the results; a run that was stopped resumes there.
         data: what decides which objects are asked for, as JSON. The photos' names are compared beside it.
         model: what decides the answers, as JSON.
-        given: what the results only mention, such as paths: it may change when a run goes on.
+        given: what the results only mention, such as paths: it may change when a run resumes.
+        strays: files and annotations of the data set that belong to no photo, for the results.
         process_index: this process judges photos i, i + N, i + 2 N, ... of N processes, which may share `out`.
         process_count: how many processes there are.
         progress: show a bar.
@@ -105,7 +107,9 @@ def evaluate(
         skipped = len(mine) - len(todo)
         if left:
             return Outcome(None, judged, skipped, failures, left, [])
-        summary, files = _finish(protocol, names, known, failures, {**identity, "given": dict(given or {})}, out)
+        summary, files = _finish(
+            protocol, names, known, failures, {**identity, "given": dict(given or {})}, out, strays
+        )
         return Outcome(summary, judged, skipped, failures, 0, files)
 
 
@@ -183,11 +187,13 @@ def _finish(
     failures: Mapping[str, str],
     identity: Mapping[str, Any],
     out: Path,
+    strays: Sequence[Problem],
 ) -> tuple[Summary, list[Path]]:
     records = [known.records[name] for name in names if name in known.records]
     if not records:
         raise _none_judged(failures, len(names))
-    left_out = report.LeftOut(Counter(known.reasons[name] for name in failures), known.left_out, known.noted)
+    reasons = Counter(known.reasons[name] for name in failures)
+    left_out = report.LeftOut(reasons, known.left_out, known.noted, strays)
     try:
         summary = protocol.summarise(records)
     except ValueError as error:  # nothing to judge

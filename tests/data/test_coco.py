@@ -120,8 +120,10 @@ def test_images_that_come_twice_and_annotations_of_none_are_counted(opened, cont
         {**content["images"][1], "id": 286},
         {"id": 5},
     ]
-    content["annotations"].append({**content["annotations"][0], "image_id": 4242})
+    content["annotations"] += [{**content["annotations"][0], "image_id": 4242}] * 2
     source = opened(content)
+    assert source.left_out.annotations[Reason.NO_PHOTO] == 2
+    assert [stray.what for stray in source.strays] == ["image 4242"]
     reasons = {}
     for index in range(2, len(source)):
         with pytest.raises(BadRecord) as caught:
@@ -131,9 +133,22 @@ def test_images_that_come_twice_and_annotations_of_none_are_counted(opened, cont
         "crowd.png (number 4)": "its id 139 comes twice among the images",
         "sub/b.png (number 5)": "its file name comes twice among the images",
         "image number 6": "it has neither file_name nor coco_url",
-        "image 4242": "1 annotations name it, and there is none",
+        "image 4242": "2 annotations name it, and there is none",
     }
     assert len(source[0].masks) == 2
+
+
+def test_ids_of_text_that_look_like_one_number_are_told_apart(opened, content):
+    """Zeros in front, and hashes that look like powers of ten."""
+    ids = ["007", "7", "1e3", "1000"]
+    boxes = [[x, 4, x + 8, 4, x + 8, 12, x, 12] for x in (2, 14, 26, 38)]
+    names = [image["file_name"] for image in content["images"]][:4]
+    images = [{"id": id, "file_name": name} for id, name in zip(ids, names, strict=True)]
+    annotations = [{"image_id": id, "segmentation": [box]} for id, box in zip((*ids[:3], 1000), boxes, strict=True)]
+    source = opened({"images": images, "annotations": annotations})
+    assert not source.flawed
+    found = {source.name(index): [coco.toBbox(mask).tolist() for mask in source[index].masks] for index in range(4)}
+    assert found == {name: [[box[0], 4, 8, 8]] for name, box in zip(names, boxes, strict=True)}
 
 
 def test_bad_annotations_are_left_out_and_named(opened, content):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from example_annotations import decoded, jpeg, png
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from samjax.data.labelme import Labelme, drawn
 from samjax.data.left_out import Reason
@@ -27,6 +27,10 @@ SHAPES = [
     ("circle", [[9.0, 20.0], [40.0, 20.0]]),
     ("circle", [[-2.0, 41.0], [30.0, 20.0]]),
     ("circle", [[30.0, 20.0], [62.0, 43.0]]),
+    ("circle", [[30.0, 20.0], [30.0, 72.5]]),  # with its rim far out
+    ("circle", [[30.0, 32.0], [30.0, 52.0]]),
+    ("circle", [[-20.0, 55.0], [10.0, 20.0]]),  # with its centre out
+    ("circle", [[70.0, 20.0], [59.5, 20.0]]),
     ("oriented_rectangle", [[10.0, 5.0], [20.0, 10.0], [15.0, 20.0], [5.0, 15.0]]),
 ]
 
@@ -101,6 +105,35 @@ def test_a_circle_has_its_area_and_a_rectangle_its_corners():
     assert rectangle[5:8, 4:10].all()
 
 
+def test_a_circle_with_its_rim_out_of_the_photo_is_cut_off():
+    photo = Image.new("L", (120, 100))
+    ImageDraw.Draw(photo).ellipse([60 - 69, 50 - 69, 60 + 69, 50 + 69], outline=1, fill=1)
+    disc = drawn({"shape_type": "circle", "points": [[60, 50], [60, 119]]}, (100, 120))
+    np.testing.assert_array_equal(disc, np.asarray(photo).astype(bool))
+    assert 11_000 < disc.sum() < 100 * 120
+
+
+@pytest.mark.parametrize(
+    ("points", "reason", "message"),
+    [
+        (
+            [[80, 20], [90, 20]],
+            Reason.OUTSIDE,
+            r"around \(80, 20\) with the radius 10 has no part in the photo of 60 x 40",
+        ),
+        ([[30, -30], [30, -25]], Reason.OUTSIDE, "has no part in the photo"),
+        ([[1e300, 20], [1e300, 25]], Reason.OUTSIDE, "has no part in the photo"),
+        ([[75, 55], [75, 40]], Reason.OUTSIDE, "has no part in the photo"),  # its box alone meets the photo
+        ([[30, 20], [30, 1e9]], Reason.OUTSIDE, "has a radius of 1e.09 pixels, more than 100000"),
+        ([[30, 20], [30, float("nan")]], Reason.MALFORMED, "its circle holds NaN or infinity"),
+    ],
+)
+def test_a_circle_that_does_not_meet_the_photo_is_out_of_it(points, reason, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        drawn({"shape_type": "circle", "points": points}, SIZE)
+    assert caught.value.reason == reason
+
+
 def shape(kind: str, points: list, group=None, label: str = "cell", **more) -> dict:
     return {"label": label, "points": points, "group_id": group, "shape_type": kind, "flags": {}, **more}
 
@@ -157,7 +190,7 @@ def test_what_has_no_area_is_left_out_with_a_note(opened):
             shape("polygon", [[3, 4], [9, 9]]),
             shape("star", [[3, 4], [9, 9]]),
             shape("polygon", [[3, 4], [9, 9], [500, 20]]),
-            shape("circle", [[3, 4], [90, 9]]),
+            shape("circle", [[80, 20], [85, 20]]),
             shape("polygon", [[3, 4], [9, None], [5, 20]]),
             "no shape",
             shape("polygon", [[3, 4], [19, 9], [5, 20]]),

@@ -73,4 +73,5 @@ def test_one_file_for_two_photos_of_its_name_is_an_error_that_names_both(meet):
     assert pairs == {"c.jpg": ("c.png",)}
     assert "it may belong to x/a.jpg or y/a.jpg" in flawed["a_mask.png (masks)"].detail
     assert "but z/b.jpg" in flawed["b.png (masks)"].detail
-    assert "masks of NAME are called NAME, NAME_mask, NAME_masks, NAME_cp_masks" in flawed["d.png (masks)"].detail
+    assert flawed["d.png (masks)"].detail == "there is no photo of this name, nor of what stands before its suffix"
+    assert {flaw.stray for flaw in flawed.values()} == {"files"}

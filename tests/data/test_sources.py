@@ -65,8 +65,9 @@ def test_what_was_left_out_at_opening_is_counted_over_all_sources(folders, write
     write(folders / "folder", {"sa_9.json": b""})
     source = open_sources((f"labelmap={folders}/photos,{folders}/maps", f"sa1b={folders}/folder"))
     assert [flaw.what for flaw in source.flawed] == ["labelmap/c.png (masks)", "sa1b/sa_9"]
-    assert source.left_out.photos == {Reason.MISSING: 2, Reason.NO_ANNOTATIONS: 1}
-    expected = "left out: 3 photos (2 missing, 1 without an annotation file)"
+    assert source.left_out.photos == {Reason.NO_ANNOTATIONS: 1}
+    assert source.left_out.files == {Reason.NO_PHOTO: 2}
+    expected = "left out: 1 photo (1 without an annotation file), 2 files (2 without a photo)"
     assert str(source.left_out) == expected
 
 

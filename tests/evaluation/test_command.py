@@ -184,7 +184,55 @@ def test_photos_that_fail_are_named_and_the_exit_code_says_so(samjax, boxy, coco
     code, printed, errors = samjax("evaluate", "boxes", *options)
     assert code == 2
     assert "boxes: 1 photo(s), 1 FAILED" in printed
-    assert f"1 photo(s) failed; the same command tries them again:\n  {second.name}: " in errors
+    assert printed.count(f"{second.name}: ") == 1  # in the table
+    (line,) = [line for line in errors.splitlines() if line.startswith("samjax: error: ")]
+    assert errors.endswith(f"{line}\n")
+    results = tmp_path / "out" / "results.json"
+    assert line.endswith(f"1 photo(s) failed; the same command tries them again; {results} lists them")
+    assert list(json.loads(results.read_text())["failures"]) == [second.name]
+
+
+def test_failures_are_named_where_there_is_no_table_yet(samjax, boxy, coco, tmp_path):
+    images, annotations, content = coco
+    (tmp_path / "images").mkdir()
+    first, second = (tmp_path / "images" / entry["file_name"] for entry in content["images"])
+    second.write_bytes((images / second.name).read_bytes())
+    first.write_bytes(b"nothing")
+    options = ["--data", f"coco={first.parent},{annotations}", "--predictor", boxy, "--out", tmp_path / "out"]
+    code, printed, errors = samjax("evaluate", "boxes", *options, "--process-index", 0, "--process-count", 2)
+    assert code == 2
+    assert "1 are left to other processes" in printed
+    assert f"1 photo(s) failed; the same command tries them again:\n  {first.name}: " in errors
+
+
+def test_masks_without_a_photo_are_files_that_are_left_out(samjax, boxy, tmp_path):
+    square = np.zeros((20, 30), np.uint8)
+    square[5:15, 5:15] = 255
+    for folder, names in (("images", "abcd"), ("masks", "abcxyz")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(square).save(tmp_path / folder / f"{name}.png")
+    data = f"pairs={tmp_path / 'images'},{tmp_path / 'masks'}"
+    out = tmp_path / "out"
+    code, printed, errors = samjax("evaluate", "boxes", "--data", data, "--predictor", boxy, "--out", out)
+    assert code == 0, errors
+    assert errors.count("samjax: error") == 0
+    assert printed.splitlines()[:2] == [
+        f"{data}: 3 photos; left out: 1 photo (1 without an annotation file), 3 files (3 without a photo); "
+        f"{out / 'left_out.jsonl'} will list what belongs to no photo",
+        "boxes: 3 photo(s)",
+    ]
+    assert "left out: 3 files (3 without a photo); left_out.jsonl lists the files\n" in printed
+    assert f"\n{out / 'left_out.jsonl'}\n" in printed
+    listed = [json.loads(line) for line in (out / "left_out.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in listed] == ["x.png (masks)", "y.png (masks)", "z.png (masks)"]
+    results = json.loads((out / "results.json").read_text())
+    assert results["photos"] == {"judged": 3, "failed": 0, "annotations_left_out": 0}
+    assert results["left_out"]["files"] == {"without a photo": 3}
+    assert (
+        "3 of 3 photo(s) had been judged before"
+        in samjax("evaluate", "boxes", "--data", data, "--predictor", boxy, "--out", out)[1]
+    )
 
 
 @pytest.mark.parametrize(

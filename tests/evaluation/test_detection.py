@@ -254,7 +254,8 @@ def test_annotations_that_cannot_be_judged_by_are_refused(scene, tmp_path, chang
         ("images", 3, "image number 0 .* has no id, height, width"),
         ("images", {"id": 1, "height": "tall", "width": 160}, "image number 0 .* has the height 'tall'; a whole"),
         ("categories", {"name": "cat"}, "category number 0 .* has no id"),
-        ("categories", {"id": "cat"}, "category number 0 .* has the id 'cat'; a whole number"),
+        ("categories", {"id": None}, "category number 0 .* has the id None; a number or text was expected"),
+        ("images", {"id": [1], "height": 1, "width": 1}, r"image number 0 .* has the id \[1\]; a number or text"),
     ],
 )
 def test_photos_and_categories_that_cannot_be_used_are_refused(scene, tmp_path, part, entry, problem):
@@ -289,6 +290,73 @@ def test_numbers_may_be_floats_or_text(scene, tmp_path, form):
     boxes = read_detections(written(tmp_path / "found.json", found), read)
     ours = coco_ap(read, boxes, "box")
     assert list(ours.values()) == pytest.approx(by_pycocotools(truth, results, "bbox"), abs=1e-12)
+
+
+IDS = {
+    "numbers and text": {1: "12a", 2: 345, 3: "007", 4: "7", 5: "1e3", 6: 1000},
+    "text that looks like one number": {1: "7", 2: "007", 3: "07", 4: "+7", 5: "7e0", 6: " 7"},
+    "floats": {1: 7.0, 2: 8, 3: "9", 4: "10.0", 5: 0, 6: -1},
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+def test_ids_may_be_numbers_and_text(scene, tmp_path, ids):
+    truth, results = scene
+    kinds = {1: "cat", 2: 2, 3: "02"}
+
+    def renamed(entries):
+        return [
+            {**entry, "image_id": ids[entry["image_id"]], "category_id": kinds[entry["category_id"]]}
+            for entry in entries
+        ]
+
+    content = {
+        "images": [{**image, "id": ids[image["id"]]} for image in truth["images"]],
+        "annotations": renamed(truth["annotations"]),
+        "categories": [{"id": kinds[category["id"]]} for category in truth["categories"]],
+    }
+    path = written(tmp_path / "truth.json", content)
+    found = written(tmp_path / "found.json", renamed(results))
+    read = read_annotations(path)
+    assert list(coco_ap(read, read_detections(found, read), "box").values()) == pytest.approx(
+        by_pycocotools(truth, results, "bbox"), abs=1e-12
+    )
+    protocol = BoxDetections(path, found)
+    samples = [Sample(image["file_name"], np.zeros((1, 1, 3), np.uint8), ()) for image in truth["images"]]
+    records = [
+        {"image_id": protocol._id(sample), "results": [one for one in renamed(results) if one["image_id"] == own]}
+        for sample, own in zip(samples, ids.values(), strict=True)
+    ][2:]
+    for record in records:
+        for result in record["results"]:
+            result["image_id"] = record["image_id"]
+    expected = by_pycocotools(truth, results, "segm", [3, 4, 5, 6])
+    assert protocol.summarise(records).metrics["mask AP"] == pytest.approx(expected[0], abs=1e-12)
+
+
+def test_equal_scores_are_ranked_in_the_order_of_ids(scene):
+    """As by pycocotools, whatever the order of images in the file."""
+    truth, results = scene
+    tied = [{**result, "score": round(result["score"])} for result in results]
+    shuffled = {**truth, "images": truth["images"][::-1], "categories": truth["categories"][::-1]}
+    other = {1: 60, 2: 50, 3: 9, 4: 100, 5: 7, 6: 8}
+    renamed = {
+        "images": [{**image, "id": other[image["id"]]} for image in shuffled["images"]],
+        "annotations": [{**entry, "image_id": other[entry["image_id"]]} for entry in truth["annotations"]],
+        "categories": truth["categories"],
+    }
+    moved = [{**result, "image_id": other[result["image_id"]]} for result in tied]
+    expected = by_pycocotools(renamed, moved, "segm")
+    assert list(coco_ap(renamed, moved).values()) == pytest.approx(expected, abs=1e-12)
+    assert list(coco_ap(shuffled, tied).values()) == pytest.approx(by_pycocotools(truth, tied, "segm"), abs=1e-12)
+    assert expected != pytest.approx(by_pycocotools(truth, tied, "segm"), abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_id", "1"), ("category_id", 9)])
+def test_results_of_what_the_annotations_do_not_have_are_refused(scene, name, value):
+    truth, results = scene
+    with pytest.raises(ValueError, match=f"result number 1 has an unknown {name}, {value!r}"):
+        coco_ap(truth, [results[0], {**results[1], name: value}])
 
 
 def test_a_name_that_may_be_two_photos_is_refused(scene, tmp_path):

@@ -1,4 +1,4 @@
-"""`samjax evaluate` goes on with a run only where model, settings and data are the same."""
+"""`samjax evaluate` resumes a run only where model, settings and data are the same."""
 
 import json
 from pathlib import Path
@@ -44,12 +44,12 @@ def test_other_annotations_of_the_same_photos_are_other_data(tmp_path, monkeypat
     data = Data(f"pairs={photos},{masks}")
     monkeypatch.chdir(tmp_path)
     out = Path("data/images/results")  # within the data, and not written as the data's path is
-    _, before = data.open([out])
+    *_, before = data.open(out)
     out.mkdir()
     (out / "results.json").write_text("{}")
-    assert data.open([out])[1] == before
+    assert data.open(out)[-1] == before
     Image.fromarray(np.random.default_rng(0).random((30, 40)) > 0.5).save(masks / "a.png")
-    assert data.open([out])[1] != before
+    assert data.open(out)[-1] != before
 
 
 def test_results_are_not_those_of_annotations_that_were_there_before(samjax, boxy, coco, tmp_path, monkeypatch):

@@ -68,6 +68,11 @@ LEFT_OUT = report.LeftOut(
     Counter([Reason.UNREADABLE.value]),
     {"p1": [Problem("annotation 1", "no", Reason.MALFORMED), Problem("annotation 2", "it is empty", Reason.EMPTY)]},
     {"p0": [Problem("annotation 7", "its box is None", Reason.BOX)]},
+    (
+        Problem("x.png (masks)", "no photo", Reason.NO_PHOTO, stray="files"),
+        Problem("y.png (masks)", "no photo", Reason.NO_PHOTO, stray="files"),
+        Problem("image 9", "there is none", Reason.NO_PHOTO, stray="annotations", count=3),
+    ),
 )
 
 
@@ -75,13 +80,17 @@ def test_what_was_left_out_is_counted_in_json_and_named_in_a_file(tmp_path):
     paths = write(tmp_path, left_out=LEFT_OUT)
     assert json.loads((tmp_path / "results.json").read_text())["left_out"] == {
         "photos": {"unreadable": 1},
-        "annotations": {"malformed": 1, "with an empty mask": 1},
+        "annotations": {"malformed": 1, "with an empty mask": 1, "without a photo": 3},
         "noted": {"with an unusable bbox": 1},
+        "files": {"without a photo": 2},
     }
     assert tmp_path / "left_out.jsonl" in paths
     assert list(map(json.loads, (tmp_path / "left_out.jsonl").read_text().splitlines())) == [
         {"photo": "p1", "left_out": ["annotation 1: no", "annotation 2: it is empty"], "noted": []},
         {"photo": "p0", "left_out": [], "noted": ["annotation 7: its box is None"]},
+        {"file": "x.png (masks)", "left_out": ["no photo"], "noted": []},
+        {"file": "y.png (masks)", "left_out": ["no photo"], "noted": []},
+        {"annotations": "image 9", "left_out": ["there is none"], "noted": []},
     ]
     write(tmp_path)
     assert not (tmp_path / "left_out.jsonl").exists()  # that of an earlier run
@@ -97,8 +106,9 @@ def test_the_table_has_aligned_numbers(tmp_path):
         "  AP small                -",
         "  mIoU@1             0.5000",
         "  seconds per click  0.0100",
-        "left out: 1 photo (1 unreadable), 2 annotations (1 malformed, 1 with an empty mask); used all the same: 1 "
-        "annotation (1 with an unusable bbox); left_out.jsonl names the annotations",
+        "left out: 1 photo (1 unreadable), 2 files (2 without a photo), 5 annotations (3 without a photo, 1 malformed, "
+        "1 with an empty mask); used all the same: 1 annotation (1 with an unusable bbox); left_out.jsonl lists the "
+        "files and annotations",
         "settings: clicks 20",
         "data: photos 3",
         "given: checkpoint vit_b",

@@ -1,4 +1,4 @@
-"""Runs go on where they were, lose nothing, and mix nothing."""
+"""Runs resume where they were, lose nothing, and mix nothing."""
 
 import dataclasses
 import itertools

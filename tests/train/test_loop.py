@@ -319,6 +319,6 @@ def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch, capsys
     assert "sa_" in (tmp_path / "run" / "bad_records.jsonl").read_text()
     start, end = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data.train: ")]
     report = f"see {tmp_path / 'run' / 'bad_records.jsonl'}"
-    assert start == f"data.train: 7 records; left out: 1 photo (1 missing); {report}"
+    assert start == f"data.train: 7 records; left out: 1 file (1 without a photo); {report}"
     assert end.startswith("data.train: 7 records; left out: ")
-    assert end.endswith(f" unreadable, 1 missing); {report}")
+    assert end.endswith(f" unreadable), 1 file (1 without a photo); {report}")

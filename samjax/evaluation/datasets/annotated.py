@@ -3,7 +3,7 @@
 import numpy as np
 
 from samjax.data.indexed import IndexedSource
-from samjax.data.left_out import Tally
+from samjax.data.left_out import Problem, Tally
 from samjax.data.record import Record, Source
 from samjax.evaluation.protocol import Object, Sample
 from samjax.ops.rle import RLE, decode_rle, encode_rle, rle_area, union_rle
@@ -13,7 +13,8 @@ class AnnotatedPhotos:
     """A `Dataset` of the records of a source: each mask is an object, and void is not judged.
 
     Where an object lies within void, as COCO's crowds cover some, it is judged. Objects keep the ids and categories of
-    their source; those of sources without ids are numbered from 0.
+    their source; those of sources without ids are numbered from 0. Files and annotations that belong to no photo are
+    none of the data set's photos, but `strays`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -24,8 +25,13 @@ class AnnotatedPhotos:
         """Numbers of what was known to be left out when the source was opened; flawed photos among it fail."""
         return self._source.left_out if isinstance(self._source, IndexedSource) else Tally()
 
+    @property
+    def strays(self) -> tuple[Problem, ...]:
+        """Files and annotations that belong to no photo."""
+        return self._source.strays if isinstance(self._source, IndexedSource) else ()
+
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._source) - len(self.strays)
 
     def name(self, index: int) -> str:
         return self._source.name(index)
@@ -35,6 +41,8 @@ class AnnotatedPhotos:
 
         Raises `samjax.data.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(f"photo {index} of {len(self)}")
         record = self._source[index]
         ids = record.ids or range(len(record.masks))
         categories = record.categories or (None,) * len(record.masks)

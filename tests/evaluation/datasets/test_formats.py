@@ -152,7 +152,12 @@ def test_what_is_known_to_be_left_out_is_counted(tmp_path, picture, photo):
     for name in ("photos/a.png", "photos/b.png", "maps/a_gt.png", "maps/c.png"):
         picture(tmp_path / name, photo[:, :, 0] if name.startswith("maps") else photo)
     found = open_dataset(f"labelmap={tmp_path}/photos,{tmp_path}/maps")
-    assert found.left_out.photos == {Reason.NO_ANNOTATIONS: 1, Reason.MISSING: 1}
+    assert found.left_out.photos == {Reason.NO_ANNOTATIONS: 1}
+    assert found.left_out.files == {Reason.NO_PHOTO: 1}
+    assert [found.name(index) for index in range(len(found))] == ["a.png"]
+    assert [stray.what for stray in found.strays] == ["c.png (masks)"]
+    with pytest.raises(IndexError):
+        found[1]
 
 
 def test_maps_without_labels_are_photos_to_judge(tmp_path, picture, photo):

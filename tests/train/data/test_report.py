@@ -108,6 +108,21 @@ def test_what_was_known_at_the_start_is_named_at_once_and_counted_once(tmp_path)
     assert report.tally().photos == {Reason.UNREADABLE: 2, Reason.NO_OBJECTS: 4}
 
 
+def test_files_without_a_photo_are_counted_as_files_and_as_bad_records(tmp_path):
+    known = Tally(files=Counter({Reason.NO_PHOTO: 3}))
+    strays = [Problem(f"photo {number}", "there is none", Reason.NO_PHOTO, stray="files") for number in (7, 8, 9)]
+    report = BadRecords(tmp_path / "bad.jsonl", max_share=0.2)
+    report.add_known(strays, known)
+    source = Some(10, bad=[7, 8, 9])
+    for index in (7, 8):
+        with pytest.raises(BadRecord):
+            report.load(source, index)
+    assert report.tally() == known
+    assert str(report.tally()) == "left out: 3 files (3 without a photo)"
+    with pytest.raises(TooManyBadRecords, match="all 10 records 3 are bad"):
+        report.load(source, 9)
+
+
 def test_photos_without_objects_are_counted_and_not_bad(tmp_path):
     report = BadRecords(tmp_path / "bad.jsonl", max_share=0.0)
     source = Some(50, empty=range(1, 50))
