@@ -102,7 +102,7 @@ def _without_photo(name: str, elsewhere: dict[str, list[str]]) -> Problem:
     if len(others) > 1:
         flaw = f"it may belong to {' or '.join(others[:5])}: put it into the sub-folder of its photo"
         return Problem(f"{name} (masks)", flaw, Reason.AMBIGUOUS)
-    flaw = f"there is no photo of this name; masks of NAME are called {NAMES}"
+    flaw = f"there is no photo of this name; masks of NAME are called {NAMES} (endings: {', '.join(files.PICTURES)})"
     if others:
         flaw = f"there is no photo of this name in its sub-folder, but {others[0]}: put it into the same one"
     return Problem(f"{name} (masks)", flaw, Reason.MISSING)

@@ -42,7 +42,7 @@ class Pairs(IndexedSource):
         for name in masks:
             path = files.join(self._masks, name)
             try:
-                pages = mask_pages(files.read(path), path)
+                pages = mask_pages(files.read(path))
             except ValueError as error:
                 found.leave_out(name, error)
                 continue
