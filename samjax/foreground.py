@@ -49,7 +49,8 @@ def binary_mask(page: Page, name: str) -> Bool[np.ndarray, "H W"]:
 
     Two values are 0 and whatever is not 0. More are cut at half of the maximum, which the log says once. Palettes count
     by index, or by colour where all are grey or there are many; colours by their strongest channel. Opacity that is 0
-    somewhere is the mask, unless what is visible is drawn in black and one other colour.
+    somewhere is the mask, cut at half of its maximum whatever its levels, unless what is visible is drawn in black and
+    one other colour.
 
     Raises `EmptyMask`, a ValueError, for a mask without foreground, and ValueError for values or colours that look like
     several objects. Their messages do not name the page.
@@ -61,7 +62,7 @@ def binary_mask(page: Page, name: str) -> Bool[np.ndarray, "H W"]:
 
 
 def _foreground(page: Page, name: str) -> np.ndarray:
-    values = _what_counts(page, name)
+    values, is_opacity = _what_counts(page, name)
     if not values.any():
         raise EmptyMask("it is empty: all of its pixels are 0")
     if page.is_lossy and values.dtype.kind in "iu" and values.max() <= _SMALL:
@@ -78,7 +79,7 @@ def _foreground(page: Page, name: str) -> np.ndarray:
             f"it holds negative numbers (down to {values.min():g}); a binary mask has 0 and one other number"
         )
     strength = _strength(values)
-    if found := _several_objects(values, page.is_lossy):
+    if not is_opacity and (found := _several_objects(values, page.is_lossy)):
         background = " and no 0, which is background" if strength.min() > 0 else ""
         opacity = f"; {_KEEP_OPACITY}" if page.alpha is not None and np.ptp(page.alpha) > 0 else ""
         raise UnreadablePicture(f"it has {found}{background}: these look like several objects; {_INSTEAD}{opacity}")
@@ -95,22 +96,22 @@ def _foreground(page: Page, name: str) -> np.ndarray:
     return marked
 
 
-def _what_counts(page: Page, name: str) -> np.ndarray:
-    """(H, W) or (H, W, 3): colours, or opacity where that is the mask."""
+def _what_counts(page: Page, name: str) -> tuple[np.ndarray, bool]:
+    """(H, W) or (H, W, 3): colours, or opacity where that is the mask; and whether it is."""
     alpha, palette = page.alpha, page.palette
-    if alpha is None or not alpha.any() or alpha.min() > 0:
-        return page.numbers if palette is None else _of_palette(page.numbers, palette)
-    is_visible = alpha > 0
+    if alpha is None or not alpha.any() or alpha.min() > _SLIGHT * float(alpha.max()):
+        return page.numbers if palette is None else _of_palette(page.numbers, palette), False
+    is_visible = alpha > _SLIGHT * float(alpha.max())
     colours = page.numbers
     if palette is not None and colours.max() < len(palette):
         colours = palette[colours]
     visible = np.where(is_visible[..., None] if colours.ndim == 3 else is_visible, colours, np.zeros_like(colours))
     if not visible.any():
-        return alpha
+        return alpha, True
     has_black = not _strength(colours)[is_visible].all()
     has_one = _where_one_value(visible) is not None
     if has_black and has_one:
-        return visible
+        return visible, False
     several = None if has_one else _owned(visible)
     if has_black and several:
         raise UnreadablePicture(
@@ -119,7 +120,7 @@ def _what_counts(page: Page, name: str) -> np.ndarray:
         )
     if several:
         say_once("opacity", f"{name} has {several} and is transparent elsewhere: opacity is the mask, of one object")
-    return alpha
+    return alpha, True
 
 
 def _of_palette(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
