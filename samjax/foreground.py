@@ -136,7 +136,7 @@ def _of_palette(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 def _strength(values: np.ndarray) -> np.ndarray:
     """(H, W): grey, or the strongest of three channels."""
-    return values.max(-1) if values.ndim == 3 else values
+    return np.maximum.reduce([*np.moveaxis(values, -1, 0)]) if values.ndim == 3 else values
 
 
 def _where_one_value(values: np.ndarray) -> np.ndarray | None:
@@ -194,21 +194,21 @@ def _owned(values: np.ndarray) -> str | None:
 
 
 def _coded(values: np.ndarray) -> tuple[Int[np.ndarray, "H W"], Shaped[np.ndarray, " K"]]:
-    """Values or colours as small numbers, 0 for 0, and which values they stand for (of colours nothing)."""
+    """Values or colours as small numbers, 0 for 0, and which values they stand for, 0 for any colour."""
     if values.dtype in (np.uint8, np.uint16) and values.ndim == 2:
         return values.astype(np.int32), np.arange(int(values.max()) + 1)
-    codes = np.zeros(values.shape[:2], np.int64)
-    for channel in np.moveaxis(values, -1, 0) if values.ndim == 3 else [values]:
-        _, number = np.unique(channel, return_inverse=True)
-        codes = codes * (int(number.max()) + 1) + number.reshape(codes.shape)
+    if values.ndim == 2:
+        codes = values
+    elif values.dtype in (np.uint8, np.uint16):
+        codes = values @ np.array([1 << 32, 1 << 16, 1])
+    else:
+        parts = [np.unique(values[..., channel], return_inverse=True)[1] for channel in range(3)]
+        codes = np.ravel_multi_index(parts, [int(part.max()) + 1 for part in parts]).reshape(values.shape[:2])
     marked = _strength(values) != 0
     found, number = np.unique(codes[marked], return_inverse=True)
     small = np.zeros(codes.shape, np.int64)
     small[marked] = number.ravel() + 1
-    distinct = np.zeros(len(found) + 1, np.float64 if values.dtype.kind == "f" else values.dtype)
-    if values.ndim == 2:
-        distinct[1:] = np.unique(values[marked])
-    return small, distinct
+    return small, np.concatenate([[0], found]) if values.ndim == 2 else np.zeros(len(found) + 1)
 
 
 def _surroundings(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -252,9 +252,9 @@ def _areas(shares: Float32[np.ndarray, "H W"] | Float32[np.ndarray, "H W 3"], to
 
 def _areas_of_colours(shares: Float32[np.ndarray, "H W 3"], tolerance: float) -> str | None:
     """As `_areas`, of areas that may be equally bright."""
-    is_bright = shares.max(-1) >= 0.5
+    is_bright = _strength(shares) >= 0.5
     middle = np.median(shares[is_bright], 0)
-    apart = is_bright & (np.abs(shares - middle).max(-1) > 0.25)
+    apart = is_bright & (_strength(np.abs(shares - middle)) > 0.25)
     count = np.count_nonzero(is_bright)
     if np.count_nonzero(apart) > count / 3:
         return "many colours (is it a photo?)"

@@ -75,7 +75,7 @@ def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
     except UnidentifiedImageError as error:  # whose message is an object's address
         why = "it is damaged or not a picture"
         if start[4:] in (b"ftypavif", b"ftypavis"):
-            why += ", or Pillow was built without AVIF, which it has from 11.3 on"
+            why += ", or this Pillow does not read AVIF, as 11.3 and later do"
         raise ValueError(f"{subject} cannot be read as an image: {why}") from error
     except Exception as error:  # Pillow raises many kinds for broken files
         raise ValueError(f"{subject} cannot be read as an image ({error}); it is damaged or not a picture") from error
@@ -124,7 +124,7 @@ def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H 
     Shapes: (H, W), (H, W, 1), (H, W, 2) grey with alpha, (H, W, 3), (H, W, 4); alpha is dropped, grey repeated.
     Dtypes: uint8 as it is; bool as 0 and 255; other integers (16-bit photographs, microscopy) stretched so that the
     image's darkest value becomes 0 and its brightest 255; floats must lie in [0, 1] and are scaled by 255.
-    Pillow's images become what `read_image` makes of their files: any mode, turned upright.
+    Pillow images become what `read_image` makes of their files: any mode, turned upright.
     `image_format` is the order of an array's colours, "RGB" or "BGR".
     Raises ValueError for empty images, other shapes, NaN, floats outside [0, 1], and "BGR" with a Pillow image.
     """

@@ -164,6 +164,7 @@ def test_maps_and_photos_meet_by_name(tmp_path, write, photo, labels):
             found[source.name(index)] = str(error)
     assert {name: count for name, count in found.items() if count == 2} == {"x/a.jpg": 2, "y/a.jpeg": 2, "b.png": 2}
     assert found["c.png (masks)"].startswith("there is no photo of this name; masks of NAME are called NAME, NAME_mask")
+    assert found["c.png (masks)"].endswith(".tiff, .webp)")
     assert "2 photos of this name" in found["two.jpg"]
     assert "alone.jpg" not in found
     with pytest.raises(ValueError, match="no photo with a label map"):
