@@ -185,6 +185,12 @@ def test_thin_lines_survive_being_enlarged(factor, resampling, form):
     assert _overlap(found, np.kron(np.asarray(drawn) > 0, np.ones((factor, factor), bool))) > 0.8
 
 
+def test_a_smooth_edge_along_the_border_is_no_object(ellipse):
+    drawn = white(ellipse)
+    drawn[-2, 5:12], drawn[-1, 5:12] = 200, 100
+    np.testing.assert_array_equal(read_mask(saved(drawn)), drawn > 127)
+
+
 def test_what_is_white_is_foreground_where_0_is_white(ellipse):
     for mask in (~ellipse, white(~ellipse), white(~ellipse).astype(np.uint16) * np.uint16(257)):
         np.testing.assert_array_equal(read_mask(tiff(mask, photometric="miniswhite")), ellipse)

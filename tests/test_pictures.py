@@ -138,6 +138,12 @@ def test_a_pillow_without_avif_is_named(monkeypatch):
         read_image(io.BytesIO(b"\0\0\0\x20ftypavif" + bytes(20)))
 
 
+def test_the_endings_are_documented(root):
+    text = (root / "docs" / "inputs.md").read_text(encoding="utf-8")
+    assert f"{', '.join(pictures.ENDINGS[:-1])} or {pictures.ENDINGS[-1]}" in text.replace("\n", " ")
+    assert {".avif", ".gif", ".pgm", ".tga"} < set(pictures.ENDINGS)
+
+
 @pytest.mark.parametrize("ending", pictures.ENDINGS)
 def test_files_of_every_ending_are_read(tmp_path, ending):
     Image.fromarray(random_photo(16, 24)).convert("1" if ending == ".pbm" else "RGB").save(tmp_path / f"a{ending}")
