@@ -1,30 +1,33 @@
 """What is foreground in a picture of a binary mask.
 
 A binary mask has two values. Where it has more, because it was saved lossy or drawn with smooth edges, it is cut at
-half of its maximum, unless that would drop objects that the file tells apart, or unite them.
+half of its maximum, unless its values tell objects apart. Those of smooth edges and of compression lie along edges: a
+value of which there is a solid area is an object's.
 """
 
 import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 
 from samjax.pictures import say_once
 from samjax.tiff import UnreadablePicture
 
 _SMALL = 32  # numbers up to this one are labels, unless there is only one but 0
-_FEW = 32  # more different values than labels of 8 bits usually are, fewer than smooth edges have
-_SLIGHT = 3 / 255  # of the maximum: rounding, or what a lossy format changes within an area
-_LOW, _HIGH = 1 / 8, 7 / 8  # of the maximum: what is between is neither background nor object
-_WHITE = 0.95  # of the maximum: the same white
-_SAMPLE = 200_000  # pixels
-_TOO_MANY = 0.4  # of all pixels: smooth edges are fewer
+_FEW = 32  # values; smooth edges of 8 bits have more
+_SPECK = 4  # pixels: fewer are no object
 _SHARE = 0.02  # of all areas: what others of another grey or colour must have to count
+_TOO_MANY = 0.4  # of all pixels: smooth edges are fewer
+# Shares of the maximum:
+_SLIGHT = 3 / 255  # what a lossy format changes within an area
+_LOW, _HIGH = 1 / 8, 7 / 8  # what is between is neither background nor object, even beside an edge
+_COARSE = 16 / 255  # what a lossy format changes far from edges
 _INSTEAD = (
     "give it as labelmap= where data is read, or write each object into a file of its own; "
     "if it is one object, save it with two values"
 )
+_KEEP_OPACITY = 'where the opacity is the mask, keep only that: image.getchannel("A").save(...) with Pillow'
 
 
 class EmptyMask(ValueError):
@@ -42,26 +45,27 @@ class Page:
 
 
 def binary_mask(page: Page, name: str) -> Bool[np.ndarray, "H W"]:
-    """The foreground of a page that is called `name` in messages.
+    """The foreground of a page; `name` is what the log calls it.
 
     Two values are 0 and whatever is not 0. More are cut at half of the maximum, which the log says once. Palettes count
-    by index, or by colour where all are grey or there are many; colours by their strongest channel. Opacity is the mask
-    where it varies, unless what is visible is drawn in black and one other colour.
+    by index, or by colour where all are grey or there are many; colours by their strongest channel. Opacity that is 0
+    somewhere is the mask, cut at half of its maximum whatever its levels, unless what is visible is drawn in black and
+    one other colour.
 
     Raises `EmptyMask`, a ValueError, for a mask without foreground, and ValueError for values or colours that look like
-    several objects.
+    several objects. Their messages do not name the page.
     """
     try:
-        values = _what_counts(page)
-        if not values.any():
-            raise EmptyMask(f"{name} is empty: all of its pixels are 0")
-        return _foreground(values, page.is_lossy, name)
+        return _foreground(page, name)
     except UnreadablePicture as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(str(error)) from error
 
 
-def _foreground(values: np.ndarray, is_lossy: bool, name: str) -> np.ndarray:
-    if is_lossy and values.dtype.kind in "iu" and values.max() <= _SMALL:
+def _foreground(page: Page, name: str) -> np.ndarray:
+    values, is_opacity = _what_counts(page, name)
+    if not values.any():
+        raise EmptyMask("it is empty: all of its pixels are 0")
+    if page.is_lossy and values.dtype.kind in "iu" and values.max() <= _SMALL:
         raise UnreadablePicture(
             f"it is saved lossy with values up to {values.max()}, which do not survive that: save 0 and 255, or as PNG"
         )
@@ -75,9 +79,10 @@ def _foreground(values: np.ndarray, is_lossy: bool, name: str) -> np.ndarray:
             f"it holds negative numbers (down to {values.min():g}); a binary mask has 0 and one other number"
         )
     strength = _strength(values)
-    if found := _several_objects(values, is_lossy):
+    if not is_opacity and (found := _several_objects(values, page.is_lossy)):
         background = " and no 0, which is background" if strength.min() > 0 else ""
-        raise UnreadablePicture(f"it has {found}{background}: these look like several objects; {_INSTEAD}")
+        opacity = f"; {_KEEP_OPACITY}" if page.alpha is not None and np.ptp(page.alpha) > 0 else ""
+        raise UnreadablePicture(f"it has {found}{background}: these look like several objects; {_INSTEAD}{opacity}")
     top = strength.max()
     marked = strength >= (top / 2 if strength.dtype.kind == "f" else (int(top) + 1) // 2)
     if marked.all() and strength.min() < _HIGH * float(top):
@@ -91,20 +96,31 @@ def _foreground(values: np.ndarray, is_lossy: bool, name: str) -> np.ndarray:
     return marked
 
 
-def _what_counts(page: Page) -> np.ndarray:
-    """(H, W) or (H, W, 3): colours, or opacity where that is the mask."""
-    values = page.numbers if page.palette is None else _of_palette(page.numbers, page.palette)
-    alpha = page.alpha
-    if alpha is None or not alpha.any() or 2 * float(alpha.min()) >= float(alpha.max()):
-        return values
-    is_visible = alpha > 0
-    visible = np.where(is_visible[..., None] if values.ndim == 3 else is_visible, values, np.zeros_like(values))
-    has_black = _strength(values)[is_visible].min() == 0
-    if _where_one_value(visible) is not None:
-        return visible if has_black and visible.any() else alpha
-    if found := _areas_of_few(visible):
-        raise UnreadablePicture(f"it has {found}: these look like several objects; {_INSTEAD}")
-    return alpha
+def _what_counts(page: Page, name: str) -> tuple[np.ndarray, bool]:
+    """(H, W) or (H, W, 3): colours, or opacity where that is the mask; and whether it is."""
+    alpha, palette = page.alpha, page.palette
+    if alpha is None or not alpha.any() or alpha.min() > _SLIGHT * float(alpha.max()):
+        return page.numbers if palette is None else _of_palette(page.numbers, palette), False
+    is_visible = alpha > _SLIGHT * float(alpha.max())
+    colours = page.numbers
+    if palette is not None and colours.max() < len(palette):
+        colours = palette[colours]
+    visible = np.where(is_visible[..., None] if colours.ndim == 3 else is_visible, colours, np.zeros_like(colours))
+    if not visible.any():
+        return alpha, True
+    has_black = not _strength(colours)[is_visible].all()
+    has_one = _where_one_value(visible) is not None
+    if has_black and has_one:
+        return visible, False
+    several = None if has_one else _owned(visible)
+    if has_black and several:
+        raise UnreadablePicture(
+            f"it has {several}, black among what is visible, and an opacity that varies: these look like several "
+            f"objects; {_INSTEAD}; {_KEEP_OPACITY}"
+        )
+    if several:
+        say_once("opacity", f"{name} has {several} and is transparent elsewhere: opacity is the mask, of one object")
+    return alpha, True
 
 
 def _of_palette(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -120,7 +136,7 @@ def _of_palette(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 def _strength(values: np.ndarray) -> np.ndarray:
     """(H, W): grey, or the strongest of three channels."""
-    return values.max(-1) if values.ndim == 3 else values
+    return np.maximum.reduce([*np.moveaxis(values, -1, 0)]) if values.ndim == 3 else values
 
 
 def _where_one_value(values: np.ndarray) -> np.ndarray | None:
@@ -134,100 +150,125 @@ def _where_one_value(values: np.ndarray) -> np.ndarray | None:
 
 
 def _several_objects(values: np.ndarray, is_lossy: bool) -> str | None:
-    """What tells several objects apart in values of more than one kind, for a message; None for one object.
-
-    Within one object all values are about the same, and others lie along its edge: an AREA of another value, pixels
-    whose eight neighbours have it too, is something else, and so are pixels that stand alone with their value.
-    """
+    """What tells several objects apart in values of more than one kind, for a message; None for one object."""
     top = values.max()
     if top <= _SMALL and (values == np.rint(values)).all():
-        return f"the numbers {_listed(_distinct(values))}"
-    if not is_lossy and (found := _areas_of_few(values)):
+        return f"the numbers {_listed(np.unique(values[values != 0]).tolist())}"
+    if not is_lossy and (found := _owned(values)):
         return found
-    strength = _strength(values)
-    bright = strength[strength >= 0.5 * float(top)]
-    level = float(np.median(bright[:: -(-len(bright) // _SAMPLE)]))  # lossy formats leave some pixels above it
-    coloured = strength >= _LOW * level
-    other = coloured & (np.abs(strength - level) > (1 - _HIGH) * level)
-    if other.mean() > _TOO_MANY:
-        return "values between its extremes nearly everywhere (is it a photo?)"
-    if np.count_nonzero(np.abs(strength / float(top) - 0.5) < 0.1) > np.count_nonzero(coloured) / 2:
-        return "values at half of its maximum mostly"
-    if values.ndim == 3:
-        return _areas_of_colours(values, is_lossy)
-    even, alone = _surrounded(values, np.nonzero(other), (_SLIGHT if is_lossy else _SLIGHT / 2) * level)
-    apart = int((even if is_lossy else even | alone).sum())
-    return "areas of several greys" if apart > max(_SHARE * np.count_nonzero(coloured), 4) else None
+    shares = (values / top).astype(np.float32)
+    return _areas(shares, _SLIGHT if is_lossy else _SLIGHT / 2)
 
 
-def _areas_of_colours(values: np.ndarray, is_lossy: bool) -> str | None:
-    """As `_several_objects`, of (H, W, 3), judged by a sample of the bright pixels."""
+def _owned(values: np.ndarray) -> str | None:
+    """The values or colours that own areas, for a message, where files are lossless and most values do.
+
+    Within a label map nearly all pixels have an equal beside, below and across from them, or nothing but background
+    around, whatever the number. Smooth edges and what was lossy before have some values at the ends of a slope of which
+    that is true, and more of which it is not.
+    """
+    codes, distinct = _coded(values)
+    uniform, solid, alone = _surroundings(codes)
+    counts, settled, inner, lone = (
+        np.bincount(codes[where], minlength=len(distinct)) for where in (codes >= 0, uniform | alone, solid, alone)
+    )
+    owns = (settled >= _SPECK) & (2 * settled > counts)
+    owns[0] = False
     top = float(values.max())
-    rows, columns = np.nonzero(values.max(-1) >= 0.5 * top)
-    step = -(-len(rows) // _SAMPLE)
-    at = rows[::step], columns[::step]
-    colours = values[at].astype(np.float64)
-    apart = np.abs(colours - np.median(colours, 0)).max(1) > 0.25 * top
-    if apart.mean() > 1 / 3:
-        return "many colours (is it a photo?)"
-    even, _ = _surrounded(values, at, (_SLIGHT if is_lossy else _SLIGHT / 2) * top)
-    return "areas of several colours" if (even & apart).sum() > max(_SHARE * len(apart), 4) else None
-
-
-def _areas_of_few(values: np.ndarray) -> str | None:
-    """As `_several_objects`, where the file is lossless and has few values or colours: then areas are exact."""
-    codes = values
-    if values.ndim == 3:
-        if values.dtype.kind not in "iu":
+    if values.ndim == 2 and (values.dtype.kind == "f" or values.dtype.itemsize == 1):
+        # Next to the extremes a lossy format leaves specks of its own.
+        slight = (distinct <= _SLIGHT * top) | ((distinct >= (1 - _SLIGHT) * top) & (distinct < top))
+        owns &= ~slight | (inner > 0)
+    present = int(np.count_nonzero(counts[1:]))
+    if 2 * owns.sum() < present or owns.sum() < 2:
+        if values.ndim == 3 or present > _FEW:
             return None
-        codes = values.astype(np.int64) @ np.array([1 << 40, 1 << 20, 1])
-    if len(np.unique(codes.ravel()[::101])) > _FEW + 1 or len(distinct := _distinct(codes)) > _FEW:
-        return None
-    strength = _strength(values)
-    top = float(strength.max())
-    at = np.nonzero(strength if values.ndim == 3 else (values != 0) & (values < _WHITE * top))
-    even, alone = _surrounded(codes, at, 0.0)
-    found = codes[at]
-    areas, lone = set(np.unique(found[even]).tolist()), set()
-    for code in np.unique(found).tolist():  # objects too small to have an inside
-        here = alone[found == code]
-        if here.sum() > max(4, len(here) / 2):
-            lone.add(code)
+        # An area between background and maximum is no edge, however small.
+        between = (distinct >= _LOW * top) & (distinct <= _HIGH * top)
+        owns |= between & (inner > _SHARE * counts) & (lone > _SPECK)
+        if not (owns & between).any():
+            return None
     if values.ndim == 3:
-        return f"areas of {len(areas | lone)} colours" if len(areas | lone) > 1 else None
-    between = {code for code in areas | lone if _LOW * top <= code <= _HIGH * top}
-    # What was lossy before it was saved lossless has areas of wrong values too, but most of its values have none, and
-    # there is more than one white.
-    white = [code for code in distinct if code >= _WHITE * top]
-    if between or (len(white) == 1 and areas and 2 * len(areas) >= len(distinct)):
-        return f"areas of the numbers {_listed(sorted({*areas, *between, *white}))}"
-    return None
+        return f"areas of {owns.sum()} colours"
+    return f"areas of the numbers {_listed(distinct[owns].tolist())}"
 
 
-def _surrounded(values: np.ndarray, at: tuple[np.ndarray, ...], tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of pixels of (H, W) or (H, W, 3), by rows and columns: whether all eight neighbours are the same within the
-    tolerance, and whether they are exactly the same or 0."""
-    padded = np.pad(values, ((1, 1), (1, 1), (0, 0))[: values.ndim], mode="edge")
-    rows, columns = at
-    own = values[at]
-    wide = own.astype(np.float64 if values.dtype.kind == "f" else np.int64)
-    even, alone = np.ones(len(rows), bool), np.ones(len(rows), bool)
+def _coded(values: np.ndarray) -> tuple[Int[np.ndarray, "H W"], Shaped[np.ndarray, " K"]]:
+    """Values or colours as small numbers, 0 for 0, and which values they stand for, 0 for any colour."""
+    if values.dtype in (np.uint8, np.uint16) and values.ndim == 2:
+        return values.astype(np.int32), np.arange(int(values.max()) + 1)
+    if values.ndim == 2:
+        codes = values
+    elif values.dtype in (np.uint8, np.uint16):
+        codes = values @ np.array([1 << 32, 1 << 16, 1])
+    else:
+        parts = [np.unique(values[..., channel], return_inverse=True)[1] for channel in range(3)]
+        codes = np.ravel_multi_index(parts, [int(part.max()) + 1 for part in parts]).reshape(values.shape[:2])
+    marked = _strength(values) != 0
+    found, number = np.unique(codes[marked], return_inverse=True)
+    small = np.zeros(codes.shape, np.int64)
+    small[marked] = number.ravel() + 1
+    return small, np.concatenate([[0], found]) if values.ndim == 2 else np.zeros(len(found) + 1)
+
+
+def _surroundings(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each pixel of (H, W): whether it is in a square of 2 x 2 equal ones, whether all of its eight neighbours are
+    equal, and whether they are equal or 0."""
+    padded = np.pad(codes, 1, mode="edge")
+    corner = padded[:-1, :-1]
+    square = (corner == padded[1:, :-1]) & (corner == padded[:-1, 1:]) & (corner == padded[1:, 1:])
+    at = [np.s_[row : row + codes.shape[0], column : column + codes.shape[1]] for row in (0, 1) for column in (0, 1)]
+    inside = np.pad(square[1:-1, 1:-1], 1)  # a row along the border is no square
+    alone = np.ones(codes.shape, bool)
     for row in range(3):
         for column in range(3):
-            if (row, column) != (1, 1):
-                near = padded[rows + row, columns + column]
-                same = np.abs(near - wide) <= tolerance
-                as_it_is = (near == own) | (near == 0)
-                even &= same.all(-1) if values.ndim == 3 else same
-                alone &= as_it_is.all(-1) if values.ndim == 3 else as_it_is
-    return even, alone
+            near = padded[row : row + codes.shape[0], column : column + codes.shape[1]]
+            alone &= (near == codes) | (near == 0)
+    uniform = np.logical_or.reduce([inside[window] for window in at])
+    return uniform, np.logical_and.reduce([square[window] for window in at]), alone
 
 
-def _distinct(values: np.ndarray) -> list[Any]:
-    """All values but 0, sorted."""
-    is_narrow = values.dtype in (np.uint8, np.uint16)
-    found = np.flatnonzero(np.bincount(values.ravel())) if is_narrow else np.unique(values)
-    return found[found != 0].tolist()
+def _areas(shares: Float32[np.ndarray, "H W"] | Float32[np.ndarray, "H W 3"], tolerance: float) -> str | None:
+    """As `_several_objects`, of shares of the maximum in which each area has about one value."""
+    greys = _strength(shares)
+    bright = greys >= 0.5
+    flat = _is_flat(greys, tolerance, 3)
+    within = bright & flat  # of thin objects most of what is bright is edge
+    level = float(np.median(greys[within if np.count_nonzero(within) > _SPECK else bright]))
+    coloured = greys >= _LOW * level
+    distance = np.abs(greys - level)
+    other = coloured & (distance > (1 - _HIGH) * level)
+    if other.mean() > _TOO_MANY:
+        return "values between its extremes nearly everywhere (is it a photo?)"
+    if np.count_nonzero(np.abs(greys - 0.5) < 0.1) > np.count_nonzero(coloured) / 2:
+        return "values at half of its maximum mostly"
+    if shares.ndim == 3 and (found := _areas_of_colours(shares, tolerance)):
+        return found
+    far = (greys > _COARSE) & (distance > _COARSE) & _is_flat(greys, tolerance, 9)
+    enough = max(_SHARE * np.count_nonzero(coloured), _SPECK)
+    is_several = np.count_nonzero(other & flat) > enough or np.count_nonzero(far) > enough
+    return "areas of several greys" if is_several else None
+
+
+def _areas_of_colours(shares: Float32[np.ndarray, "H W 3"], tolerance: float) -> str | None:
+    """As `_areas`, of areas that may be equally bright."""
+    is_bright = _strength(shares) >= 0.5
+    middle = np.median(shares[is_bright], 0)
+    apart = is_bright & (_strength(np.abs(shares - middle)) > 0.25)
+    count = np.count_nonzero(is_bright)
+    if np.count_nonzero(apart) > count / 3:
+        return "many colours (is it a photo?)"
+    flat = np.logical_and.reduce([_is_flat(shares[..., channel], tolerance, 3) for channel in range(3)])
+    return "areas of several colours" if np.count_nonzero(apart & flat) > max(_SHARE * count, _SPECK) else None
+
+
+def _is_flat(shares: Float32[np.ndarray, "H W"], tolerance: float, size: int) -> Bool[np.ndarray, "H W"]:
+    """Whether the square around each pixel differs from it by the tolerance at most."""
+    from scipy import ndimage
+
+    highest = ndimage.maximum_filter(shares, size, mode="nearest")
+    lowest = ndimage.minimum_filter(shares, size, mode="nearest")
+    return (highest - shares <= tolerance) & (shares - lowest <= tolerance)
 
 
 def _listed(numbers: list[Any], most: int = 5) -> str:

@@ -4,6 +4,7 @@ A label map has a number for each object, and a number that has changed is anoth
 `samjax.foreground` says what counts in a binary mask.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
+from samjax import lossy
 from samjax.foreground import Page, binary_mask
 from samjax.pictures import OpenPicture, check_pixels, inverted, opened
 from samjax.tiff import TiffPage, UnreadablePicture, tiff_pages
@@ -21,38 +23,42 @@ Source = str | os.PathLike | io.IOBase
 
 _SINGLE = ("MPO",)  # formats whose further pages are previews of the first or the other eye's
 _LOSSY = ("JPEG", "MPO", "AVIF")  # Pillow's names
+_TELLING = {"WEBP": ("WebP", lossy.webp), "JPEG2000": ("JPEG 2000 (irreversible)", lossy.jpeg_2000)}
 
 
 def read_mask(path: Source, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a binary mask; see `binary_mask`.
 
-    `name` is what messages call the file. Raises FileNotFoundError, or ValueError where it is no picture or has several
-    pages, and like `binary_mask`.
+    `name` is what messages call the file. Raises FileNotFoundError, or ValueError where it is not a picture or has
+    several pages, and like `binary_mask`.
     """
-    with opened(path, name) as picture:
-        name = picture.name
-        page = _only_page(picture, "a mask")
-    return binary_mask(page, name)
+    with _opened(path, name) as contents:
+        name = contents.picture.name
+        page = contents.only_page("a mask")
+    try:
+        return binary_mask(page, name)
+    except ValueError as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def read_mask_pages(path: Source, *, name: str | None = None) -> list[Page]:
     """All pages of a file, by its path or open, for `binary_mask`: each page is an object.
 
-    Raises FileNotFoundError, or ValueError where it is no picture.
+    Raises FileNotFoundError, or ValueError where it is not a picture.
     """
-    with opened(path, name) as picture:
-        return list(_pages(picture))
+    with _opened(path, name) as contents:
+        return [contents.page(number) for number in range(contents.count)]
 
 
 def read_labels(path: Source, *, name: str | None = None) -> Integer[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a map of whole numbers of any size. Palettes count by index.
 
-    Raises FileNotFoundError, or ValueError for what is no picture, is saved lossy, or has several pages, colours or
+    Raises FileNotFoundError, or ValueError for what is not a picture, is saved lossy, or has several pages, colours or
     fractions.
     """
-    with opened(path, name) as picture:
-        _check_map(picture)
-        return _labels(picture)
+    with _opened(path, name) as contents:
+        contents.check_is_map()
+        return _labels_of_tiff(contents.pages[0]) if contents.pages else _labels_of_pillow(contents)
 
 
 def read_grey(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
@@ -60,82 +66,100 @@ def read_grey(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H 
 
     Raises FileNotFoundError, or ValueError for pictures in colour, of more bits or of several pages.
     """
-    with opened(path, name) as picture:
-        page = _only_page(picture, "a grey map")
-        numbers = page.numbers if page.palette is None else page.palette[page.numbers]
-        if numbers.dtype not in (np.uint8, np.bool_):
-            raise UnreadablePicture(f"it has numbers of {numbers.dtype}; expected grey of 8 bits")
+    with _opened(path, name) as contents:
+        numbers = _shown(contents.only_page("a grey map"), "grey")
         if numbers.ndim == 3:
             if (numbers != numbers[..., :1]).any():
                 raise UnreadablePicture("it has colours; expected a grey picture")
             numbers = numbers[..., 0]
-        return numbers.astype(np.uint8) * np.uint8(255) if numbers.dtype == bool else numbers
+        return numbers
 
 
 def read_colours(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file of one page in which colours are classes, as RGB: palettes as colours, without opacity.
 
-    Raises FileNotFoundError, or ValueError for what is no picture, is saved lossy, or has several pages or more bits.
+    Raises FileNotFoundError, or ValueError for what is not a picture, is saved lossy, or has several pages or more
+    bits.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with opened(path, name) as picture:
-        _check_map(picture)
-        picture.file.seek(0)
-        with Image.open(picture.file) as image:
-            if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-                raise UnreadablePicture(
-                    f"it is a picture in {image.mode}; expected a mask in grey, colours or palette of 8 bits"
-                )
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").convert("RGB"))
+    with _opened(path, name) as contents:
+        contents.check_is_map()
+        if contents.pages:
+            numbers = _shown(contents.page(0), "colours")
+            return np.dstack([numbers] * 3) if numbers.ndim == 2 else numbers
+        image = contents.image
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            raise UnreadablePicture(
+                f"it is a picture in {image.mode}; expected a mask in grey, colours or palette of 8 bits"
+            )
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").convert("RGB"))
 
 
 def mask_of_pillow(image: Any) -> Bool[np.ndarray, "H W"]:
-    """An image of Pillow's as a binary mask; see `binary_mask`."""
+    """A Pillow image as a binary mask; see `binary_mask`."""
     from PIL import ImageOps
 
-    return binary_mask(_page_of_pillow(ImageOps.exif_transpose(image), is_lossy=image.format in _LOSSY), "the mask")
+    page = _page_of_pillow(ImageOps.exif_transpose(image), is_lossy=image.format in _LOSSY)
+    try:
+        return binary_mask(page, "the mask")
+    except ValueError as error:
+        raise type(error)(f"the mask: {error}") from error
 
 
-def _only_page(picture: OpenPicture, what: str) -> Page:
-    """Raises `UnreadablePicture` where there are several; `what` the file ought to be is for the message."""
-    found = _pages(picture)
-    page = next(found)
-    if next(found, None) is not None:
-        raise UnreadablePicture(_several(picture, what))
-    return page
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """The pages of a picture file while it is open."""
+
+    picture: OpenPicture
+    pages: list[TiffPage]  # of TIFF files
+    image: Any  # of other files: Pillow's
+    count: int
+    lossy: str | None  # what it is saved as, where that does not keep numbers; for a message
+
+    def page(self, number: int) -> Page:
+        from PIL import ImageOps
+
+        if self.pages:
+            return _page_of_tiff(self, self.pages[number])
+        self.image.seek(number)
+        return _page_of_pillow(ImageOps.exif_transpose(self.image), is_lossy=self.lossy is not None)
+
+    def only_page(self, what: str) -> Page:
+        """Raises `UnreadablePicture` where there are several; `what` the file ought to be is for the message."""
+        self._check_is_single(what)
+        return self.page(0)
+
+    def check_is_map(self) -> None:
+        """Raises `UnreadablePicture` where numbers did not survive saving, or there are several pages of them."""
+        if self.lossy:
+            raise UnreadablePicture(
+                f"it is saved as {self.lossy}: numbers of a label map do not survive that; make the map again as PNG "
+                "or TIFF"
+            )
+        self._check_is_single("a label map")
+
+    def _check_is_single(self, what: str) -> None:
+        if self.count > 1:
+            raise UnreadablePicture(
+                f"it has {self.count} pages, {what} has one: write the page that belongs to the photo into a file of "
+                "its own"
+            )
 
 
-def _several(picture: OpenPicture, what: str) -> str:
-    return (
-        f"it has {_page_count(picture)} pages, {what} has one: write the page that belongs to the photo into a file of "
-        "its own"
-    )
-
-
-def _page_count(picture: OpenPicture) -> int:
-    if picture.is_tiff:
-        with tiff_pages(picture.file) as pages:
-            return len(pages)
+@contextlib.contextmanager
+def _opened(path: Source, name: str | None) -> Iterator[_Contents]:
     from PIL import Image
 
-    with Image.open(picture.file) as image:
-        return 1 if image.format in _SINGLE else getattr(image, "n_frames", 1)
-
-
-def _pages(picture: OpenPicture) -> Iterator[Page]:
-    is_lossy = _lossy_format(picture) is not None
-    if picture.is_tiff:
-        with tiff_pages(picture.file) as pages:
-            for page in pages:
-                yield _page_of_tiff(picture, page)
-        return
-    from PIL import Image, ImageOps
-
-    with Image.open(picture.file) as image:
-        for number in range(1 if image.format in _SINGLE else getattr(image, "n_frames", 1)):
-            image.seek(number)
-            yield _page_of_pillow(ImageOps.exif_transpose(image), is_lossy=is_lossy)
+    with opened(path, name) as picture:
+        if picture.is_tiff:
+            with tiff_pages(picture.file) as pages:
+                lossy = next((f"TIFF with {page.lossy}" for page in pages if page.lossy), None)
+                yield _Contents(picture, pages, None, len(pages), lossy)
+            return
+        with Image.open(picture.file) as image:
+            count = 1 if image.format in _SINGLE else getattr(image, "n_frames", 1)
+            yield _Contents(picture, [], image, count, _lossy_format(picture, image.format))
 
 
 def _page_of_pillow(image: Any, *, is_lossy: bool) -> Page:
@@ -156,13 +180,13 @@ def _page_of_pillow(image: Any, *, is_lossy: bool) -> Page:
     return _greyed(Page(numbers, alpha, palette, is_lossy))
 
 
-def _page_of_tiff(picture: OpenPicture, page: TiffPage) -> Page:
+def _page_of_tiff(contents: _Contents, page: TiffPage) -> Page:
     check_pixels(page)
     if page.suits_pillow and page.photometric in ("ycbcr", "cielab", "separated"):
         from PIL import Image
 
-        picture.file.seek(0)
-        with Image.open(picture.file) as image:
+        contents.picture.file.seek(0)
+        with Image.open(contents.picture.file) as image:
             image.seek(page.place)
             image.load()  # turns it upright
             return _page_of_pillow(image, is_lossy=page.lossy is not None)
@@ -182,6 +206,14 @@ def _page_of_tiff(picture: OpenPicture, page: TiffPage) -> Page:
     return _greyed(Page(colours, alpha, page.palette, page.lossy is not None))
 
 
+def _shown(page: Page, expected: str) -> np.ndarray:
+    """(H, W) or (H, W, 3) of 8 bits, without opacity."""
+    numbers = page.numbers if page.palette is None else page.palette[page.numbers]
+    if numbers.dtype not in (np.uint8, np.bool_):
+        raise UnreadablePicture(f"it has numbers of {numbers.dtype}; expected {expected} of 8 bits")
+    return numbers.astype(np.uint8) * np.uint8(255) if numbers.dtype == bool else numbers
+
+
 def _greyed(page: Page) -> Page:
     """The same with one channel, where three are equal."""
     numbers = page.numbers
@@ -190,37 +222,25 @@ def _greyed(page: Page) -> Page:
     return page
 
 
-def _check_map(picture: OpenPicture) -> None:
-    """Raises `UnreadablePicture` where numbers did not survive saving, or there are several pages of them."""
-    if lossy := _lossy_format(picture):
-        raise UnreadablePicture(
-            f"it is saved as {lossy}, which is lossy: numbers of a label map do not survive that; make the map again "
-            "as PNG or TIFF"
-        )
-    if _page_count(picture) > 1:
-        raise UnreadablePicture(_several(picture, "a label map"))
+def _labels_of_tiff(page: TiffPage) -> np.ndarray:
+    check_pixels(page)
+    if page.bands > 1 or page.photometric not in ("minisblack", "miniswhite", "palette"):
+        raise UnreadablePicture(f"it is a TIFF of {page.kind}; a label map has one number a pixel")
+    return _whole(page.numbers()[..., 0])
 
 
-def _labels(picture: OpenPicture) -> np.ndarray:
-    from PIL import Image, ImageOps
+def _labels_of_pillow(contents: _Contents) -> np.ndarray:
+    from PIL import ImageOps
 
-    if picture.is_tiff:
-        with tiff_pages(picture.file) as (page, *_):
-            check_pixels(page)
-            if page.bands > 1 or page.photometric not in ("minisblack", "miniswhite", "palette"):
-                raise UnreadablePicture(f"it is a TIFF of {page.kind}; a label map has one number a pixel")
-            return _whole(page.numbers()[..., 0])
-    picture.file.seek(0)
-    with Image.open(picture.file) as image:
-        mode, is_webp = image.mode, image.format == "WEBP"
-        labels = np.asarray(ImageOps.exif_transpose(image))
-    if is_webp and (labels == labels[..., :1]).all():  # which knows no grey
+    mode = contents.image.mode
+    labels = np.asarray(ImageOps.exif_transpose(contents.image))
+    if contents.image.format == "WEBP" and (labels == labels[..., :1]).all():  # which knows no grey
         labels = labels[..., 0]
     if labels.ndim != 2:
         raise UnreadablePicture(
             f"it is a picture in {mode}; a label map has one number a pixel (a palette, or grey of 8 to 64 bits)"
         )
-    return _whole(labels // _png_scale(picture) if mode == "L" else labels)
+    return _whole(labels // _png_scale(contents.picture) if mode == "L" else labels)
 
 
 def _png_scale(picture: OpenPicture) -> int:
@@ -248,49 +268,15 @@ def _whole(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _lossy_format(picture: OpenPicture) -> str | None:
-    """What a file is saved as, where that does not keep numbers; for a message."""
-    from PIL import Image
-
-    if picture.is_tiff:
-        with tiff_pages(picture.file) as pages:
-            return next((f"TIFF with {page.lossy} compression" for page in pages if page.lossy), None)
-    picture.file.seek(0)
-    with Image.open(picture.file) as image:
-        form = image.format
-    picture.file.seek(0)
+def _lossy_format(picture: OpenPicture, form: str) -> str | None:
+    """As in `_Contents`, of a file of Pillow's format."""
     if form in _LOSSY:
-        return "JPEG" if form == "MPO" else form
-    if form == "WEBP" and _webp_is_lossy(picture.file.read()):
-        return "WebP (lossy)"
-    if form == "JPEG2000" and _jpeg_2000_is_lossy(picture.file.read()):
-        return "JPEG 2000 (irreversible)"
+        return f"{'JPEG' if form == 'MPO' else form}, which is lossy"
+    name, loses = _TELLING.get(form, ("", None))
+    if loses is None:
+        return None
+    place = picture.file.tell()
     picture.file.seek(0)
-    return None
-
-
-def _webp_is_lossy(data: bytes) -> bool:
-    """Whether a frame is coded as VP8, and not VP8L (RFC 9649)."""
-    place, end = 12, len(data)
-    while place + 8 <= end:
-        chunk, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if chunk == b"VP8 ":
-            return True
-        if chunk == b"ANMF":  # a frame: 16 bytes, then chunks
-            place += 8 + 16
-            continue
-        place += 8 + size + size % 2
-    return False
-
-
-def _jpeg_2000_is_lossy(data: bytes) -> bool:
-    """Whether the wavelet is the irreversible one of 9 and 7 taps (ISO 15444-1, A.6.1)."""
-    place = data.find(b"\xff\x4f\xff\x51") + 2  # start of the codestream, and of its first segment
-    while 2 <= place <= len(data) - 14:
-        marker, size = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == b"\xff\x52":  # COD
-            return data[place + 13] == 0
-        if marker == b"\xff\x90":  # a tile begins
-            break
-        place += 2 + size
-    return False
+    is_lossy = loses(picture.file.read())
+    picture.file.seek(place)
+    return f"{name}, which is lossy" if is_lossy else None

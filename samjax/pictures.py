@@ -1,4 +1,4 @@
-"""Photos from picture files, from Pillow's images and from arrays: all as 8-bit RGB.
+"""Photos from picture files, from Pillow images and from arrays: all as 8-bit RGB.
 
 `samjax.maps` reads masks and label maps from the same files. Pillow reads pictures, `samjax.tiff` the numbers of TIFF
 files that Pillow has no mode for.
@@ -24,6 +24,11 @@ _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 277, 284, 339
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 # Formats whose header has the size that their decoder gives; others (icons, vector graphics) are decoded for it.
 _SIZED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "WEBP")
+# Endings of the files that are looked for in folders; what is named itself is read whatever its ending.
+ENDINGS = (
+    *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff"),
+    ".webp",
+)
 # Pillow's modes with at most 8 bits a channel, which it converts to RGB; the rest hold wide numbers.
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -43,10 +48,13 @@ class OpenPicture:
 def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Iterator[OpenPicture]:
     """A picture file, by its path or already open. Whatever goes wrong with it inside is a ValueError with its name.
 
-    `name` is what messages call it, by default its path. Raises FileNotFoundError where there is none.
+    `name` is what messages call it, by default its path; of "" they do not name it. Raises FileNotFoundError where
+    there is none.
     """
     is_path = isinstance(source, str | os.PathLike)
-    name = name or (str(source) if is_path else "the picture")
+    if name is None:
+        name = str(source) if is_path else "the picture"
+    subject, prefix = (name, f"{name}: ") if name else ("it", "")
     if is_path and not Path(source).is_file():
         raise FileNotFoundError(f"there is no image file at {source}")
     from PIL import Image, UnidentifiedImageError
@@ -55,19 +63,22 @@ def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(Path(source).open("rb")) if is_path else _seekable(source)
             file.seek(0)
-            start = file.read(4)
+            start = file.read(12)
             file.seek(0)
-            yield OpenPicture(name, file, start in SIGNATURES)
+            yield OpenPicture(name, file, start[:4] in SIGNATURES)
     except (MemoryError, FileNotFoundError):
         raise
     except UnreadablePicture as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{prefix}{error}") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
+        raise ValueError(f"{prefix}{error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
     except UnidentifiedImageError as error:  # whose message is an object's address
-        raise ValueError(f"{name} cannot be read as an image: it is damaged or no picture") from error
+        why = "it is damaged or not a picture"
+        if start[4:] in (b"ftypavif", b"ftypavis"):
+            why += ", or this Pillow does not read AVIF, as 11.3 and later do"
+        raise ValueError(f"{subject} cannot be read as an image: {why}") from error
     except Exception as error:  # Pillow raises many kinds for broken files
-        raise ValueError(f"{name} cannot be read as an image ({error}); it is damaged or no picture") from error
+        raise ValueError(f"{subject} cannot be read as an image ({error}); it is damaged or not a picture") from error
 
 
 def read_image(path: str | os.PathLike | io.IOBase, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
@@ -77,7 +88,7 @@ def read_image(path: str | os.PathLike | io.IOBase, *, name: str | None = None) 
     taken, and they are not stretched. Of animations the first frame is read, and of TIFF files the first page, which
     the log says once where there are several. `name` is what messages call the file.
 
-    Raises FileNotFoundError, or ValueError where the file is no picture that can be read as a photo.
+    Raises FileNotFoundError, or ValueError where the file is not a picture that can be read as a photo.
     """
     with opened(path, name) as picture:
         if picture.is_tiff:
@@ -108,21 +119,21 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H W 3"]:
-    """Any usual image array, or an image of Pillow's, as 8-bit RGB.
+    """Any usual image array, or a Pillow image, as 8-bit RGB.
 
     Shapes: (H, W), (H, W, 1), (H, W, 2) grey with alpha, (H, W, 3), (H, W, 4); alpha is dropped, grey repeated.
     Dtypes: uint8 as it is; bool as 0 and 255; other integers (16-bit photographs, microscopy) stretched so that the
     image's darkest value becomes 0 and its brightest 255; floats must lie in [0, 1] and are scaled by 255.
-    Pillow's images become what `read_image` makes of their files: any mode, turned upright.
+    Pillow images become what `read_image` makes of their files: any mode, turned upright.
     `image_format` is the order of an array's colours, "RGB" or "BGR".
-    Raises ValueError for empty images, other shapes, NaN, floats outside [0, 1], and "BGR" with an image of Pillow's.
+    Raises ValueError for empty images, other shapes, NaN, floats outside [0, 1], and "BGR" with a Pillow image.
     """
     if image_format not in ("RGB", "BGR"):
         raise ValueError(f"image_format must be RGB or BGR, got {image_format!r}")
     if is_pillow(image):
         if image_format == "BGR":
             raise ValueError(
-                "image_format is for arrays, and an image of Pillow's knows the order of its colours: leave it out, "
+                "image_format is for arrays, and a Pillow image knows the order of its colours: leave it out, "
                 "or give numpy.asarray(image) where the image was made of an array in BGR"
             )
         return rgb_of_pillow(image)
@@ -165,7 +176,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def is_pillow(image: Any) -> bool:
-    """Whether it is an image of Pillow's, which is not imported for it."""
+    """Whether it is a Pillow image, which is not imported for it."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(image, module.Image)
 

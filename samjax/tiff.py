@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from samjax import lossy
+
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
-LOSSY = ("jpeg", "webp", "jxl", "aperio_jp2000")  # names of compressions that lose, or may lose, with these in them
+# Parts of the names of compressions that lose numbers, or may. Of some the first compressed bytes say whether they do.
+_LOSSY = ("jpeg", "webp", "jp2000", "jpegxr", "jetraw", "eer")
+_TELLING = {"jpeg": lossy.jpeg, "webp": lossy.webp, "jpeg2000": lossy.jpeg_2000}
 _REDUCED_OR_MASK = 1 | 4  # of NewSubfileType: a smaller copy of another page, or what of it is transparent
-_ORIENTATION, _PALETTE, _XMP = 274, 320, 700  # tags
+_ORIENTATION, _PALETTE, _XMP, _LERC = 274, 320, 700, 50674  # tags
 
 
 class UnreadablePicture(ValueError):
@@ -35,6 +39,7 @@ class TiffPage:
     is_turned_by_xmp: bool  # has no orientation of its own, but there is one in its XMP, which Pillow minds
     is_part: bool  # a smaller copy of another page, or its mask of transparency
     _orientation: int
+    _loss: Callable[[], str | None]
     _decoded: Callable[[], np.ndarray]
 
     @property
@@ -50,10 +55,10 @@ class TiffPage:
         """Whether Pillow reads the page as it should: unsigned numbers of at most 8 bits."""
         return self.bits <= 8 and self.dtype in (np.uint8, np.bool_)
 
-    @property
+    @functools.cached_property
     def lossy(self) -> str | None:
-        """The compression, where it does not keep numbers, or may not have kept them."""
-        return self.compression if any(name in self.compression for name in LOSSY) else None
+        """How the compression does not keep numbers, or may not have: "jpeg compression, which is lossy"."""
+        return self._loss()
 
     def numbers(self) -> np.ndarray:
         """(H, W, bands) as they are stored, in the machine's byte order. Raises `UnreadablePicture`."""
@@ -121,8 +126,30 @@ def _described(page: Any, place: int) -> TiffPage:
         is_turned_by_xmp=_ORIENTATION not in page.tags and b"Orientation" in bytes(page.tags.valueof(_XMP, b"")),
         is_part=bool(page.subfiletype & _REDUCED_OR_MASK),
         _orientation=orientation,
+        _loss=functools.partial(_loss, page),
         _decoded=page.asarray,
     )
+
+
+def _loss(page: Any) -> str | None:
+    name = _name(page.compression)
+    if name == "lerc":
+        packing = (*page.tags.valueof(_LERC, (0, 0)), 0, 0)[1]
+        loses = any(lossy.lerc(data, packing) for data in _compressed(page))
+        return "lerc compression with an error of its own, which is lossy" if loses else None
+    if not any(part in name for part in _LOSSY):
+        return None
+    if name not in _TELLING:
+        return f"{name} compression, which is lossy or may be"
+    return f"{name} compression, which is lossy" if any(map(_TELLING[name], _compressed(page))) else None
+
+
+def _compressed(page: Any) -> Iterator[bytes]:
+    """Strips or tiles as they are stored."""
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if count:  # what is left out of sparse files has none
+            page.parent.filehandle.seek(offset)
+            yield page.parent.filehandle.read(count)
 
 
 def _palette(page: Any) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from samjax.everything import Job, find_photos, photo_size, run
 from samjax.formats import FORMATS, Options
 from samjax.lock import FolderInUse, working_in
 from samjax.ops.rle import encode_rle
+from samjax.pictures import ENDINGS
 
 
 class Thresholds:
@@ -87,6 +88,14 @@ def test_folders_are_searched_in_order_without_hidden_files_and_other_things(fol
     assert [photo.name for photo in photos] == ["a", "b", "c", "sub/a", "sub/z"]
 
 
+def test_every_ending_of_a_picture_is_found_in_either_case(tmp_path, out):
+    names = [f"{number}{ending}" for number, ending in enumerate((*ENDINGS, ".GIF", ".Avif"), 10)]
+    for name in (*names, "a.txt", "gif"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    assert [photo.relative for photo in find_photos([tmp_path / "in"], out)] == names
+
+
 def test_files_come_in_the_order_given_and_once(folder, out):
     photos = find_photos([folder / "c.png", folder / "a.png", folder / "sub" / ".." / "c.png"], out)
     assert [photo.name for photo in photos] == ["c", "a"]
@@ -130,7 +139,7 @@ def test_results_of_another_run_are_no_photos(folder, out):
 
 
 def test_nothing_to_do_is_an_error(tmp_path, out):
-    with pytest.raises(ValueError, match="there is no image in"):
+    with pytest.raises(ValueError, match=r"there is no image in .* \(endings: \.avif, .*\.webp\)"):
         find_photos([tmp_path], out)
     with pytest.raises(ValueError, match="no image and no folder"):
         find_photos([], out)

@@ -8,7 +8,9 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter
 
 from samjax import assets, pictures
 from samjax.foreground import EmptyMask
@@ -115,10 +117,78 @@ def test_two_values_are_0_and_the_other(ellipse, two):
     np.testing.assert_array_equal(read_mask(stored), ellipse)
 
 
-def test_rounding_that_a_lossy_format_left_is_no_object(ellipse):
+def test_specks_that_a_lossy_format_left_are_no_objects(ellipse):
     drawn = white(ellipse)
-    drawn[:60], drawn[:15] = np.clip(drawn[:60], 1, 254), 2
+    drawn[:60:3] = np.clip(drawn[:60:3], 1, 254)
     np.testing.assert_array_equal(read_mask(saved(drawn)), ellipse)
+
+
+SHAPES = st.builds(
+    lambda x, y, width, height, turn, is_round: _drawn(x, y, width, height, turn, is_round),
+    x=st.integers(95, 145),
+    y=st.integers(95, 115),
+    width=st.integers(40, 80),
+    height=st.integers(40, 80),
+    turn=st.integers(0, 89),
+    is_round=st.booleans(),
+)
+
+
+def _drawn(x, y, width, height, turn, is_round) -> Image.Image:
+    """An ellipse or a rectangle of half this width and height, turned, in a picture of 240 x 216 pixels."""
+    picture = Image.new("L", (240, 216))
+    draw = ImageDraw.Draw(picture)
+    (draw.ellipse if is_round else draw.rectangle)([x - width, y - height, x + width, y + height], fill=255)
+    return picture.rotate(turn, Image.Resampling.NEAREST)
+
+
+def _overlap(found: np.ndarray, truth: np.ndarray) -> float:
+    return np.count_nonzero(found & truth) / np.count_nonzero(found | truth)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.sampled_from(["jpeg", "webp"]), st.integers(30, 95), st.booleans())
+def test_any_mask_survives_a_lossy_format(drawn, form, quality, in_colour):
+    picture = drawn.convert("RGB") if in_colour else drawn
+    found = read_mask(saved(picture, form, quality=quality))
+    assert _overlap(found, np.asarray(drawn) > 0) > 0.98
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(2, 4), st.sampled_from(["LANCZOS", "BICUBIC", "BILINEAR", "BOX"]), st.booleans())
+def test_any_mask_survives_another_size(drawn, factor, resampling, is_larger):
+    """But for half a pixel along its edge, which is two of what was drawn where four have become one."""
+    by = Image.Resampling[resampling]
+    size = tuple(side * factor if is_larger else side // factor for side in drawn.size)
+    found = read_mask(saved(drawn.resize(size, by)))
+    back = Image.fromarray(found).resize(drawn.size, Image.Resampling.NEAREST)
+    assert _overlap(np.asarray(back), np.asarray(drawn) > 0) > (0.95 if is_larger else 0.93)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SHAPES, st.sampled_from([0.5, 1, 2, 3, 5]))
+def test_any_mask_survives_blurring(drawn, radius):
+    found = read_mask(saved(drawn.filter(ImageFilter.GaussianBlur(radius))))
+    assert _overlap(found, np.asarray(drawn) > 0) > 0.95
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("resampling", ["BILINEAR", "BICUBIC"])
+@pytest.mark.parametrize("form", ["png", "jpeg"])
+def test_thin_lines_survive_being_enlarged(factor, resampling, form):
+    """Most of whose pixels are then edge. Half a pixel on each side of lines of two is a fifth of them."""
+    random = np.random.default_rng(0)
+    drawn = Image.new("L", (300, 200))
+    for _ in range(15):
+        ImageDraw.Draw(drawn).line([tuple(point) for point in random.integers(0, (300, 200), (4, 2)).tolist()], 255, 2)
+    found = read_mask(saved(drawn.resize((300 * factor, 200 * factor), Image.Resampling[resampling]), form))
+    assert _overlap(found, np.kron(np.asarray(drawn) > 0, np.ones((factor, factor), bool))) > 0.8
+
+
+def test_a_smooth_edge_along_the_border_is_no_object(ellipse):
+    drawn = white(ellipse)
+    drawn[-2, 5:12], drawn[-1, 5:12] = 200, 100
+    np.testing.assert_array_equal(read_mask(saved(drawn)), drawn > 127)
 
 
 def test_what_is_white_is_foreground_where_0_is_white(ellipse):
@@ -198,6 +268,43 @@ def test_grey_and_palettes_have_opacity_too(ellipse, colours):
     np.testing.assert_array_equal(read_mask(saved(few)), ellipse)
 
 
+@pytest.mark.parametrize("form", ["png", "tiff", "gif", "webp"])
+@pytest.mark.parametrize("number", [2, 8, 32])
+def test_a_cut_out_in_flat_colours_is_its_opacity(ellipse, number, form):
+    """As icons are, and photos of few colours."""
+    flat = np.array([(40, 250, 90), *np.random.default_rng(0).integers(30, 255, (31, 3))], np.uint8)
+    shown = flat[np.arange(ellipse.size).reshape(ellipse.shape) // (40 * 160) * 11 % number]
+    picture = Image.fromarray(np.dstack([shown, white(ellipse)]))
+    kept = {"lossless": True} if form == "webp" else {}
+    np.testing.assert_array_equal(read_mask(saved(picture, form, **kept)), ellipse)
+    np.testing.assert_array_equal(read_mask(saved(picture.convert("LA"))), ellipse)
+    np.testing.assert_array_equal(read_mask(saved(picture.quantize(number + 1))), ellipse)
+
+
+def test_that_opacity_counts_and_flat_colours_do_not_is_said_once(labels, caplog, monkeypatch):
+    monkeypatch.setattr(pictures, "_said", set())
+    coloured = relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)])
+    for _ in range(2):
+        found = read_mask(saved(np.dstack([coloured, white(labels > 0)])), name="a.png")
+        np.testing.assert_array_equal(found, labels > 0)
+    (record,) = caplog.records
+    assert "a.png has areas of 3 colours and is transparent elsewhere: opacity is the mask" in record.getMessage()
+
+
+def test_opacity_of_several_levels_is_cut_at_half(ellipse, colours):
+    """Shadows are no objects, and quantising leaves a trace of opacity in the background."""
+    alpha = np.where(ellipse, 255, 2).astype(np.uint8)
+    alpha[:20], alpha[-20:] = 100, 180
+    np.testing.assert_array_equal(read_mask(saved(np.dstack([colours, alpha]))), alpha > 127)
+
+
+def test_opacity_that_is_nowhere_0_is_no_mask(ellipse, colours):
+    dim = np.where(ellipse, 230, 30).astype(np.uint8)
+    np.testing.assert_array_equal(read_mask(saved(np.dstack([white(ellipse)] * 3 + [dim]))), ellipse)
+    with pytest.raises(ValueError, match=r"photo\?.*where the opacity is the mask, keep only that: image\.getchannel"):
+        read_mask(saved(np.dstack([colours, dim])))
+
+
 def test_smooth_opacity_is_cut_at_half(ellipse, colours):
     smooth = np.asarray(Image.fromarray(white(ellipse)).resize((80, 60), Image.Resampling.BOX))
     for shown in (colours[:60, :80], np.full((60, 80, 3), 255, np.uint8), np.zeros((60, 80, 3), np.uint8)):
@@ -241,8 +348,8 @@ SEVERAL = {
     "colours": lambda labels: saved(relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)])),
     "colours in jpeg": lambda labels: saved(relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)]), "jpeg"),
     "a small one in jpeg": lambda labels: saved(relabelled(labels, [(0, 255, 0), (255, 0, 0), (255, 0, 0)]), "jpeg"),
-    "colours with opacity": lambda labels: saved(
-        np.dstack([relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)]), white(labels > 0)])
+    "colours on black with opacity": lambda labels: saved(
+        np.dstack([relabelled(labels, [(255, 0, 0), (0, 255, 0), (0, 0, 255)]), white(np.indices(labels.shape)[0] > 5)])
     ),
     "red on white": lambda labels: saved(np.where(labels[..., None] > 0, (255, 0, 0), 255).astype(np.uint8)),
     "a palette": lambda labels: saved(_with_palette(labels)),
@@ -273,6 +380,47 @@ def _with_palette(labels: np.ndarray) -> Image.Image:
 def test_what_tells_objects_apart_is_refused(labels, kind):
     with pytest.raises(ValueError, match=INSTEAD):
         read_mask(SEVERAL[kind](labels))
+
+
+IDS = {dtype: st.integers(1, np.iinfo(dtype).max) for dtype in ("uint8", "uint16", "int32")}
+
+
+@st.composite
+def label_maps(draw) -> np.ndarray:
+    """Two to five rectangles that may touch, each of another number."""
+    dtype = draw(st.sampled_from(sorted(IDS)))
+    first = draw(IDS[dtype])
+    near = st.integers(max(first - 4, 1), min(first + 4, np.iinfo(dtype).max))
+    ids = draw(
+        st.lists(st.one_of(IDS[dtype], near), min_size=1, max_size=4, unique=True).filter(lambda ids: [first] != ids)
+    )
+    labels = np.zeros((40, 100), dtype)
+    for number, value in enumerate(dict.fromkeys([first, *ids])):
+        gap, height, width = draw(st.integers(0, 2)), draw(st.integers(3, 36)), draw(st.integers(3, 18))
+        labels[gap : gap + height, 20 * number + gap : 20 * number + gap + width] = value
+    return labels
+
+
+@settings(max_examples=80, deadline=None)
+@given(label_maps())
+def test_objects_of_any_numbers_are_refused(labels):
+    with pytest.raises(ValueError, match=INSTEAD):
+        read_mask(tiff(labels))
+
+
+@pytest.mark.parametrize(
+    "ids", [(33, 34, 34), (254, 255, 255), (120, 121, 122), (5, 100, 101), (4, 250, 255), (128, 255, 255)]
+)
+def test_objects_of_numbers_that_look_like_noise_are_refused(labels, ids):
+    with pytest.raises(ValueError, match=f"areas of the numbers {ids[0]}, .*{INSTEAD}"):
+        read_mask(saved(relabelled(labels, ids)))
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("greys", [(5, 100, 255), (255, 225, 255), (40, 255, 255), (180, 200, 220)])
+def test_areas_that_are_well_apart_are_told_apart_in_lossy_formats(labels, form, greys):
+    with pytest.raises(ValueError, match=f"areas of several greys.*{INSTEAD}"):
+        read_mask(saved(relabelled(labels, greys), form, quality=75))
 
 
 @pytest.mark.parametrize("side", [2, 5])

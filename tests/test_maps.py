@@ -112,8 +112,38 @@ LOSSY = {
     "JPEG 2000": lambda labels: saved(labels, "jpeg2000", irreversible=True),
     "JPEG 2000 without a box": lambda labels: saved(labels, "jpeg2000", irreversible=True, no_jp2=True),
     "TIFF with jpeg": lambda labels: saved(labels, "tiff", compression="jpeg"),
-    "TIFF with jpeg2000": lambda labels: tiff(labels, compression="jpeg2000"),
+    "TIFF with jpeg2000": lambda labels: tiff(labels, compression="jpeg2000", compressionargs={"level": 30}),
+    "TIFF with webp": lambda labels: tiff(
+        np.dstack([labels] * 3), photometric="rgb", compression="webp", compressionargs={"lossless": False}
+    ),
+    "TIFF with lerc": lambda labels: tiff(labels, compression="lerc", compressionargs={"level": 1}),
+    "TIFF with lerc of fractions": lambda labels: tiff(
+        labels.astype(np.float32), compression="lerc", compressionargs={"level": 0.25}
+    ),
+    "TIFF with lerc of deflate": lambda labels: tiff(
+        labels, compression="lerc", compressionargs={"level": 2, "compression": "deflate"}
+    ),
+    "TIFF with lerc of zstd": lambda labels: tiff(
+        labels, tile=(16, 16), compression="lerc", compressionargs={"level": 2, "compression": "zstd"}
+    ),
+    "TIFF with jpegxl": lambda labels: tiff(labels, compression="jpegxl"),  # whose bytes do not say it simply
 }
+LOSSLESS = {
+    "jpeg": {"compression": "jpeg", "compressionargs": {"lossless": True}},
+    "jpeg2000": {"compression": "jpeg2000", "tile": (16, 16)},
+    "lerc": {"compression": "lerc", "rowsperstrip": 5},
+    "lerc of zstd": {"compression": "lerc", "compressionargs": {"compression": "zstd"}},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_compressions_of_tiff_that_keep_numbers_are_read(labels, kind, dtype):
+    if not kind.startswith("lerc") and dtype != np.uint8:
+        pytest.skip("which such files do not hold")
+    np.testing.assert_array_equal(read_labels(tiff(labels.astype(dtype), **LOSSLESS[kind])), labels)
+    if dtype == np.uint8:
+        np.testing.assert_array_equal(read_colours(tiff(labels, **LOSSLESS[kind])), np.dstack([labels] * 3))
 
 
 @pytest.mark.parametrize("read", [read_labels, read_colours])
@@ -184,7 +214,7 @@ def test_smaller_copies_of_a_map_are_no_pages(labels):
         (lambda labels: tiff(labels * 1e19), "too large for whole numbers of 64 bits"),
         (lambda labels: saved(np.dstack([labels] * 2)), "picture in LA"),
         (lambda labels: io.BytesIO(tiff(labels, compression="lzw").getvalue()[:-40]), r"a\.x: it is a TIFF"),
-        (lambda labels: io.BytesIO(b"nothing"), r"a\.x cannot be read as an image: it is damaged or no picture"),
+        (lambda labels: io.BytesIO(b"nothing"), r"a\.x cannot be read as an image: it is damaged or not a picture"),
     ],
 )  # fmt: skip
 def test_what_is_no_label_map_is_named_by_its_kind(labels, make, message):

@@ -8,7 +8,7 @@ import tifffile
 from example_models import random_photo
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from samjax import pictures, read_image
 from samjax.pictures import as_rgb, photo_size
@@ -127,6 +127,27 @@ def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
         read_image(tmp_path / "broken.png")
+
+
+def test_a_pillow_without_avif_is_named(monkeypatch):
+    def unidentified(*args):
+        raise UnidentifiedImageError("cannot identify")
+
+    monkeypatch.setattr(Image, "open", unidentified)
+    with pytest.raises(ValueError, match=r"not a picture, or this Pillow does not read AVIF"):
+        read_image(io.BytesIO(b"\0\0\0\x20ftypavif" + bytes(20)))
+
+
+def test_the_endings_are_documented(root):
+    text = (root / "docs" / "inputs.md").read_text(encoding="utf-8")
+    assert f"{', '.join(pictures.ENDINGS[:-1])} or {pictures.ENDINGS[-1]}" in text.replace("\n", " ")
+    assert {".avif", ".gif", ".pgm", ".tga"} < set(pictures.ENDINGS)
+
+
+@pytest.mark.parametrize("ending", pictures.ENDINGS)
+def test_files_of_every_ending_are_read(tmp_path, ending):
+    Image.fromarray(random_photo(16, 24)).convert("1" if ending == ".pbm" else "RGB").save(tmp_path / f"a{ending}")
+    assert read_image(tmp_path / f"a{ending}").shape == (16, 24, 3)
 
 
 def test_no_message_has_an_objects_address(tmp_path):

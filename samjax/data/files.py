@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from samjax.pictures import ENDINGS
+
 T = TypeVar("T")
 
-PICTURES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PICTURES = ENDINGS
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 _ATTEMPTS = 5  # after which a remote file counts as out of reach
 _FIRST_PAUSE = 0.5  # seconds between attempts; doubles

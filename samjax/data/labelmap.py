@@ -24,7 +24,8 @@ class LabelMaps(IndexedSource):
 
     A map belongs to the photo with its name in the same sub-folder, whatever the endings; NAME_labels, and what else is
     in `samjax.data.matching.SUFFIXES`, belongs to NAME. Photos without a map are not records: VOC has maps for a sixth
-    of its photos. Those whose map has no label are records without masks.
+    of its photos. Those whose map is 0 everywhere are records without masks; one of
+    0 and 255, or of 255 alone, is a binary mask and a bad record.
     """
 
     def __init__(self, images: str, maps: str, each: Literal["label", "region"] = "label") -> None:
@@ -47,6 +48,10 @@ class LabelMaps(IndexedSource):
                 f"its label map has {labels.shape[1]} x {labels.shape[0]} pixels, the photo {found.size[1]} x "
                 f"{found.size[0]} (turned upright by its EXIF orientation)",
                 Reason.SIZE,
+            )
+        if void.any() and not labels.any():
+            raise BadRecord(
+                "its label map has no number but 255, which is void in maps of 8 bits; a binary mask is given as pairs="
             )
         for category, part in self._parts(labels):
             for label, rle in of_labels(part):

@@ -8,7 +8,7 @@ from samjax.data.left_out import Problem, Reason, Tally
 
 # What tools put behind a photo's name for its mask, in upper or lower case: cellpose, ISIC, Carvana, samjax and others.
 SUFFIXES = ("_mask", "_masks", "_cp_masks", "_label", "_labels", "_gt", "_seg", "_segmentation")
-NAMES = f"NAME, {', '.join(f'NAME{suffix}' for suffix in SUFFIXES)}"
+NAMES = f"NAME, {', '.join(f'NAME{suffix}' for suffix in SUFFIXES)}; endings {', '.join(files.PICTURES)}"
 
 Matches = list[tuple[str, tuple[str, ...]]]  # photos with their mask files
 

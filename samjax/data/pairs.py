@@ -42,7 +42,7 @@ class Pairs(IndexedSource):
         for name in masks:
             path = files.join(self._masks, name)
             try:
-                pages = mask_pages(files.read(path), path)
+                pages = mask_pages(files.read(path))
             except ValueError as error:
                 found.leave_out(name, error)
                 continue
@@ -78,7 +78,7 @@ def _kaggle(folder: str) -> tuple[Matches, list[Problem], Tally]:
         for name in names
     ]
     flawed += [
-        Problem(names[0], "there is no photo for these masks", Reason.MISSING)
+        Problem(names[0], "there is no photo for these masks", Reason.NO_PHOTO, stray="files")
         for key, names in masks.items()
         if key not in photos
     ]

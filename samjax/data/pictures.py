@@ -26,9 +26,9 @@ def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
     return maps.read_mask(io.BytesIO(data), name=path)
 
 
-def mask_pages(data: bytes, path: str) -> list[foreground.Page]:
-    """Each page of a file of masks, for `samjax.foreground.binary_mask`. Raises ValueError."""
-    return maps.read_mask_pages(io.BytesIO(data), name=path)
+def mask_pages(data: bytes) -> list[foreground.Page]:
+    """Each page of a file of masks, for `samjax.foreground.binary_mask`. Raises ValueError, without a name."""
+    return maps.read_mask_pages(io.BytesIO(data), name="")
 
 
 def grey_of(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:

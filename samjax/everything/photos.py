@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from samjax.formats import Photo
+from samjax.pictures import ENDINGS
 
-SUFFIXES = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 RESERVED = ("annotations", "coco", "labelme", "yolo")  # what formats call their own files and folders
 RECORDS = ".samjax"  # the folder that makes a folder one of results
 
@@ -42,7 +42,7 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
             relative = PurePosixPath(file.relative_to(path).as_posix())
             found.setdefault(file.resolve(), (file, path.resolve().name / relative if several else relative))
     if not found:
-        raise ValueError(f"there is no image in {', '.join(map(str, inputs))} (endings: {', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"there is no image in {', '.join(map(str, inputs))} (endings: {', '.join(ENDINGS)})")
     names = _names([relative for _, relative in found.values()])
     return [Photo(path, str(relative), name) for (path, relative), name in zip(found.values(), names, strict=True)]
 
@@ -55,7 +55,7 @@ def _pictures_in(folder: Path, out: Path) -> Iterator[Path]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() != out)
-        yield from (here / name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)
+        yield from (here / name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in ENDINGS)
 
 
 def _names(relatives: Sequence[PurePosixPath]) -> list[str]:

@@ -136,11 +136,18 @@ def test_what_is_wrong_with_a_map_is_said(tmp_path, write, photo, labels, case):
 
 
 @pytest.mark.parametrize("each", ["label", "region"])
-@pytest.mark.parametrize("value", [0, 255])
-def test_a_map_without_labels_is_a_photo_without_objects(tmp_path, write, photo, labels, value, each):
-    record = only(tmp_path, write, photo, png(np.full_like(labels, value)), each=each)
+def test_a_map_without_labels_is_a_photo_without_objects(tmp_path, write, photo, labels, each):
+    record = only(tmp_path, write, photo, png(np.zeros_like(labels)), each=each)
     assert record.masks == record.problems == ()
-    assert (record.void is None) == (value == 0)
+    assert record.void is None
+
+
+@pytest.mark.parametrize("each", ["label", "region"])
+@pytest.mark.parametrize("background", [0, 255])
+def test_a_binary_mask_of_0_and_255_is_no_label_map(tmp_path, write, photo, labels, background, each):
+    mask = np.where(labels == 1, 255, background).astype(np.uint8)
+    with pytest.raises(BadRecord, match=r"no number but 255, which is void .* a binary mask is given as pairs="):
+        only(tmp_path, write, photo, png(mask), each=each)
 
 
 def test_maps_and_photos_meet_by_name(tmp_path, write, photo, labels):
