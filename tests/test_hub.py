@@ -115,7 +115,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(files, server, cache, c
 
 def test_an_interrupted_download_goes_on_at_the_next_call(files, server, cache, content):
     server.drop_after = [70_000, 0]
-    with pytest.raises(DownloadError, match="65536 bytes are kept, call again to go on"):
+    with pytest.raises(DownloadError, match="65536 bytes are kept, call again to resume"):
         hub.locate(KEY, files=files)
     assert names(cache) == ["sam_small.pth.part"]
     assert hub.locate(KEY, files=files).read_bytes() == content

@@ -278,6 +278,7 @@ def test_a_run_at_work_is_left_alone(recipe, tmp_path):
 
     from samjax.lock import FolderInUse, working_in
 
+    (tmp_path / "run").mkdir()
     with working_in(tmp_path / "run"), pytest.raises(FolderInUse, match="is in use by process"):
         train(recipe, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
