@@ -17,7 +17,7 @@ import tyro
 from samjax.names import printable
 
 from . import configs, run_folder
-from .config import VALUES_OF_OTHERS, TrainConfig
+from .config import VALUES_OF_OTHERS, RunConfig, TrainConfig
 from .data.report import TooManyBadRecords
 from .loop import NotFinite, Outcome, train
 from .metrics import JSONL, validations
@@ -75,14 +75,15 @@ def main(args: Sequence[str]) -> int:
         print(f"samjax: error: {printable(str(error))}", file=sys.stderr)
         return 3
     if jax.process_index() == 0:
-        print(_summary(outcome, command.config.run.steps))
+        print(_summary(outcome, command.config.run))
     return 0
 
 
-def _summary(outcome: Outcome, steps: int) -> str:
+def _summary(outcome: Outcome, run: RunConfig) -> str:
     """What a run has come to, and beside it where it began."""
     state = "finished" if outcome.finished else "stopped; the same command continues"
-    lines = [f"{printable(outcome.folder)}: step {outcome.step} of {steps}, {state}"]
+    length = f"of {run.steps}" if run.minutes is None else f"in {run.minutes:g} minutes"
+    lines = [f"{printable(outcome.folder)}: step {outcome.step} {length}, {state}"]
     measured = validations(outcome.folder / JSONL)
     if measured:
         first, last = min(measured), max(measured)
@@ -95,8 +96,8 @@ def _summary(outcome: Outcome, steps: int) -> str:
                 lines.append(f"  val/{name:<16}{before}{value:.4f}")
     if outcome.step:
         lines.append(f"the weights for other programs: samjax export {printable(outcome.folder)} FILE")
-    if outcome.finished:
-        lines.append(f"more steps: the same command with --run.steps above {steps}")
+    if outcome.finished and run.minutes is None:
+        lines.append(f"more steps: the same command with --run.steps above {run.steps}")
     return "\n".join(lines)
 
 

@@ -195,6 +195,9 @@ class RunConfig:
     """How long, how wide, how often."""
 
     steps: int = 90_000  # updates in all; a finished run can be given more (paper: 90,000; ViT-B and ViT-L 180,000)
+    # wall-clock minutes after which the run ends, whatever its step; the schedules, laid over run.steps, then follow the
+    # time instead of the steps. None: the run ends at run.steps
+    minutes: float | None = None
     batch: int = 256  # photos of a step, on all devices together (paper: 256; ViT-B and ViT-L 128)
     accumulate: int = 1  # pieces that a step's batch is computed in, one after the other
     seed: int = 0  # of everything random: parameters, order of photos, augmentation, prompts
@@ -210,6 +213,7 @@ class RunConfig:
     tensor_axis: int = 1  # devices over which each matrix product is spread
     log_every: int = 10  # steps between lines of metrics.jsonl, each a mean over them
     validate_every: int = 1000  # steps between validations; there is one before the first step and after the last, too
+    validate_minutes: float | None = None  # minutes between validations, instead of run.validate_every
     validation_images: int = 200  # photos of a validation, the first ones of --data.val
     picture_every: int = 1000  # steps between pictures of predictions for validation photos
     checkpoint_every: int = 1000  # steps between checkpoints; each validation and the end leave one, too
@@ -223,6 +227,7 @@ class RunConfig:
         _require("run", self, f"{counts} keep_last cpu_devices", lambda n: n >= 1, "at least 1")
         _require("run", self, "seed", lambda n: n >= 0, "at least 0")
         _require("run", self, "images_together masks_together", lambda n: n is None or n >= 1, "at least 1, or None")
+        _require("run", self, "minutes validate_minutes", lambda n: n is None or _is_positive(n), "more than 0, or None")
         _require("run", self, "drop_path dropout", lambda rate: 0 <= rate < 1, "at least 0 and below 1")
         wanted = f"a multiple of run.accumulate, {self.accumulate}"
         _require("run", self, "batch", lambda n: n % self.accumulate == 0, wanted)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -25,10 +25,11 @@ from .losses import MaskLoss
 from .mae import load_mae
 from .metrics import JSONL, MetricWriters, validations
 from .optim import is_frozen, make_optimizer, make_schedule
+from .pace import Pace
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
 from .state import TrainState
-from .step import Metrics, abstract_state, fresh_params, init_state, make_step
+from .step import Metrics, StepFunction, abstract_state, fresh_params, init_state, make_step
 from .stopping import StopRequests, stop_requests
 from .validator import Validator
 
@@ -69,7 +70,9 @@ def train(config: TrainConfig, out: Path) -> Outcome:
 
 def _train(config: TrainConfig, out: Path) -> Outcome:
     """`train`, in a folder that no other job writes into."""
-    run = config.run
+    run, pace = config.run, Pace(config.run)
+    if pace.is_timed and jax.process_count() > 1:
+        raise ValueError("run.minutes needs a single process: several would not agree on when it is over; use run.steps")
     mesh = make_mesh(run.data_axis, run.fsdp_axis, run.tensor_axis)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if run.batch % (shards * run.accumulate):
@@ -106,11 +109,11 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
                 config=dataclasses.asdict(config),
             )
         )
-        if start >= run.steps:
+        if not pace.is_timed and start >= run.steps:
             return Outcome(out, start, True, checkpoints.metrics(start))
         trains_encoder = not is_frozen(config.optim, sam, "image_encoder")
         seen = seen_in_training(config, sam)
-        progress = stack.enter_context(Progress(config, seen, mesh, start, trains_encoder))
+        progress = stack.enter_context(Progress(config, seen, mesh, start, trains_encoder, pace))
         validator = None
         if validation is not None:
             at_start = validations(out / JSONL).get(0, {}).get("iou")
@@ -120,13 +123,17 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
             state, saved = checkpoints.restore(wanted)
             window = Window(**saved["window"])
             batches.set_state(saved["data"])
+            if pace.is_timed:
+                pace.resume(saved["pace"])
+                if pace.is_over(start):
+                    return Outcome(out, start, True, checkpoints.metrics(start))
         else:
             state = init_state(config, starting_params(config, sam, mesh), optimizer, mesh)
         if more is not None:
             progress.message(extension.explained(more, config))
             if jax.process_index() == 0:
                 extension.record(out, more)
-        loop = Loop(config, training, validator, checkpoints, writers, window, progress)
+        loop = Loop(config, training, validator, checkpoints, writers, window, progress, pace)
         prefetched = stack.enter_context(prefetch_to_device(batches, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
@@ -163,23 +170,25 @@ class Loop:
         writers: MetricWriters,
         window: Window,
         progress: Progress,
+        pace: Pace,
     ) -> None:
         self.config, self.training, self.validator = config, training, validator
         self.checkpoints, self.writers, self.window, self.progress = checkpoints, writers, window, progress
+        self.pace = pace
         self.schedule = make_schedule(config.optim, config.run.steps)
 
     def go(
         self,
         state: TrainState,
         start: int,
-        step_function: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+        step_function: StepFunction,
         prefetched: Iterator[Prefetched],
         stop: StopRequests,
         out: Path,
     ) -> Outcome:
         """From `start` updates on to the last, or to where a stop is asked for; both leave a checkpoint, and so does
         whatever goes wrong in a validation. A stop before the first step leaves none: there is nothing to keep."""
-        run, progress, validator = self.config.run, self.progress, self.validator
+        run, progress, validator, pace = self.config.run, self.progress, self.validator, self.pace
         prefetched = itertools.chain([next(prefetched)], prefetched)  # bad data stop the run before anything compiles
         measured: dict[str, float] = {}
         if start == 0 and validator is not None:
@@ -187,10 +196,11 @@ class Loop:
             if stop.reached(0):
                 return Outcome(out, 0, False, measured)
         pending = None
-        for step in range(start + 1, run.steps + 1):
-            fetched = next(prefetched)
+        for step in itertools.count(start + 1):
+            fetched, position = next(prefetched), pace.position()
+            scheduled = () if position is None else (position,)
             with progress.compiling("the step") if step == start + 1 else contextlib.nullcontext():
-                state, metrics = step_function(state, fetched.batch)
+                state, metrics = step_function(state, fetched.batch, *scheduled)
             # The step before has ended by now; this one runs while its numbers are looked at.
             if pending is not None:
                 self._note(*pending)
@@ -198,11 +208,12 @@ class Loop:
             stops = stop.reached(step)
             if stops:
                 progress.message(f"asked to stop: saving step {step}")
-            ends = stops or step == run.steps
+            over = pace.is_over(step)
+            ends = stops or over
             due = {
-                "log": step % run.log_every == 0 or step == run.steps,
-                "validate": validator is not None and (step % run.validate_every == 0 or step == run.steps),
-                "picture": validator is not None and (step % run.picture_every == 0 or step == run.steps),
+                "log": step % run.log_every == 0 or over,
+                "validate": validator is not None and (pace.wants_validation(step) or over),
+                "picture": validator is not None and (step % run.picture_every == 0 or over),
                 "checkpoint": step % run.checkpoint_every == 0 or ends,
             }
             if not any(due.values()):
@@ -210,12 +221,15 @@ class Loop:
             self._note(*pending)
             pending = None
             if due["log"]:
-                self._log(step)
+                self._log(step, step - 1 if position is None else float(position))
             self.checkpoints.check()
             saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
+            if pace.is_timed:
+                saved["pace"] = pace.state()
             try:
                 if due["validate"]:
                     measured = validator.measure(step, weights(state), self.writers)
+                    pace.validated()
                 if due["picture"]:
                     validator.draw(step, weights(state), self.writers)
             except Exception:
@@ -227,7 +241,7 @@ class Loop:
             progress.restart_clock()
             if ends:
                 break
-        return Outcome(out, step, step == run.steps, measured)
+        return Outcome(out, step, over, measured)
 
     def _note(self, step: int, metrics: Metrics, fetched: Prefetched) -> None:
         """Waits for a step's numbers. Raises `NotFinite`."""
@@ -243,9 +257,10 @@ class Loop:
         self.window.add(numbers_of(metrics))
         self.progress.step(fetched.waited)
 
-    def _log(self, step: int) -> None:
+    def _log(self, step: int, position: float) -> None:
+        """`position`: of the last step in the schedules."""
         values = self.window.take()
-        values["learning_rate"] = float(self.schedule(step - 1))
+        values["learning_rate"] = float(self.schedule(position))
         values["epoch"] = self.training.epoch_at(step)
         values |= self.progress.speed(values["masks"])
         self.writers.write(step, values)

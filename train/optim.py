@@ -44,9 +44,11 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
-def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping, Adam or Muon, decoupled weight decay, rates by layer, schedule; frozen parameters get neither updates
     nor moments, and do not count for clipping.
+
+    Its `update` takes `position`, the step of the schedule that this one counts as; without it, the updates done.
 
     Raises ValueError for patterns that fit no parameter and where nothing is left to train.
     """
@@ -68,7 +70,7 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
         _scale_by_moments(config, by_name),
         optax.add_decayed_weights(config.weight_decay, by_name(lambda name: not _fits(name, config.no_decay))),
         _scale_by_name(lambda name: learning_rate_factor(config, sam, name)),
-        optax.scale_by_learning_rate(make_schedule(config, steps)),
+        _scale_by_rate(make_schedule(config, steps)),
     ]
     if config.clip_norm is not None:
         trained.insert(0, optax.clip_by_global_norm(config.clip_norm))
@@ -131,6 +133,19 @@ def _scale_by_moments(config: OptimConfig, by_name: Any) -> optax.GradientTransf
     return optax.partition(
         {"adam": adam, "muon": muon}, by_name(lambda name: "muon" if _fits(name, MATRICES) else "adam")
     )
+
+
+def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """optax's `scale_by_learning_rate`, which may be told where in the schedule it is."""
+    by_count = optax.scale_by_learning_rate(schedule)
+
+    def update(updates, state, params=None, *, position=None, **_):
+        if position is None:
+            return by_count.update(updates, state, params)
+        updates, _ = by_count.update(updates, state._replace(count=position), params)
+        return updates, state._replace(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(by_count.init, update)
 
 
 def _scale_by_name(factor: Any) -> optax.GradientTransformation:

@@ -19,6 +19,7 @@ from samjax.config import SamConfig
 
 from .config import TrainConfig
 from .flops import peak_flops, step_flops, utilisation
+from .pace import Pace
 
 _SHOWN = ("loss", "focal", "dice", "iou_error", "iou_last")  # of what is logged
 _STEADY = 5  # steps after which their mean tells what the rest takes
@@ -37,9 +38,13 @@ class Progress:
         mesh: what it trains on.
         done: steps after which the run resumes.
         trains_encoder: whether the image encoder has a backward pass.
+        pace: when it ends.
     """
 
-    def __init__(self, config: TrainConfig, sam: SamConfig, mesh: Mesh, done: int, trains_encoder: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, sam: SamConfig, mesh: Mesh, done: int, trains_encoder: bool, pace: Pace | None = None
+    ) -> None:
+        self._pace = pace or Pace(config.run)
         self._config, self._sam, self._trains_encoder = config, sam, trains_encoder
         self._devices = mesh.size
         self._peak = peak_flops(mesh.devices.flat[0].device_kind, config.run.compute_dtype)
@@ -76,15 +81,20 @@ class Progress:
         self._begun, self._last = True, now
         self._done += 1
         if self._terminal and self._bar is None:  # only now: its clock runs from here
-            self._bar = _Bar(total=self._config.run.steps, initial=self._done - 1, unit="step", dynamic_ncols=True)
+            self._bar = _Bar(total=self._steps, initial=self._done - 1, unit="step", dynamic_ncols=True)
         left = self.seconds_left()
         if self._bar is not None:
             self._bar.left = "?" if left is None else tqdm.format_interval(left)
             self._bar.update()
-        if left is not None and not self._told and self._done < self._config.run.steps:
+        if left is not None and not self._told and self._steps is not None and self._done < self._steps:
             self._told = True
-            steps = self._config.run.steps - self._done
+            steps = self._steps - self._done
             self.message(f"the other {steps:,} steps take about {_duration(left)}{self._named_asides()}")
+
+    @property
+    def _steps(self) -> int | None:
+        """In all; None: the clock ends the run."""
+        return None if self._pace.is_timed else self._config.run.steps
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
@@ -111,10 +121,12 @@ class Progress:
     def seconds_left(self) -> float | None:
         """What the rest of the run takes, validations, pictures and checkpoints included, as far as one of them has
         been seen. None until steps are steady."""
+        if self._steps is None:
+            return self._pace.seconds_left
         if self._timed < _STEADY:
             return None
         asides = sum(self._asides.get(kind, 0.0) * count for kind, count in self._asides_left().items())
-        return (self._config.run.steps - self._done) * self._step_seconds + asides
+        return (self._steps - self._done) * self._step_seconds + asides
 
     def speed(self, masks: float | None) -> dict[str, float]:
         """Means over the steps since the last call; {} where there was none.
@@ -156,7 +168,7 @@ class Progress:
             if left is not None:
                 shown["left"] = tqdm.format_interval(left)
             words = ", ".join(f"{name}={value}" for name, value in shown.items())
-            self.message(f"step {self._done}/{self._config.run.steps}: {words}")
+            self.message(f"step {self._done}{'' if self._steps is None else f'/{self._steps}'}: {words}")
 
     def message(self, text: str) -> None:
         """A line, above the bar where there is one."""
@@ -179,7 +191,8 @@ class Progress:
             """How often a multiple of `every`, or the last step, is still to come."""
             return 0 if done >= run.steps else run.steps // every - done // every + bool(run.steps % every)
 
-        validations = due(run.validate_every) if self._config.data.val else 0
+        by_steps = self._config.data.val and run.validate_minutes is None
+        validations = due(run.validate_every) if by_steps else 0
         pictures = due(run.picture_every) if self._config.data.val else 0
         return {"validation": validations, "picture": pictures, "checkpoint": due(run.checkpoint_every)}
 
@@ -196,8 +209,8 @@ class _Bar(tqdm):
     left = "?"
 
     def __init__(self, **kwargs: Any) -> None:
-        shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}{postfix}]"
-        super().__init__(bar_format=shape, **kwargs)
+        shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}" if kwargs["total"] else "{n_fmt} steps"
+        super().__init__(bar_format=shape + " [{elapsed}<{left}{postfix}]", **kwargs)
 
     @property
     def format_dict(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _FREE = {
     "data": {"train", "val", "threads", "workers", "prefetch", "max_bad_share"},  # data may move
     "run": {
         *("remat", "images_together", "masks_together", "cpu_devices", "data_axis", "fsdp_axis", "tensor_axis"),
-        *("log_every", "validate_every", "validation_images", "picture_every", "checkpoint_every"),
+        *("log_every", "validate_every", "validate_minutes", "validation_images", "picture_every", "checkpoint_every"),
         *("keep_last", "keep_best", "tensorboard", "wandb"),
     },
 }
@@ -121,7 +121,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raises ValueError, naming the fields, where a run in `folder` was started with another configuration. The number
-    of steps is judged by `samjax.train.extension`."""
+    of steps is judged by `samjax.train.extension`, except in a timed run, which cannot be given more."""
     started, _ = read_config(folder)
     differing = [
         f"{part}.{name}: {was!r}, now {now!r}"
@@ -129,7 +129,7 @@ def check_same_run(folder: Path, config: TrainConfig) -> None:
         for name, was in fields.items()
         if (now := dataclasses.asdict(config)[part][name]) != was
         and name not in _FREE.get(part, ())
-        and (part, name) != ("run", "steps")
+        and ((part, name) != ("run", "steps") or config.run.minutes is not None)
     ]
     if differing:
         raise ValueError(

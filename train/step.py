@@ -29,6 +29,7 @@ from .passes import Block, Gradient, Recipe
 from .state import TrainState
 
 Metrics = dict[str, Any]
+StepFunction = Callable[..., tuple[TrainState, Metrics]]  # of state, batch, and the position in the schedules
 
 
 def init_state(config: TrainConfig, params: Params, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
@@ -84,13 +85,14 @@ def align_attention(params: Params) -> Params:
 
 def make_step(
     config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> StepFunction:
     """The jitted step. It consumes the state (its buffers are reused) and gives the next one with the step's metrics.
 
     The loss is the sum over masks and passes, divided by the number of valid masks in the whole batch, wherever on the
     mesh and in whichever piece of an accumulated batch they are. Where loss or gradient is not finite the state stays
-    as it was, and `metrics["finite"]` is False. Metrics: "loss", "gradient_norm", "masks" (valid ones), "finite", and
-    "passes", a `MaskLoss` of means over masks, each with one value a pass.
+    as it was, and `metrics["finite"]` is False. A third argument is the position in the schedules, out of `run.steps`;
+    without it, that is the number of updates done. Metrics: "loss", "gradient_norm", "masks" (valid ones), "finite",
+    and "passes", a `MaskLoss` of means over masks, each with one value a pass.
     """
     recipe = Recipe(sam, config.interaction, config.loss, decoder_execution(config), config.run.dropout)
     encoder_execution = encoder_execution_for(config, mesh)
@@ -127,12 +129,13 @@ def make_step(
             (of_encoder,) = pull_back(gradient.features)
         return {"image_encoder": of_encoder, **gradient.params}, terms
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Batch, position: Float32[Array, ""] | None = None
+    ) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(state.key)
         pieces = _pieces(batch, config.run.accumulate, mesh)
-        gradient_of = functools.partial(
-            of_piece, state.params, key=key, balanced_weight=balanced_weight(config, state.step)
-        )
+        balanced = balanced_weight(config, state.step if position is None else position)
+        gradient_of = functools.partial(of_piece, state.params, key=key, balanced_weight=balanced)
         if config.run.accumulate == 1:
             gradient, terms = gradient_of(jax.tree.map(lambda x: x[0], pieces))
         else:
@@ -147,7 +150,8 @@ def make_step(
         finite = jnp.isfinite(norm) & jnp.isfinite(terms.total.sum())
 
         with optax_numerics():
-            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+            told = {} if position is None else {"position": position}
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, **told)
         params = optax.apply_updates(state.params, updates)
         average = None
         if config.optim.ema is not None:
@@ -202,7 +206,7 @@ def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:
     return jnp.minimum(decay, (1 + done) / (10 + done))
 
 
-def balanced_weight(config: TrainConfig, step: Int32[Array, ""]) -> Float32[Array, ""]:
+def balanced_weight(config: TrainConfig, step: Int32[Array, ""] | Float32[Array, ""]) -> Float32[Array, ""]:
     """Of the balanced cross-entropy at a step: falls linearly to zero."""
     end = max(config.loss.balanced_until * config.run.steps, 1.0)
     return config.loss.balanced * jnp.maximum(1 - step.astype(jnp.float32) / end, 0)

@@ -26,6 +26,7 @@ class Findings:
     def __init__(self, name: str, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
         self.name, self.rgb = name, rgb
         self.size: Size = (rgb.shape[0], rgb.shape[1])
+        self.origin: str | None = None  # see `Record`
         self._masks: list[_Found] = []
         self._problems: list[Problem] = []
 
@@ -97,6 +98,7 @@ class Findings:
             union([found.rle for found in void]) if void else None,
             tuple(Problem(found.what, _CROWD, Reason.CROWD) for found in void if found.is_crowd),
             tuple(Problem(found.what, found.note, Reason.BOX) for found in objects if found.note),
+            self.origin,
         )
 
 

@@ -40,6 +40,7 @@ class Record:
     void: RLE | None = None  # where nothing is known: crowds, void pixels
     crowds: tuple[Problem, ...] = ()  # annotations that are part of void
     noted: tuple[Problem, ...] = ()  # flaws of annotations that are used all the same
+    origin: str | None = None  # the photo in the data set it was taken from, "coco/000000000139", where that is said
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""SA-1B: tars or folders of sa_<id>.jpg with sa_<id>.json beside."""
+"""SA-1B: tars or folders of sa_<id>.jpg with sa_<id>.json beside; PNG and WebP are read as well."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from samjax.data.record import BadRecord, Record
 from samjax.data.tar_index import tar_indices
 
 _ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")  # compressed ones for a clear message
-_PHOTOS = (".jpg", ".jpeg", ".png")
+_PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 _IN_FOLDER = -1  # for an offset: the file itself
 _ENTRY = np.dtype(
     [("place", "i4"), ("photo", "i8"), ("photo_size", "i8"), ("json", "i8"), ("json_size", "i8"), ("ending", "u1")]
@@ -147,6 +147,9 @@ def gather(found: Findings, text: bytes) -> None:
     if not isinstance(annotations, list):
         raise BadRecord("its JSON has no list of annotations, which files of SA-1B have")
     found.add_annotations(annotations)
+    image = content.get("image")
+    origin = image.get("source") if isinstance(image, dict) else None
+    found.origin = origin if isinstance(origin, str) else None
 
 
 def _numbered(flawed: list[Problem]) -> list[Problem]:

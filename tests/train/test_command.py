@@ -16,6 +16,7 @@ RECIPES = (
     "tiny",
     "tiny_128",
     "tiny_256",
+    "tiny_gpu",
 )
 
 

@@ -1,0 +1,73 @@
+"""How far a run is: by its steps or, where it has been given minutes, by the clock."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from .config import RunConfig
+
+
+class Pace:
+    """When a run ends, where it is in its schedules, and when it is to be validated.
+
+    The time of a run counts from the moment that this is made, compiling and validating included, and goes on from
+    where it was when the run is resumed. The schedules begin with the first step.
+
+    Args:
+        run: its settings; `run.minutes` makes it a timed run.
+        clock: seconds from some moment on.
+    """
+
+    def __init__(self, run: RunConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._clock = run, clock
+        self._start = clock()
+        self._first_step: float | None = None  # seconds of the run before it
+        self._validated = 0.0
+
+    @property
+    def is_timed(self) -> bool:
+        return self._run.minutes is not None
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken."""
+        return self._clock() - self._start
+
+    @property
+    def seconds_left(self) -> float:
+        """Of a timed run."""
+        return max(60 * self._run.minutes - self.seconds, 0.0)
+
+    def position(self) -> np.float32 | None:
+        """Of a timed run's next step in schedules that are laid over `run.steps`: 0 at its first step, `run.steps` at
+        its end. None for one that goes by steps."""
+        if not self.is_timed:
+            return None
+        now = self.seconds
+        if self._first_step is None:
+            self._first_step = self._validated = now
+        share = (now - self._first_step) / max(60 * self._run.minutes - self._first_step, 1e-9)
+        return np.float32(self._run.steps * min(share, 1.0))
+
+    def is_over(self, step: int) -> bool:
+        """Whether `step` updates are all of the run."""
+        return self.seconds_left == 0 if self.is_timed else step >= self._run.steps
+
+    def wants_validation(self, step: int) -> bool:
+        if self._run.validate_minutes is None:
+            return step % self._run.validate_every == 0
+        return self.seconds - self._validated >= 60 * self._run.validate_minutes
+
+    def validated(self) -> None:
+        """The time to the next validation counts from now."""
+        self._validated = self.seconds
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint, as JSON takes it."""
+        return {"seconds": self.seconds, "first_step": self._first_step or 0.0}
+
+    def resume(self, state: Mapping[str, float]) -> None:
+        """Goes on from where `state` was taken."""
+        self._start -= state["seconds"]
+        self._first_step, self._validated = state["first_step"], self.seconds
