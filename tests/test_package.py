@@ -11,7 +11,7 @@ import pytest
 
 import samjax
 
-SOURCES = ("samjax", "convert", "train", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("samjax", "convert", "train", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,11 @@ def test_data_files_are_in_the_wheel(root, installed):
     assert (installed / "samjax/py.typed").is_file()
     assets = {path.name for path in (root / "samjax/assets").iterdir() if path.is_file()}
     assert assets <= {path.name for path in (installed / "samjax/assets").iterdir()}
+
+
+def test_a_notice_says_that_the_bundled_weights_have_a_licence_of_their_own(installed):
+    (notice,) = installed.glob("*.dist-info/licenses/NOTICE")
+    assert "samjax/assets/samjax-tiny.safetensors, are not covered" in notice.read_text()
 
 
 def test_the_command_is_called_samjax(installed):

@@ -89,6 +89,7 @@ class DataConfig:
     min_area: int = 16  # pixels of the model's input; smaller masks are dropped
     flip: float = 0.0  # probability of a horizontal flip (paper: 0)
     scale: tuple[float, float] = (1.0, 1.0)  # large-scale jitter: size relative to fitting the input (paper: 1 1)
+    follow: float = 0.0  # probability that a crop is placed so that it shows one of the masks, drawn at random (paper: 0)
     brightness: float = 0.0  # colour jitter: the factor on brightness is uniform in 1 ± this
     contrast: float = 0.0  # colour jitter: the factor on contrast is uniform in 1 ± this
     saturation: float = 0.0  # colour jitter: the factor on saturation is uniform in 1 ± this
@@ -101,7 +102,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require("data", self, "masks_per_image prefetch", lambda n: n >= 1, "at least 1")
         _require("data", self, "min_area threads workers", lambda n: n >= 0, "at least 0")
-        _require("data", self, "max_bad_share max_cover flip", _is_share, "between 0 and 1")
+        _require("data", self, "max_bad_share max_cover flip follow", _is_share, "between 0 and 1")
         _require("data", self, "brightness contrast saturation", _is_share, "between 0 and 1")
         _require("data", self, "hue", lambda turns: 0 <= turns <= 0.5, "between 0 and 0.5 turns")
         _require(

@@ -221,7 +221,7 @@ class Loop:
             self._note(*pending)
             pending = None
             if due["log"]:
-                self._log(step, step - 1 if position is None else float(position))
+                self._log(step, float(step - 1 if position is None else position))
             self.checkpoints.check()
             saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
             if pace.is_timed:

@@ -39,7 +39,7 @@ def test_without_minutes_steps_decide(clock):
 
 
 def test_with_minutes_the_clock_lays_the_schedule_over_what_is_left_at_the_first_step(clock):
-    timed = pace(clock, steps=100, minutes=10)
+    timed = pace(clock, steps=100, minutes=10.0)
     clock.now += 120  # compiling
     assert timed.position() == 0
     clock.now += 240
@@ -53,13 +53,13 @@ def test_with_minutes_the_clock_lays_the_schedule_over_what_is_left_at_the_first
 
 
 def test_a_resumed_run_has_used_what_it_had_used(clock):
-    timed = pace(clock, steps=100, minutes=10)
+    timed = pace(clock, steps=100, minutes=10.0)
     clock.now += 120
     timed.position()
     clock.now += 120
     saved = json.loads(json.dumps(timed.state()))
     clock.now += 5000
-    again = pace(clock, steps=100, minutes=10)
+    again = pace(clock, steps=100, minutes=10.0)
     clock.now += 60
     again.resume(saved)
     assert again.seconds == 300
@@ -67,7 +67,7 @@ def test_a_resumed_run_has_used_what_it_had_used(clock):
 
 
 def test_validations_are_minutes_apart_from_the_first_step_on(clock):
-    timed = pace(clock, minutes=10, validate_minutes=1)
+    timed = pace(clock, minutes=10.0, validate_minutes=1.0)
     clock.now += 300
     timed.position()
     assert not timed.wants_validation(1000)

@@ -25,13 +25,13 @@ CONFIG = TrainConfig(
     optim=dataclasses.replace(ON_CPU.optim, learning_rate=1.5e-3, final_rate=0.0, warmup_steps=100, ema=0.998),
     run=RunConfig(
         steps=10_000,  # what the schedules are laid over
-        minutes=8,
+        minutes=8.0,
         batch=64,
         compute_dtype="bfloat16",
         remat=False,
         masks_together=8,
         log_every=50,
-        validate_minutes=1,
+        validate_minutes=1.0,
         validation_images=256,
         picture_every=100_000,
         checkpoint_every=100_000,

@@ -4,6 +4,8 @@ Every draw comes from the generator that is passed in. Where the configuration a
 the photo is then shown exactly as inference shows it.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -13,11 +15,19 @@ from ..config import DataConfig
 from .placement import Placement
 
 
-def draw_placement(original: Size, image_size: Size, config: DataConfig, random: np.random.Generator) -> Placement:
+def draw_placement(
+    original: Size,
+    image_size: Size,
+    config: DataConfig,
+    random: np.random.Generator,
+    shown: tuple[float, float, float, float] | None = None,
+) -> Placement:
     """Large-scale jitter (Copy-Paste, arXiv 2012.07177, section 3) and a horizontal flip.
 
     The scale, relative to fitting `image_size`, is uniform in `config.scale`. A side that is then longer than the
-    input is cropped at a uniformly drawn place; one that is shorter is padded at its end, as SAM pads.
+    input is cropped at a uniformly drawn place; one that is shorter is padded at its end, as SAM pads. Where a box
+    (x0, y0, x1, y1) in ORIGINAL pixels is to be `shown`, only places are drawn from where all of it is seen, or
+    nothing but it where it is larger than the input.
     """
     low, high = config.scale
     factor = float(random.uniform(low, high)) if low < high else low
@@ -26,8 +36,21 @@ def draw_placement(original: Size, image_size: Size, config: DataConfig, random:
     scale = min(image_size[0] / original[0], image_size[1] / original[1]) * factor
     scaled = max(int(original[0] * scale + 0.5), 1), max(int(original[1] * scale + 0.5), 1)
     size = min(scaled[0], image_size[0]), min(scaled[1], image_size[1])
-    y, x = (int(random.integers(whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
+    rooms = [(0, whole - part) for whole, part in zip(scaled, size, strict=True)]
+    if shown is not None:
+        rooms = [
+            _showing(shown[1 - axis] * ratio, shown[3 - axis] * ratio, size[axis], scaled[axis])
+            for axis, ratio in enumerate((scaled[0] / original[0], scaled[1] / original[1]))
+        ]
+    y, x = (low + int(random.integers(high - low + 1)) for low, high in rooms)
     return Placement(original, scaled, (y, x), size, flip)
+
+
+def _showing(start: float, end: float, part: int, whole: int) -> tuple[int, int]:
+    """The first and the last place of a window of `part` pixels in a side of `whole` that sees all from `start` to
+    `end`, or nothing beside it."""
+    first, last = sorted((math.floor(start), math.ceil(end) - part))
+    return min(max(first, 0), whole - part), min(max(last, 0), whole - part)
 
 
 def jitter_colours(

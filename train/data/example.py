@@ -6,6 +6,7 @@ from jaxtyping import Bool, Int32, UInt, UInt8
 from samjax.config import SamConfig
 from samjax.data.left_out import Reason
 from samjax.data.record import BadRecord, Record, Source
+from samjax.ops.rle import RLE, rle_box
 from samjax.types import pytree
 
 from ..batch import cell_dtype, cell_ratio, pack_cells
@@ -63,7 +64,10 @@ def augmented_example(record: Record, model: SamConfig, config: DataConfig, rand
     """The record as training sees it, with all that is random about it drawn from `random`."""
     original = record.rgb.shape[:2]
     for _ in range(ATTEMPTS):
-        placement = draw_placement(original, model.image_size, config, random)
+        shown = None
+        if config.follow and record.masks and random.random() < config.follow:
+            shown = _box(record.masks[random.integers(len(record.masks))])
+        placement = draw_placement(original, model.image_size, config, random, shown)
         if masks := choose_masks(record.masks, placement, config, random):
             break
     else:
@@ -71,6 +75,12 @@ def augmented_example(record: Record, model: SamConfig, config: DataConfig, rand
         masks = choose_masks(record.masks, placement, config, random)
     photo = jitter_colours(place_photo(record.rgb, placement), config, random)
     return _example(photo, masks, model, config)
+
+
+def _box(rle: RLE) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) in pixels, ends exclusive."""
+    x, y, width, height = rle_box(rle)
+    return x, y, x + width, y + height
 
 
 def plain_example(record: Record, model: SamConfig, config: DataConfig, random: np.random.Generator) -> Example:
