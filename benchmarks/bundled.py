@@ -9,6 +9,7 @@ those of `samjax evaluate boxes` and `points`.
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,9 +93,9 @@ def main() -> None:
         by_source.setdefault(group, []).append(judged(segmenter, sample))
     lines = ["| source | photos | objects | " + " | ".join(COLUMNS) + " |", "|---" * (3 + len(COLUMNS)) + "|"]
     for group, photos in by_source.items():
-        lines.append(row(group, len(photos), sum(photos, [])))
+        lines.append(row(group, len(photos), list(itertools.chain(*photos))))
     everything = [photo for photos in by_source.values() for photo in photos]
-    lines.append(row("all", len(everything), sum(everything, [])))
+    lines.append(row("all", len(everything), list(itertools.chain(*everything))))
     print(*lines, sep="\n")
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")

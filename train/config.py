@@ -89,7 +89,7 @@ class DataConfig:
     min_area: int = 16  # pixels of the model's input; smaller masks are dropped
     flip: float = 0.0  # probability of a horizontal flip (paper: 0)
     scale: tuple[float, float] = (1.0, 1.0)  # large-scale jitter: size relative to fitting the input (paper: 1 1)
-    follow: float = 0.0  # probability that a crop is placed so that it shows one of the masks, drawn at random (paper: 0)
+    follow: float = 0.0  # probability that a crop is placed where it shows a mask, drawn at random (paper: 0)
     brightness: float = 0.0  # colour jitter: the factor on brightness is uniform in 1 ± this
     contrast: float = 0.0  # colour jitter: the factor on contrast is uniform in 1 ± this
     saturation: float = 0.0  # colour jitter: the factor on saturation is uniform in 1 ± this
@@ -196,8 +196,8 @@ class RunConfig:
     """How long, how wide, how often."""
 
     steps: int = 90_000  # updates in all; a finished run can be given more (paper: 90,000; ViT-B and ViT-L 180,000)
-    # wall-clock minutes after which the run ends, whatever its step; the schedules, laid over run.steps, then follow the
-    # time instead of the steps. None: the run ends at run.steps
+    # wall-clock minutes after which the run ends, whatever its step; the schedules, which are laid over run.steps, then
+    # follow the time. None: the run ends at run.steps
     minutes: float | None = None
     batch: int = 256  # photos of a step, on all devices together (paper: 256; ViT-B and ViT-L 128)
     accumulate: int = 1  # pieces that a step's batch is computed in, one after the other
@@ -228,7 +228,7 @@ class RunConfig:
         _require("run", self, f"{counts} keep_last cpu_devices", lambda n: n >= 1, "at least 1")
         _require("run", self, "seed", lambda n: n >= 0, "at least 0")
         _require("run", self, "images_together masks_together", lambda n: n is None or n >= 1, "at least 1, or None")
-        _require("run", self, "minutes validate_minutes", lambda n: n is None or _is_positive(n), "more than 0, or None")
+        _require("run", self, "minutes validate_minutes", lambda n: n is None or _is_positive(n), "above 0, or None")
         _require("run", self, "drop_path dropout", lambda rate: 0 <= rate < 1, "at least 0 and below 1")
         wanted = f"a multiple of run.accumulate, {self.accumulate}"
         _require("run", self, "batch", lambda n: n % self.accumulate == 0, wanted)

@@ -16,7 +16,6 @@ from samjax.sam import Params
 from samjax.sharding import batch_sharding, make_mesh, partition
 
 from . import extension, run_folder
-from .batch import Batch
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.pipeline import Pipeline
@@ -72,7 +71,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     """`train`, in a folder that no other job writes into."""
     run, pace = config.run, Pace(config.run)
     if pace.is_timed and jax.process_count() > 1:
-        raise ValueError("run.minutes needs a single process: several would not agree on when it is over; use run.steps")
+        raise ValueError("run.minutes needs a single process: several would not agree on the time; use run.steps")
     mesh = make_mesh(run.data_axis, run.fsdp_axis, run.tensor_axis)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if run.batch % (shards * run.accumulate):

@@ -83,9 +83,7 @@ def align_attention(params: Params) -> Params:
     return {**params, "mask_decoder": align(params["mask_decoder"])}
 
 
-def make_step(
-    config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> StepFunction:
+def make_step(config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> StepFunction:
     """The jitted step. It consumes the state (its buffers are reused) and gives the next one with the step's metrics.
 
     The loss is the sum over masks and passes, divided by the number of valid masks in the whole batch, wherever on the
@@ -129,9 +127,7 @@ def make_step(
             (of_encoder,) = pull_back(gradient.features)
         return {"image_encoder": of_encoder, **gradient.params}, terms
 
-    def step(
-        state: TrainState, batch: Batch, position: Float32[Array, ""] | None = None
-    ) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, position: Float32[Array, ""] | None = None) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(state.key)
         pieces = _pieces(batch, config.run.accumulate, mesh)
         balanced = balanced_weight(config, state.step if position is None else position)

@@ -44,7 +44,9 @@ def test_scales_are_uniform_and_crops_lie_anywhere():
     assert all(p.corner == (0, 0) for p in placed if p.scaled[1] <= 64)
 
 
-@pytest.mark.parametrize("box", [(70.0, 10.0, 80.0, 20.0), (0.0, 0.0, 9.0, 60.0), (3.0, 5.0, 88.0, 58.0), (89.0, 59.0, 90.0, 60.0)])
+@pytest.mark.parametrize(
+    "box", [(70.0, 10.0, 80.0, 20.0), (0.0, 0.0, 9.0, 60.0), (3.0, 5.0, 88.0, 58.0), (89.0, 59.0, 90.0, 60.0)]
+)
 def test_a_box_that_is_to_be_shown_is_seen_whole_or_alone_wherever_it_lies(box):
     config, random = DataConfig(scale=(0.5, 6.0)), np.random.default_rng(0)
     places = set()
@@ -54,7 +56,7 @@ def test_a_box_that_is_to_be_shown_is_seen_whole_or_alone_wherever_it_lies(box):
             ratio = placed.scaled[axis] / (60, 90)[axis]
             start, end = box[1 - axis] * ratio, box[3 - axis] * ratio
             first, last = placed.corner[axis], placed.corner[axis] + placed.size[axis]
-            assert 0 <= first
+            assert first >= 0
             assert last <= placed.scaled[axis]
             whole, alone = first <= start and end <= last + 1e-9, start <= first + 1 and last <= end + 1
             assert whole or alone
