@@ -1,8 +1,9 @@
 """The data of samjax-tiny in a few megabytes: small photos in WebP, masks as run lengths, a tar for each source.
 
-    python -m samjax.train.packing DATA packed [--side 352] [--quality 50] [--masks 24]
+    python -m samjax.train.packing DATA packed [--side 352] [--quality 35] [--masks 20]
 
-The tars are read as SA-1B is, so sources and drives can be held out by name:
+3,975 photos of train and 696 of val with 53 thousand masks are 48 MiB, and 34 MiB as a tar.xz. The tars are read as
+SA-1B is, so sources and drives can be held out by name:
 
     samjax train tiny_gpu --data.train sa1b=packed/train --data.val sa1b=packed/val --out runs/tiny
     samjax train tiny_gpu --data.train sa1b=packed/train/coco.tar sa1b=packed/train/pets.tar ...
@@ -42,7 +43,7 @@ GRABCUT = tuple(
 MIN_AREA = 16  # pixels of the packed photo; smaller masks are left out
 
 
-def pack(data: Path, out: Path, *, side: int = 352, quality: int = 50, masks: int = 24) -> dict[str, tuple[int, int]]:
+def pack(data: Path, out: Path, *, side: int = 352, quality: int = 35, masks: int = 20) -> dict[str, tuple[int, int]]:
     """Writes OUT/{train,val}/SOURCE.tar for all `SOURCES`, without `GRABCUT`'s photos.
 
     Args:
@@ -150,8 +151,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder that holds " + ", ".join(SOURCES))
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--side", type=int, default=352)
-    parser.add_argument("--quality", type=int, default=50)
-    parser.add_argument("--masks", type=int, default=24)
+    parser.add_argument("--quality", type=int, default=35)
+    parser.add_argument("--masks", type=int, default=20)
     options = parser.parse_args()
     counts = pack(options.data, options.out, side=options.side, quality=options.quality, masks=options.masks)
     for name, (photos, masks) in counts.items():
