@@ -2,7 +2,7 @@
 
     python -m samjax.train.packing DATA packed [--side 352] [--quality 35] [--masks 20]
 
-3,975 photos of train and 696 of val with 53 thousand masks are 48 MiB, and 34 MiB as a tar.xz. The tars are read as
+3,974 photos of train and 696 of val with 50 thousand masks are 48 MiB, and 34 MiB as a tar.xz. The tars are read as
 SA-1B is, so sources and drives can be held out by name:
 
     samjax train tiny_gpu --data.train sa1b=packed/train --data.val sa1b=packed/val --out runs/tiny
