@@ -4,6 +4,7 @@ This module imports neither JAX nor PyTorch, so that whatever they do, results a
 """
 
 import collections
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -111,6 +112,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gpu_sections.worker", str(task)],
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(job, setting, gpu=gpu),
@@ -121,11 +123,8 @@ class Worker:
         """The job's records as they come. Raises `JobFailed`; what came before it counts."""
         end = time.monotonic() + limit
         try:
-            try:
+            with contextlib.suppress(BrokenPipeError):  # it has ended before it began; its output says why
                 self._process.stdin.write(b"go\n")
-                self._process.stdin.close()
-            except BrokenPipeError:
-                pass  # it has ended before it began; its output says why
             while True:
                 ended = self._process.poll() is not None  # asked first: what is written until then is read below
                 yield from self._new_records()
@@ -144,6 +143,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the process, if it runs, and what it has started."""
+        self._process.stdin.close()
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
