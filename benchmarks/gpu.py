@@ -34,6 +34,7 @@ from typing import Any
 
 from gpu_sections.jobs import PACKAGES, Job, JobFailed, Record, Setting, Worker, run_here
 from gpu_sections.schedule import schedule
+from gpu_sections.stopwatch import cpu_name
 from gpu_sections.table import line, peak, table
 
 LEAST = 15.0  # seconds of the budget without which nothing is begun
@@ -50,7 +51,7 @@ class Results:
         record = {"section": job.section, "contender": job.contender, **record}
         if job.framework == "jax" and self.machine["driver"]:
             record["xla_flags"] = job.xla_flags
-        self.records.append({**record, **self.machine})
+        self.records.append({**self.machine, **record})
         print(line(record), flush=True)
         self._write()
 
@@ -108,10 +109,13 @@ def run(
                 results.add(job, {"kind": "failed", "reason": error.reason, "output": error.output})
 
 
-def machine() -> dict[str, Any]:
-    """What every record names beside the card: versions, the driver, the date."""
+def machine(*, tiny: bool = False) -> dict[str, Any]:
+    """What every record names: the card, versions, the date."""
+    card, driver = _card_and_driver() or (cpu_name(), None)
     versions = {name: _version(name) for name in ("jax", "torch", "transformers")}
-    return {"driver": _driver(), **versions, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    models = "replaced by the smallest" if tiny else None
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"card": card, "driver": driver, **versions, "models": models, "date": date}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -126,10 +130,8 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--in-process", action="store_true", help="all in this process, one crash ends all; for tests")
     options = parser.parse_args(args)
 
-    sys.path[:0] = map(str, PACKAGES)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes of jobs end with this one
     jobs = [job for job in schedule(tiny=options.tiny) if job.section in options.sections]
-    results = Results(options.out, machine())
+    results = Results(options.out, machine(tiny=options.tiny))
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(Path(scratch), options.tiny, options.checkpoint and options.checkpoint.absolute())
         run(jobs, setting, results, options.budget, options.limit, in_process=options.in_process)
@@ -144,13 +146,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _driver() -> str | None:
-    """The version of NVIDIA's driver; None where there is no card of theirs."""
+def _card_and_driver() -> tuple[str, str] | None:
+    """The first card and the version of its driver; None where there is no card of NVIDIA's."""
     if shutil.which("nvidia-smi") is None:
         return None
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, check=False)
-    return done.stdout.split()[0] if done.returncode == 0 and done.stdout.strip() else None
+    name, _, driver = (done.stdout.splitlines() or [""])[0].rpartition(", ")
+    return (name, driver) if done.returncode == 0 and name else None
 
 
 def _replace(path: Path, text: str) -> None:
@@ -162,4 +165,6 @@ def _replace(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = map(str, PACKAGES)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes of jobs end with this one
     sys.exit(main())

@@ -75,8 +75,13 @@ def in_transformers(setting: Setting, *, variant: str, batches: Sequence[int]) -
 
 
 def _in_torch(
-    config: SamConfig, variant: str, batches: Sequence[int], encoder: Callable[..., Any], **more: Any
+    config: SamConfig,
+    variant: str,
+    batches: Sequence[int],
+    encoder: Callable[..., Any],
+    contender: str | None = None,
 ) -> Iterator[Record]:
+    """`contender` is who compiles, in its first run; None: the job's, who does not."""
     import torch
 
     from gpu_sections import torch_device
@@ -90,8 +95,8 @@ def _in_torch(
             first = time.perf_counter() - start
             torch_device.forget_peak()
             timing = warm(functools.partial(encoder, pixels), torch_device.finish)
-        memory = {"peak_bytes": torch_device.peak_bytes()}
-        yield _record(config, variant, images, timing, compile_seconds=first - timing.seconds, **memory, **more)
+        compiling = {"contender": contender, "compile_seconds": first - timing.seconds} if contender else {}
+        yield _record(config, variant, images, timing, peak_bytes=torch_device.peak_bytes(), **compiling)
 
 
 def _record(config: SamConfig, variant: str, images: int, timing: Warm, **more: Any) -> Record:

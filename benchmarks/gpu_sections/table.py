@@ -36,8 +36,8 @@ def line(record: Record) -> str:
 
 
 def _machine(machine: dict[str, Any], records: list[Record]) -> str:
-    cards = dict.fromkeys(record["card"] for record in records if "card" in record)
-    facts = [*cards] + [f"{name} {value}" for name, value in machine.items() if value and name != "date"]
+    cards = dict.fromkeys(record["card"] for record in records)
+    facts = [*cards] + [f"{name} {value}" for name, value in machine.items() if value and name not in ("card", "date")]
     text = f"Measured on {', '.join(facts)}, {machine['date']}."
     peaks = [
         f"{record['contender']}: {figure}"

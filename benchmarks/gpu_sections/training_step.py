@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 from samjax.train.batch import Batch, cell_ratio, pack_cells
-from samjax.train.flops import step_flops
+from samjax.train.flops import peak_flops, step_flops, utilisation
 from samjax.train.optim import make_optimizer
 from samjax.train.step import init_state, make_step
 
@@ -52,12 +52,14 @@ def in_samjax(setting: Setting, *, variant: str, images: int, masks: int) -> Ite
         passes=passes,
         prompt_tokens=2 + recipe.interaction.corrections,
     )
+    peak = peak_flops(jax_device.card(), recipe.run.compute_dtype)
     yield speed(
         what,
         recipe.run.compute_dtype,
         timing,
         count=images,
         flops=flops,
+        mfu=peak and utilisation(flops, timing.seconds, 1, peak),  # of the data sheet's peak, as training logs it
         compile_seconds=program.seconds,
         peak_bytes=jax_device.peak_bytes(),
         program_bytes=program.bytes,
