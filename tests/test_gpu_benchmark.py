@@ -28,7 +28,11 @@ def without_torch(monkeypatch):
 
 
 @pytest.fixture
-def quickly_compiled():
+def quickly(monkeypatch):
+    """Programs are hardly optimised and repeated as little as possible."""
+    from gpu_sections import stopwatch
+
+    monkeypatch.setattr(stopwatch, "MOST", stopwatch.LEAST)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -62,9 +66,7 @@ def results(folder):
     return found
 
 
-def test_all_that_needs_no_torch_works_and_the_rest_says_so(
-    tmp_path, capsys, without_torch, quickly_compiled, traced_only
-):
+def test_all_that_needs_no_torch_works_and_the_rest_says_so(tmp_path, capsys, without_torch, quickly, traced_only):
     import gpu
 
     sections = ["peaks", "correctness", "encoder_b8", "training_b", "decoder", "everything"]
@@ -82,7 +84,7 @@ def test_all_that_needs_no_torch_works_and_the_rest_says_so(
     assert speed["seconds"] > 0
     top = max(record.get("flops_per_second", 0) for record in found["peaks", "JAX"])
     assert speed["share_of_peak"] == pytest.approx(speed["flops"] / speed["seconds"] / top)
-    assert [record["what"].split()[2] for record in found["decoder", "samjax"]] == ["1", "3"]
+    assert [record["prompts_per_second"] > 0 for record in found["decoder", "samjax"]] == [True]
     markdown = (tmp_path / "gpu.md").read_text()
     assert "| ViT-B encoder, batch 2 | samjax, bfloat16 |" in markdown
     assert "| encoder_b8 | Meta's code | skipped: torch is not installed |" in markdown

@@ -15,7 +15,7 @@ def schedule(*, tiny: bool = False) -> list[Job]:
     """All jobs. What must be known comes first; limits are about twice what a job is thought to take on an H100.
     `tiny`: of everything as few as show that it works."""
     few, many = (1, 2) if tiny else (1, 32)
-    prompts = (1, 3) if tiny else (1, 64, 1024)
+    prompts = (3,) if tiny else (1, 64, 1024)
     photos_b, photos_h, masks = (2, 2, 3) if tiny else (4, 2, 64)
     eight = 2 if tiny else 8
     return [
