@@ -100,13 +100,15 @@ def decode(
     def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
         tokens = encoded("tokens", points, prompt.labels, origin)
-        if shared is None:
+        if shared is not None:
+            side = shared
+        elif prompt.has_mask is None:
+            side = decoded(image + encoded("dense", prompt.masks), position, method="image_side")
+        else:
             # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
             dense = encoded("dense", jnp.where(prompt.has_mask, prompt.masks, 0))
             dense = jnp.where(prompt.has_mask, dense, no_mask)
             side = decoded(image + dense, position, method="image_side")
-        else:
-            side = shared
         return decoded(side, tokens, prompt.labels != ABSENT, multimask, weights, grid)
 
     logits, iou = map_batch(decode_one, prompts, branch_weights, together=execution.prompts_per_step)

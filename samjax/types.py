@@ -98,7 +98,7 @@ class Prompts:
     ]  # 1 foreground, 0 background, 2 and 3 box corners, -1 not a point, -2 absent
     valid: Bool[Array | np.ndarray, "*B N"]  # False for rows that only pad the bucket
     masks: Float32[Array | np.ndarray, "*B N h w"] | None = None  # logits at four times the grid
-    has_mask: Bool[Array | np.ndarray, "*B N"] | None = None  # which rows of `masks` count
+    has_mask: Bool[Array | np.ndarray, "*B N"] | None = None  # which rows of `masks` count; None: all
 
     @classmethod
     def of(
@@ -161,7 +161,7 @@ class Prompts:
                 has_mask = np.zeros(count, bool)
                 if prompts.masks is not None:
                     masks[: len(prompts.masks)] = prompts.masks
-                    has_mask[: len(prompts.masks)] = prompts.has_mask
+                    has_mask[: len(prompts.masks)] = True if prompts.has_mask is None else prompts.has_mask
             return Prompts(
                 np.pad(prompts.points, ((0, rows), (0, tokens), (0, 0))),
                 np.pad(prompts.labels, ((0, rows), (0, tokens)), constant_values=ABSENT),

@@ -27,21 +27,25 @@ def random_params(config: SamConfig, seed: int = 0) -> dict:
     random = np.random.RandomState(seed)
 
     def draw(path, leaf):
-        noise = random.standard_normal(leaf.shape).astype(np.float32)
-        match path[-1].key:
-            case "kernel":
-                inputs = leaf.shape[0] if len(leaf.shape) == 4 and leaf.shape[1:3] == (2, 2) else leaf.shape[:-1]
-                return noise / np.float32(np.sqrt(np.prod(inputs)))
-            case "scale":
-                return 1 + np.float32(0.1) * noise
-            case "bias":
-                return np.float32(0.1) * noise
-            case "pos_embed" | "rel_pos_h" | "rel_pos_w":
-                return np.float32(0.3) * noise
-            case _:
-                return noise
+        return parameter_of(path, random.standard_normal(leaf.shape).astype(np.float32))
 
     return jax.tree_util.tree_map_with_path(draw, abstract_params(config))
+
+
+def parameter_of(path, noise: np.ndarray) -> np.ndarray:
+    """What a parameter is made of standard normal noise: of an ordinary size, and nowhere zero or one."""
+    match path[-1].key:
+        case "kernel":
+            inputs = noise.shape[0] if noise.ndim == 4 and noise.shape[1:3] == (2, 2) else noise.shape[:-1]
+            return noise / np.float32(np.sqrt(np.prod(inputs)))
+        case "scale":
+            return 1 + np.float32(0.1) * noise
+        case "bias":
+            return np.float32(0.1) * noise
+        case "pos_embed" | "rel_pos_h" | "rel_pos_w":
+            return np.float32(0.3) * noise
+        case _:
+            return noise
 
 
 def faint(params: dict) -> dict:

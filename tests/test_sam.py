@@ -91,6 +91,16 @@ def test_the_padding_point_is_attended(sam, embedding):
     assert relative_error(sam.predict(embedding, without).logits, sam.predict(embedding, prompts).logits) > 1e-3
 
 
+def test_all_masks_count_where_nothing_says_which(sam, embedding):
+    masks = np.random.default_rng(0).normal(0, 5, (2, *SMALL.mask_size))
+    prompts = Prompts.of([[[20, 30]], [[70, 40]]], masks=masks)
+    silent = dataclasses.replace(prompts, has_mask=None)
+    np.testing.assert_allclose(
+        sam.predict(embedding, silent).logits, sam.predict(embedding, prompts).logits, rtol=1e-5, atol=1e-5
+    )
+    assert Prompts.batch([silent]).has_mask.tolist() == [[True, True]]
+
+
 def test_the_padding_points_coordinates_do_not_matter(sam, embedding):
     prompts = Prompts.of([[[20, 30]]])
     moved = dataclasses.replace(prompts, points=np.where((prompts.labels == -1)[..., None], 55, prompts.points))

@@ -139,8 +139,8 @@ def _pass(
     """
     params, features = trained
     is_first = logits is None
-    has_mask = None if is_first else jnp.ones(block.valid.shape, bool)
-    prompts = Prompts(slots.points, slots.labels, block.valid, logits, has_mask)
+    # All logits count. Said by an array of True, XLA would spend minutes on folding the gradient of what no mask gives.
+    prompts = Prompts(slots.points, slots.labels, block.valid, logits)
     # Training knows the INPUT frame only; photos of that size have it as their own.
     ask = functools.partial(decode, recipe.sam, params, Embedding(features, size, size), prompts, recipe.execution)
     weights = _dropout_weights(recipe, dropout_keys, slots.labels.shape[-1])

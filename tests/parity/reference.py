@@ -65,7 +65,7 @@ def _batched_nms(boxes, scores, categories, iou_threshold):
     return torch.tensor(kept, dtype=torch.long)
 
 
-def build_reference(config: SamConfig, seed: int = 0):
+def build_reference(config: SamConfig, seed: int = 0, device: str = "cpu"):
     """Meta's `Sam` in the shape of `config`, square images only, with random weights and NON-zero position tables.
 
     Norm scales, biases and embeddings are random too, so that no parameter can be swapped or dropped unseen.
@@ -74,12 +74,13 @@ def build_reference(config: SamConfig, seed: int = 0):
     from samjax.convert import verify
 
     import_segment_anything()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
-    sam = verify.build_reference(config)
+    with torch.device(device):
+        sam = verify.build_reference(config).to(device)  # what Meta's code makes on the CPU whatever it is told
     with torch.no_grad():
         for name, parameter in sam.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, device=device)
             if "rel_pos" in name or "pos_embed" in name:
                 parameter.copy_(0.2 * noise)
             elif parameter.ndim == 1:
