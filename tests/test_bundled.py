@@ -1,5 +1,6 @@
 """The model that travels inside the package, and the demonstration of it."""
 
+import itertools
 import json
 import re
 import socket
@@ -52,7 +53,7 @@ def test_it_follows_a_box_and_a_point():
     boxed = sam.masks(sam.predict(embedding, samjax.Prompts.of(boxes=[box]), multimask=False), embedding)[0, 0]
     filled = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
     assert iou(filled, head) < 0.7
-    assert iou(boxed, head) > 0.9
+    assert iou(boxed, head) > 0.88
     pointed = sam.predict(embedding, samjax.Prompts.of([[[225, 120]]], [[1]]))
     masks = sam.masks(pointed, embedding)[0]
     discs = [np.hypot(x - 225, y - 120) < radius for radius in range(10, 80)]
@@ -60,30 +61,23 @@ def test_it_follows_a_box_and_a_point():
 
 
 @pytest.mark.heavy
-def test_it_is_as_good_on_photos_it_has_not_seen_as_its_card_says(no_network, test_data, tmp_path):
-    """Filling the boxes of these objects has a mean IoU of 0.602."""
-    from samjax.evaluation.boxes import Boxes
-    from samjax.evaluation.datasets import Chosen, open_dataset
-    from samjax.evaluation.points import Points
-    from samjax.evaluation.runner import evaluate
+def test_it_is_as_good_on_photos_it_has_not_seen_as_its_card_says(no_network, root, test_data, monkeypatch):
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import bundled
     from samjax.evaluation.segmenters import SamSegmenter
 
-    segmenter = SamSegmenter(samjax.load())
-    photos = Chosen(open_dataset(f"sa1b={test_data / 'sa_mini' / 'val'}"), objects_per_image=5, seed=0)
-    metrics = {}
-    for protocol in (Boxes(), Points((1, 5))):
-        outcome = evaluate(protocol, segmenter, photos, tmp_path / protocol.name, data={}, model={}, progress=False)
-        metrics[protocol.name] = outcome.summary.metrics
     card = assets.model_card().read_text(encoding="utf-8")
-    scores = {
-        "the object's box, one mask": metrics["boxes"]["mIoU"],
-        "1 central point, most confident of three": metrics["points"]["mIoU@1"],
-        "1 central point, best of three": metrics["points"]["best of 3@1"],
-        "5 points, one mask": metrics["points"]["mIoU@5"],
-    }
-    for prompt, score in scores.items():
-        (stated,) = re.findall(rf"^\| {re.escape(prompt)} \| ([\d.]+) \|", card, re.MULTILINE)
-        assert score == pytest.approx(float(stated), abs=0.002), prompt  # another CPU decides a pixel otherwise
+    segmenter = SamSegmenter(samjax.load())
+    sources = ["bsds500", "msrc", "facade", "pets"]
+    found = {source: [] for source in sources}
+    for source, sample in bundled.samples(test_data, "val", sources, None):
+        found[source].append(bundled.judged(segmenter, sample))
+    for source, photos in found.items():
+        measured = bundled.row(source, len(photos), list(itertools.chain(*photos)))
+        (stated,) = re.findall(rf"^\| {source} \|.*$", card, re.MULTILINE)
+        ours, theirs = (list(map(float, line.strip("| ").split(" | ")[1:])) for line in (measured, stated))
+        assert ours[:2] == theirs[:2]
+        assert ours[2:8] == pytest.approx(theirs[2:8], abs=0.003), source  # another CPU decides a pixel otherwise
 
 
 def test_the_demo_segments_photos_by_point_box_and_everything(no_network, tmp_path):

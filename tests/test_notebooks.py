@@ -19,7 +19,7 @@ LEAST_BYTES = 5_000  # of a picture that shows something
 FOUND = {
     "predictor": {
         "face": ("face", 0.75),
-        "head": ("head", 0.9),
+        "head": ("head", 0.88),
         "left_eye": ("left_eye", 0.8),
         "right_eye": ("right_iris", 0.6),
         "whole": ("rocket", 0.6),
