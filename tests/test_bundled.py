@@ -64,6 +64,7 @@ def test_it_follows_a_box_and_a_point():
 def test_it_is_as_good_on_photos_it_has_not_seen_as_its_card_says(no_network, root, test_data, monkeypatch):
     monkeypatch.syspath_prepend(root / "benchmarks")
     import bundled
+
     from samjax.evaluation.segmenters import SamSegmenter
 
     card = assets.model_card().read_text(encoding="utf-8")
