@@ -17,12 +17,12 @@ import numpy as np
 from samjax.train.packing import GRABCUT, SOURCES, group_of, sound
 
 import samjax
-from samjax.data.sources import open_sources
-from samjax.evaluation.boxes import Boxes
-from samjax.evaluation.object_records import rank_correlation
-from samjax.evaluation.points import Points
+from samjax.evaluation.metrics.object_records import rank_correlation
 from samjax.evaluation.protocol import Object, Sample
+from samjax.evaluation.protocols.boxes import Boxes
+from samjax.evaluation.protocols.points import Points
 from samjax.evaluation.segmenters import SamSegmenter
+from samjax.readers.sources import open_sources
 
 OBJECTS = 5  # of a photo
 COLUMNS = ("filled", "box", "1 point", "best of 3", "3 points", "5 points", "Spearman, box", "Spearman, 1 point")

@@ -1,4 +1,4 @@
-"""The next click for many objects of a photo: on the host, as `samjax.evaluation.clicks` finds it, and on the device.
+"""The next click for many objects of a photo: on the host (`samjax.evaluation.user.clicks`), and on the device.
 
     python benchmarks/click_search.py [--masks 64] [--size 480 640] [--repeats 5]
 
@@ -17,7 +17,7 @@ import numpy as np
 from contest import machine
 from jaxtyping import Array, Bool, Float32
 
-from samjax.evaluation.clicks import depths
+from samjax.evaluation.user.clicks import depths
 
 
 def host(regions: np.ndarray) -> np.ndarray:

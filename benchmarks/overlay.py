@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from samjax import hub
-from samjax.segment import Request, segment, write
+from samjax.segment import Request, segment
 from samjax.visualise import Drawing, overlay, overlay_labels
+from samjax.writers.answers import write_answer
 
 BUNDLED = Path(__file__).parents[1] / "samjax" / "assets" / "astronaut.jpg"
 
@@ -58,7 +59,7 @@ def main() -> None:
     timed("save it as PNG as Pillow does", lambda: drawn.save(io.BytesIO(), format="PNG"), 1)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        timed("write everything", lambda: write(out, "photo", photo, request, answer, {}), arguments.repeats)
+        timed("write everything", lambda: write_answer(out, "photo", photo, request, answer, {}), arguments.repeats)
     labels = answer.masks[0, 0].astype(np.int32)
     timed("draw the overlay of label maps", lambda: overlay_labels(photo, labels), arguments.repeats)
 

@@ -34,7 +34,7 @@ def read_batch(variant: str, spec: str, images: int, masks: int, folder: Path):
     from samjax.train.data.report import BadRecords
 
     from samjax import VARIANTS
-    from samjax.data.sources import open_sources
+    from samjax.readers.sources import open_sources
 
     report = BadRecords(folder / "bad.jsonl")
     data = DataConfig(masks_per_image=masks, threads=0)

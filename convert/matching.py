@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from samjax.checkpoint import CheckpointError, LazyArray
 from samjax.config import SamConfig
 from samjax.mismatch import Shapes, count_mismatches, explain_mismatch
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 
 from .extras import drop_constants, drop_matching, suggest_patterns, unused_patterns
 from .huggingface import check_declared, declared_by

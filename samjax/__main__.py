@@ -2,6 +2,6 @@
 
 import sys
 
-from samjax.cli import main
+from samjax.cli.command import main
 
 sys.exit(main(sys.argv[1:]))

@@ -35,7 +35,7 @@ _COORDINATES = "positional_encoding_gaussian_matrix"  # turns coordinates into F
 _HUGGING_FACE_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 _HUGGING_FACE_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
-Params = dict[str, Any]  # nested dicts of arrays, named as `samjax.sam.abstract_params` names them
+Params = dict[str, Any]  # nested dicts of arrays, named as `samjax.model.abstract_params` names them
 Placement = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding] | None
 
 
@@ -135,7 +135,7 @@ def save(
     Args:
         path: the folder to make.
         config: the configuration that `params` belongs to.
-        params: nested dict of arrays (numpy, JAX or `LazyArray`), as `samjax.sam.abstract_params(config)` shapes it.
+        params: nested dict of arrays (numpy, JAX or `LazyArray`), as `samjax.model.abstract_params(config)` shapes it.
         provenance: where the parameters come from, as plain JSON values; date and samjax version are added.
         overwrite: replace what stands at `path`: a file, or a folder that is empty or a checkpoint and nothing else.
     """
@@ -220,7 +220,7 @@ def open_native(path: str | os.PathLike[str]) -> tuple[SamConfig, dict[str, Lazy
 
 def check_names(config: SamConfig, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises `CheckpointError` with the difference where names or shapes are not those of `config`."""
-    from samjax.sam import abstract_params
+    from samjax.model import abstract_params
 
     expected = {name: leaf.shape for name, leaf in flatten_dict(abstract_params(config), sep="/").items()}
     if difference := explain_mismatch(expected, shapes):

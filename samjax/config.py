@@ -5,10 +5,21 @@ shapes), `Execution` says HOW it is computed on a backend and changes the answer
 """
 
 import dataclasses
-from typing import Literal
+from typing import Final, Literal
 
 import jax
 import jax.numpy as jnp
+
+
+class PromptLabel:
+    """What a token of a prompt is. Labels are int32 on the device, so these are plain numbers and no `Enum`."""
+
+    ABSENT: Final = -2  # an unused slot: zero, masked out of every attention
+    NOT_A_POINT: Final = -1  # the reference's padding point: has no position, is attended
+    BACKGROUND: Final = 0
+    FOREGROUND: Final = 1
+    BOX_MIN: Final = 2  # a box's upper left corner
+    BOX_MAX: Final = 3  # and its lower right
 
 
 @dataclasses.dataclass(frozen=True)

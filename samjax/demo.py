@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from samjax import assets, hub, pictures
-from samjax.amg import SamAutomaticMaskGenerator
+from samjax.amg.generator import SamAutomaticMaskGenerator
 from samjax.amg.labels import label_map
 from samjax.atomic import replacing
-from samjax.segment import Box, Point, Request, segment, write
+from samjax.segment import Box, Point, Request, segment
 from samjax.visualise import contact_sheet, overlay_labels
+from samjax.writers.answers import write_answer
 
 SHEET = "contact_sheet.jpg"
 
@@ -37,7 +38,7 @@ SCENES = (
 def run(out: Path) -> Iterator[tuple[str, Path]]:
     """Segments every scene; yields what each written file is, and its path.
 
-    For each photo NAME: NAME_point and NAME_box, each an overlay, mask pictures and JSON (`samjax.segment.write`), and
+    For each photo NAME: NAME_point and NAME_box, each an overlay, mask pictures and JSON (`write_answer`), and
     NAME_everything.json, the records of `SamAutomaticMaskGenerator`; for all, the contact sheet.
     """
     sam = hub.load()
@@ -64,7 +65,7 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
             answer = segment(sam, rgb, embedding, request, multimask=kind == "point")
             if kind == "point":  # of the three masks that answer an ambiguous point, the most confident
                 answer = answer.most_confident()
-            files = write(out, f"{scene.photo}_{kind}", rgb, request, answer, described)
+            files = write_answer(out, f"{scene.photo}_{kind}", rgb, request, answer, described)
             drawn.append(Image.open(files[0]).convert("RGB"))
             for file in files:
                 yield f"{scene.photo}: what a {kind} finds", file

@@ -1,10 +1,7 @@
-"""Segment Anything as two pure functions, `encode` and `decode`, and `Sam`: a configuration with its parameters."""
+"""`Sam`: a configuration with its parameters, and what one does with it."""
 
 import dataclasses
-import functools
-import itertools
 import operator
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,143 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float, Float32, Key
 
 from samjax import pictures, transforms
 from samjax.config import VARIANTS, Execution, SamConfig
-from samjax.nn.image_encoder import ImageEncoder, resample_positions
-from samjax.nn.initialise import initialise
-from samjax.nn.mask_decoder import MaskDecoder
-from samjax.nn.prompt_encoder import ABSENT, PromptEncoder
-from samjax.ops.batching import map_batch
-from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, ArrayLike, Embedding, Prediction, Prompts, bucket
-
-Params = dict[str, Any]  # nested dicts under the reference's names: image_encoder/blocks/0/attn/qkv/kernel
-
-
-def encode(
-    config: SamConfig,
-    params: Params,
-    pixels: Float32[Array | np.ndarray, "*B h w 3"],
-    execution: Execution,
-    *,
-    branch_weights: Float32[Array, "*B depth 2"] | None = None,
-    origin: Int32[Array, "*B 2"] | None = None,
-) -> Float[Array, "*B H W C"]:
-    """Image features of normalised, padded pixels (`transforms.to_pixels`).
-
-    `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths. With
-    `origin` the pixels are a window of the model's input whose upper left is there, (x, y) in pixels; both it and the
-    window's sides are multiples of the attention windows, patch times window size: how training sees less at a time.
-    """
-    encoder, pixels = ImageEncoder(config.image_encoder, config.width, execution), jnp.asarray(pixels)
-    if origin is None and pixels.shape[-3:-1] != config.image_size:
-        raise ValueError(f"pixels must be (height, width) {config.image_size}, got {pixels.shape[-3:-1]}")
-
-    def encode_one(pixels, weights, origin):
-        return encoder.apply({"params": params["image_encoder"]}, pixels, weights, origin)
-
-    if pixels.ndim == 3:
-        return encode_one(pixels, branch_weights, origin)
-    return map_batch(encode_one, pixels, branch_weights, origin, together=execution.images_per_step)
-
-
-def decode(
-    config: SamConfig,
-    params: Params,
-    embedding: Embedding,
-    prompts: Prompts,
-    execution: Execution,
-    *,
-    multimask: bool,
-    branch_weights: Float32[Array, "*B N depth 3 T C"] | None = None,
-    origin: Int32[Array, "*B 2"] | None = None,
-) -> Prediction:
-    """Masks for N prompts of an image, or of each image of a batch.
-
-    Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
-    every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one.
-    `branch_weights` multiply what the decoder layers' branches add to the tokens (the IoU token, the mask tokens, then
-    the prompt's): how training drops out. `origin` as `encode` had it; all coordinates are then the window's.
-    """
-    embedding, prompts = jax.tree.map(jnp.asarray, (embedding, prompts))  # as jit would, where it is disabled
-    if embedding.features.ndim == 4:
-
-        def one(embedding, prompts, weights, origin):
-            more = {"multimask": multimask, "branch_weights": weights, "origin": origin}
-            return decode(config, params, embedding, prompts, execution, **more)
-
-        return map_batch(one, embedding, prompts, branch_weights, origin, together=execution.images_per_step)
-
-    prompt_encoder = PromptEncoder(config, execution.dtype)
-    decoder = MaskDecoder(config, execution.dtype)
-
-    def encoded(method, *args):
-        return prompt_encoder.apply({"params": params["prompt_encoder"]}, *args, method=method)
-
-    def decoded(*args, method="__call__"):
-        return decoder.apply({"params": params["mask_decoder"]}, *args, method=method)
-
-    image = embedding.features.astype(execution.dtype)
-    no_mask = encoded("no_mask")
-    grid = image.shape[:2]
-    position = encoded("grid_positions", grid, origin)
-    # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
-    no_mask = no_mask[None, None]
-    shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
-
-    def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
-        points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
-        tokens = encoded("tokens", points, prompt.labels, origin)
-        if shared is not None:
-            side = shared
-        elif prompt.has_mask is None:
-            side = decoded(image + encoded("dense", prompt.masks), position, method="image_side")
-        else:
-            # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
-            dense = encoded("dense", jnp.where(prompt.has_mask, prompt.masks, 0))
-            dense = jnp.where(prompt.has_mask, dense, no_mask)
-            side = decoded(image + dense, position, method="image_side")
-        return decoded(side, tokens, prompt.labels != ABSENT, multimask, weights, grid)
-
-    logits, iou = map_batch(decode_one, prompts, branch_weights, together=execution.prompts_per_step)
-    return Prediction(logits, iou, prompts.valid)
-
-
-jitted_encode = jax.jit(encode, static_argnames=("config", "execution"))
-jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multimask"))
-
-
-@functools.cache
-def abstract_params(config: SamConfig) -> Params:
-    """Names and shapes of the parameters, without computing any."""
-    execution = Execution()
-    encoder = ImageEncoder(config.image_encoder, config.width, execution)
-    prompt_encoder = PromptEncoder(config, execution.dtype)
-    decoder = MaskDecoder(config, execution.dtype)
-
-    def run_decoder(module, grid, tokens):
-        single = module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), False)
-        return single, module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), True)
-
-    def declare():
-        key = jax.random.key(0)
-        zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
-        pixels, mask = zeros((*config.image_size, 3)), zeros(config.mask_size)
-        grid, tokens = zeros((*config.grid, config.width)), zeros((1, config.width))
-        return {
-            "image_encoder": encoder.init(key, pixels)["params"],
-            "prompt_encoder": prompt_encoder.init(key, zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
-            "mask_decoder": decoder.init(key, grid, tokens, method=run_decoder)["params"],
-        }
-
-    return jax.eval_shape(declare)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
-    """Freshly initialised float32 parameters."""
-    return initialise(abstract_params(config), key)
+from samjax.model import Params, init_params, jitted_decode, jitted_encode
+from samjax.nn.image_encoder import resample_positions
+from samjax.types import ArrayLike, Embedding, Prediction, Prompts
+from samjax.warmup import Timing, compile_programs
 
 
 @jax.tree_util.register_pytree_node_class
@@ -287,61 +155,23 @@ class Sam:
         multimask: Sequence[bool] = (True, False),
         mask_prompts: bool = False,
         photo_sizes: Sequence[transforms.Size] = (),
-    ) -> list["Timing"]:
+    ) -> list[Timing]:
         """Compiles what one photo needs: the encoder, the decoder for the buckets that hold these numbers of points and
         of prompts (with `mask_prompts` also for prompts with a mask), and the upscaling to photos of these sizes
         (height, width).
 
         Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
         """
-        pixels = np.zeros((*self.config.image_size, 3), np.float32)
-        timings = [_time("encode", jitted_encode, self.config, self.params, pixels, self.execution)]
-        embedding = self.encode(np.zeros((1, 1, 3), np.uint8))
-        shapes = {
-            (bucket(count, PROMPT_BUCKETS), bucket(tokens + 1, TOKEN_BUCKETS)) for count in prompts for tokens in points
-        }
-        for (count, tokens), masked, flag in itertools.product(
-            sorted(shapes), (False, True) if mask_prompts else (False,), multimask
-        ):
-            blank = Prompts(
-                np.zeros((count, tokens, 2), np.float32),
-                np.zeros((count, tokens), np.int32),
-                np.ones(count, bool),
-                np.zeros((count, *self.config.mask_size), np.float32) if masked else None,
-                np.ones(count, bool) if masked else None,
-            )
-            name = f"decode {count} prompt(s) of up to {tokens} tokens{' and a mask' if masked else ''}"
-            arguments = self.config, self.params, embedding, blank, self.execution
-            name += ", three masks" if flag else ", one mask"
-            timings.append(_time(name, jitted_decode, *arguments, multimask=flag))
-        logits = np.zeros(self.config.mask_size, np.float32)
-        for size in photo_sizes:
-            start = time.perf_counter()
-            transforms.upscale_masks(logits, size, self.config)
-            warm = time.perf_counter()
-            transforms.upscale_masks(logits, size, self.config)
-            run = time.perf_counter() - warm
-            timings.append(Timing(f"upscale to {size[0]} x {size[1]}", warm - start - run, run))
-        return timings
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """How long a program took to compile (or to be read from the compilation cache), and to run once compiled."""
-
-    program: str
-    compile_seconds: float
-    run_seconds: float
-
-
-def _time(name: str, program: Any, *args: Any, **kwargs: Any) -> Timing:
-    start = time.perf_counter()
-    program.lower(*args, **kwargs).compile()
-    compiled = time.perf_counter()
-    jax.block_until_ready(program(*args, **kwargs))  # the first run of a program also loads it
-    warm = time.perf_counter()
-    jax.block_until_ready(program(*args, **kwargs))
-    return Timing(name, compiled - start, time.perf_counter() - warm)
+        return compile_programs(
+            self.config,
+            self.params,
+            self.execution,
+            points=points,
+            prompts=prompts,
+            multimask=multimask,
+            mask_prompts=mask_prompts,
+            photo_sizes=photo_sizes,
+        )
 
 
 def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> None:

@@ -1,7 +1,7 @@
 """What travels through SAM: prompts in, an embedding between, a prediction out. Immutable pytrees.
 
 Every type may carry one leading batch axis "*B" of images; coordinates are (x, y) in pixels of the ORIGINAL image,
-integers naming pixels (their centres are at .5), and become model-input coordinates inside `samjax.sam.decode` only.
+integers naming pixels (their centres are at .5), and become model-input coordinates inside `samjax.model.decode` only.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from samjax.nn.prompt_encoder import ABSENT, BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
+from samjax.config import PromptLabel
 
 T = TypeVar("T")
 # Whatever numpy.asarray takes. NumPy's own type of this name is a recursive protocol that run-time checkers trip over.
@@ -135,7 +135,7 @@ class Prompts:
         size = bucket(count, PROMPT_BUCKETS)
         width = bucket(max(len(labels) for _, labels in rows), TOKEN_BUCKETS)
         all_points = np.zeros((size, width, 2), np.float32)
-        all_labels = np.full((size, width), ABSENT, np.int32)
+        all_labels = np.full((size, width), PromptLabel.ABSENT, np.int32)
         for number, (row_points, row_labels) in enumerate(rows):
             all_points[number, : len(row_points)] = row_points
             all_labels[number, : len(row_labels)] = row_labels
@@ -164,7 +164,7 @@ class Prompts:
                     has_mask[: len(prompts.masks)] = True if prompts.has_mask is None else prompts.has_mask
             return Prompts(
                 np.pad(prompts.points, ((0, rows), (0, tokens), (0, 0))),
-                np.pad(prompts.labels, ((0, rows), (0, tokens)), constant_values=ABSENT),
+                np.pad(prompts.labels, ((0, rows), (0, tokens)), constant_values=PromptLabel.ABSENT),
                 np.pad(prompts.valid, (0, rows)),
                 masks,
                 has_mask,
@@ -193,19 +193,19 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
                 f"points of prompt {number} must have shape (count, 2) as (x, y), got {xy.shape}; "
                 "points is a list with one set of points for each prompt"
             )
-        kinds = np.full(len(xy), FOREGROUND) if labels is None else np.asarray(labels)
+        kinds = np.full(len(xy), PromptLabel.FOREGROUND) if labels is None else np.asarray(labels)
         if kinds.shape != (len(xy),):
             raise ValueError(
                 f"prompt {number} has {len(xy)} points and labels of shape {kinds.shape}; one label a point"
             )
-        if not np.isin(kinds, (BACKGROUND, FOREGROUND, NOT_A_POINT)).all():
+        if not np.isin(kinds, (PromptLabel.BACKGROUND, PromptLabel.FOREGROUND, PromptLabel.NOT_A_POINT)).all():
             raise ValueError(
                 f"labels of prompt {number} must be 1 (foreground), 0 (background) or -1 (no point), "
                 f"got {kinds.tolist()}"
             )
         kinds = kinds.astype(np.int32)
         if box is None:
-            xy, kinds = np.vstack([xy, np.zeros((1, 2))]), np.append(kinds, NOT_A_POINT)
+            xy, kinds = np.vstack([xy, np.zeros((1, 2))]), np.append(kinds, PromptLabel.NOT_A_POINT)
     elif labels is not None and len(labels):
         raise ValueError(f"prompt {number} has {len(labels)} labels and no points; one label a point")
     if box is not None:
@@ -220,7 +220,7 @@ def _tokens(points: Any, labels: Any, box: Any, number: int) -> tuple[np.ndarray
                 f"box of prompt {number} must have x0 < x1 and y0 < y1, got {corners.tolist()}; "
                 "boxes are (x0, y0, x1, y1), not (x, y, width, height)"
             )
-        xy, kinds = np.vstack([xy, corners.reshape(2, 2)]), np.append(kinds, (BOX_MIN, BOX_MAX))
+        xy, kinds = np.vstack([xy, corners.reshape(2, 2)]), np.append(kinds, (PromptLabel.BOX_MIN, PromptLabel.BOX_MAX))
     return xy.astype(np.float32), kinds.astype(np.int32)
 
 

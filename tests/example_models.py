@@ -8,7 +8,7 @@ from flax.traverse_util import unflatten_dict
 
 from samjax import Sam, SamConfig
 from samjax.config import DecoderConfig, Execution, ImageEncoderConfig
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 
 # Everything that the full-size models have, in small: windows that do not divide the grid, both kinds of
 # blocks, and no two sizes alike where a mix-up would go unseen.

@@ -5,7 +5,7 @@ from example_models import random_photo
 from jax._src import xla_bridge
 from pycocotools import mask as coco
 
-from samjax.data.record import BadRecord, Record
+from samjax.readers.record import BadRecord, Record
 
 
 class ShapesSource:

@@ -90,7 +90,7 @@ from example_training import PICO
 from samjax.config import VARIANTS
 VARIANTS["pico"] = PICO
 """
-MAIN = "from samjax.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+MAIN = "from samjax.cli.command import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
 def stub_training(monkeypatch) -> list[int]:

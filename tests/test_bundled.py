@@ -103,10 +103,11 @@ def test_the_demo_segments_photos_by_point_box_and_everything(no_network, tmp_pa
 
 
 def test_the_demo_is_a_command(tmp_path, capsys, monkeypatch):
-    from samjax import cli, demo
+    from samjax import demo
+    from samjax.cli import command
 
     monkeypatch.setattr(demo, "run", lambda out: iter([("a sheet", out / "sheet.jpg")]))
-    assert cli.main(["demo", "--out", str(tmp_path)]) == 0
+    assert command.main(["demo", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "samjax-tiny" in printed
     assert f"{Path(tmp_path / 'sheet.jpg')}  (a sheet)" in printed

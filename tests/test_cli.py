@@ -14,8 +14,9 @@ from example_models import random_photo, random_sam
 from PIL import Image
 from pycocotools.coco import COCO
 
-from samjax import cli, convert
-from samjax.cli_everything import parse_bytes, process_share
+from samjax import convert
+from samjax.cli import command
+from samjax.cli.everything import parse_bytes, process_share
 from samjax.ops.rle import decode_rle
 
 EVERYTHING = ("--points-per-side", "4", "--pred-iou-thresh", "0", "--stability-score-thresh", "0")
@@ -42,7 +43,7 @@ def samjax(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
 
     def run(*args) -> tuple[int, str, str]:
-        code = cli.main([str(arg) for arg in args])
+        code = command.main([str(arg) for arg in args])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -215,11 +216,11 @@ def test_a_device_that_is_not_there_is_one_clear_error(run_python, photo, tmp_pa
     ]
     code = f"""
 import contextlib, io
-from samjax import cli
+from samjax.cli import command
 for command in {[list(map(str, command)) for command in commands]}:
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
-        assert cli.main(command) == 2, command
+        assert command.main(command) == 2, command
     (line,) = errors.getvalue().splitlines()
     assert line.startswith("samjax: error: JAX_PLATFORMS=nonsense asks for a device that JAX cannot use here ("), line
 """

@@ -6,7 +6,7 @@ import pytest
 
 from samjax import VARIANTS, Execution, SamConfig
 from samjax.config import ImageEncoderConfig
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 
 
 @pytest.mark.parametrize(

@@ -50,14 +50,14 @@ def help_of(*command: str) -> str:
     """What `samjax COMMAND --help` prints."""
     from samjax.train import command as training
 
-    from samjax import cli
+    from samjax.cli import command
     from samjax.evaluation import command as evaluation
 
     printed = io.StringIO()
     run = {
         "train": lambda: training.main([*command[1:], "--help"]),
         "evaluate": lambda: evaluation.main([*command[1:], "--help"]),
-    }.get(command[0], lambda: cli.app.cli(prog="samjax", args=[*command, "--help"]))
+    }.get(command[0], lambda: command.app.cli(prog="samjax", args=[*command, "--help"]))
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         run()
     text = printed.getvalue()
@@ -145,7 +145,7 @@ def test_the_readme_begins_with_the_demo_and_the_tests():
 @pytest.mark.heavy
 def test_the_readme_s_examples_run_as_they_are_written(monkeypatch, tmp_path):
     """In a folder that holds of a clone the photos alone; installing is left out."""
-    from samjax import cli
+    from samjax.cli import command
 
     (tmp_path / "samjax").mkdir()
     (tmp_path / "samjax/assets").symlink_to(ROOT / "samjax/assets")
@@ -159,7 +159,7 @@ def test_the_readme_s_examples_run_as_they_are_written(monkeypatch, tmp_path):
         for line in content.splitlines():
             words = shlex.split(line, comments=True)
             assert words[0] in ("make", "pip", "samjax")
-            assert words[0] != "samjax" or cli.main(words[1:]) == 0, line
+            assert words[0] != "samjax" or command.main(words[1:]) == 0, line
     stated = re.findall(r"^(?:prediction|masks) = .*# (.*)$", content_of("Use it from Python"), re.MULTILINE)
     shapes = [names["prediction"].logits.shape, names["prediction"].iou.shape, names["masks"].shape]
     assert re.findall(r"\(.*?\)", " ".join(stated)) == list(map(str, shapes))

@@ -15,12 +15,12 @@ import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 
-from samjax.data.coco import Coco
 from samjax.everything import Job, find_photos, photo_size, run
-from samjax.formats import FORMATS, Options
 from samjax.lock import FolderInUse, working_in
 from samjax.ops.rle import encode_rle
 from samjax.pictures import ENDINGS
+from samjax.readers.coco import Coco
+from samjax.writers import FORMATS, Options
 
 
 class Thresholds:

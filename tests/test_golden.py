@@ -9,7 +9,7 @@ from example_models import SMALL, faint, random_sam
 from golden.make import FOLDER, NON_SQUARE, PHOTOS, cases_of, non_square_pixels
 from parity.comparison import CASES, EMBEDDING_BAR, IOU_BAR, LOGITS_BAR, MASK_BAR, prompts_of, relative_error
 
-from samjax.sam import jitted_encode
+from samjax.model import jitted_encode
 
 
 @pytest.fixture(scope="module")

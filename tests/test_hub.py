@@ -14,7 +14,7 @@ from example_models import SMALL, random_params, random_photo
 
 from samjax import Prompts, checkpoint, convert, hub
 from samjax.checkpoint import CheckpointError
-from samjax.hub import DownloadError, RemoteFile
+from samjax.download import DownloadError, RemoteFile, cache_dir
 
 KEY = "small"
 
@@ -225,9 +225,9 @@ def test_a_cache_that_cannot_be_made_is_named(files, cache):
 
 
 def test_the_cache_folder_follows_the_environment(cache, monkeypatch):
-    assert hub.cache_dir() == cache
+    assert cache_dir() == cache
     monkeypatch.delenv("SAMJAX_CACHE")
-    assert hub.cache_dir().name == "samjax"
+    assert cache_dir().name == "samjax"
 
 
 def test_the_official_files_are_metas():

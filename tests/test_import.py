@@ -16,7 +16,7 @@ import samjax
 from jax._src import xla_bridge
 loaded = {name.partition(".")[0] for name in sys.modules} | set(sys.modules)
 unwanted = {"torch", "tensorflow", "transformers", "matplotlib", "tifffile", "imagecodecs"}
-unwanted |= {"samjax.convert", "samjax.data", "samjax.train"}
+unwanted |= {"samjax.convert", "samjax.readers", "samjax.train"}
 print(json.dumps({"loaded": sorted(loaded & unwanted), "backends": xla_bridge.backends_are_initialized()}))
 """
 

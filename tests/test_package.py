@@ -64,7 +64,7 @@ def test_a_notice_says_that_the_bundled_weights_have_a_licence_of_their_own(inst
 
 def test_the_command_is_called_samjax(installed):
     (info,) = installed.glob("*.dist-info")
-    assert "samjax = samjax.cli:main" in (info / "entry_points.txt").read_text()
+    assert "samjax = samjax.cli.command:main" in (info / "entry_points.txt").read_text()
 
 
 def test_the_license_is_in_the_wheel(installed):
@@ -77,7 +77,7 @@ def test_help_works_from_any_folder(installed, tmp_path, monkeypatch, run_python
 import sys
 sys.path.insert(0, {str(installed)!r})
 sys.argv = ["samjax", "--help"]
-import samjax.cli
+import samjax.cli.command
 assert list(samjax.__path__) == [{str(installed / "samjax")!r}]
 samjax.cli.main()
 """

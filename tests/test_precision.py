@@ -11,8 +11,8 @@ from example_training import PICO, nano_batch
 
 from samjax import Embedding, Execution, Prompts, transforms
 from samjax.amg import program
+from samjax.model import abstract_params, decode, encode, init_params
 from samjax.ops import boxes
-from samjax.sam import abstract_params, decode, encode, init_params
 from samjax.sharding import make_mesh
 
 HOW = Execution.for_backend("gpu")

@@ -9,7 +9,7 @@ import pytest
 from example_models import SMALL, random_photo, random_sam
 
 from samjax import VARIANTS, Embedding, Execution, Prompts, Sam, decode, encode, mask_prompt, read_image
-from samjax.sam import abstract_params, jitted_decode
+from samjax.model import abstract_params, jitted_decode
 
 
 def relative_error(ours, reference) -> float:

@@ -74,7 +74,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from samjax import VARIANTS, Embedding, Execution, Prompts
 from samjax.amg import program
 from samjax.amg.program import Limits, Region
-from samjax.sam import abstract_params, jitted_decode, jitted_encode
+from samjax.model import abstract_params, jitted_decode, jitted_encode
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 mesh = Mesh(np.array(topology.devices), "data")

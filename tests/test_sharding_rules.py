@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from samjax.config import VARIANTS
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 from samjax.sharding import AXES, batch_sharding, make_mesh, partition, path_name, shardings
 
 MESH = Mesh(np.array(jax.devices()[:1] * 16).reshape(2, 4, 2), AXES)  # its shape is all that matters here

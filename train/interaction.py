@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
-from samjax.nn.prompt_encoder import ABSENT, BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
+from samjax.config import PromptLabel
 
 from . import cells
 from .config import InteractionConfig
@@ -42,11 +42,12 @@ def first_prompt(config: InteractionConfig, key: Key[Array, ""], target: Target,
     corners = noisy_box(config, noise, cells.box(target.mask, ratio), cells.box(target.photo, ratio)[2:])
     is_box = jax.random.bernoulli(which, np.float32(config.box_probability))
     points = jnp.where(is_box, corners.reshape(2, 2), jnp.stack([point, jnp.zeros_like(point)]))
-    box, click = (jnp.array(labels, jnp.int32) for labels in ((BOX_MIN, BOX_MAX), (FOREGROUND, NOT_A_POINT)))
+    box = jnp.array((PromptLabel.BOX_MIN, PromptLabel.BOX_MAX), jnp.int32)
+    click = jnp.array((PromptLabel.FOREGROUND, PromptLabel.NOT_A_POINT), jnp.int32)
     labels = jnp.where(is_box, box, click)
-    labels = jnp.where(found, labels, ABSENT)
+    labels = jnp.where(found, labels, PromptLabel.ABSENT)
     free = config.corrections
-    return Slots(jnp.pad(points, ((0, free), (0, 0))), jnp.pad(labels, (0, free), constant_values=ABSENT))
+    return Slots(jnp.pad(points, ((0, free), (0, 0))), jnp.pad(labels, (0, free), constant_values=PromptLabel.ABSENT))
 
 
 def noisy_box(
@@ -88,9 +89,11 @@ def click(
     is_perfect = ~(wrong != 0).any()
     point, found = cells.draw_pixel(key, jnp.where(is_perfect, beside, wrong), ratio)
     column, row = point.astype(jnp.int32) // ratio
-    label = jnp.where(is_perfect | mask[row, column], BACKGROUND, FOREGROUND).astype(jnp.int32)
+    label = jnp.where(is_perfect | mask[row, column], PromptLabel.BACKGROUND, PromptLabel.FOREGROUND).astype(jnp.int32)
     slot = FIRST + clicks_before
-    return Slots(slots.points.at[slot].set(point), slots.labels.at[slot].set(jnp.where(found, label, ABSENT)))
+    return Slots(
+        slots.points.at[slot].set(point), slots.labels.at[slot].set(jnp.where(found, label, PromptLabel.ABSENT))
+    )
 
 
 def most_confident(logits: Float32[Array, "M h w"], iou: Float32[Array, " M"]) -> Float32[Array, "h w"]:

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
-from samjax.data.sources import Joined, open_sources
-from samjax.sam import Params
+from samjax.model import Params
+from samjax.readers.sources import Joined, open_sources
 from samjax.sharding import batch_sharding, make_mesh, partition
 
 from . import extension, run_folder

@@ -22,8 +22,8 @@ from samjax.convert.state_dict import StateDict, open_state_dict
 from samjax.checkpoint import CheckpointError, place
 from samjax.config import SamConfig
 from samjax.mismatch import explain_mismatch
+from samjax.model import Params, abstract_params
 from samjax.ops.resize import resize_axis
-from samjax.sam import Params, abstract_params
 
 _ANCHOR = "patch_embed.proj.weight"
 _DROPPED = re.compile(r"cls_token|mask_token|(fc_)?norm\.(weight|bias)|head\.(weight|bias)|decoder_.*")

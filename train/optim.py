@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from optax import contrib
 
 from samjax.config import SamConfig
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 from samjax.sharding import path_name
 
 from .config import OptimConfig

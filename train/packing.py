@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from samjax.atomic import replacing
-from samjax.data.record import BadRecord, Record, Source
-from samjax.data.sources import open_sources
 from samjax.ops.rle import encode_placed
+from samjax.readers.record import BadRecord, Record, Source
+from samjax.readers.sources import open_sources
 
 from .data.placement import PlacedMask, Placement, place_photo
 

@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
-from samjax.config import Execution, SamConfig
-from samjax.sam import Params, decode
+from samjax.config import Execution, PromptLabel, SamConfig
+from samjax.model import Params, decode
 from samjax.types import Embedding, Prompts
 
 from . import cells, interaction
@@ -150,7 +150,7 @@ def _pass(
     carried = jax.vmap(jax.vmap(interaction.most_confident))(masks, iou)
     if is_first and not recipe.interaction.box_multimask:
         single = ask(multimask=False, branch_weights=weights, origin=block.origin)
-        is_box = slots.labels[..., 0] == interaction.BOX_MIN
+        is_box = slots.labels[..., 0] == PromptLabel.BOX_MIN
         single_terms = _losses(recipe, single.logits, single.iou, block, balanced_weight)
         terms = jax.tree.map(lambda one, three: jnp.where(is_box, one, three), single_terms, terms)
         carried = jnp.where(is_box[..., None, None], single.logits[:, :, 0], carried)

@@ -13,7 +13,7 @@ class TrainState:
     """All leaves are arrays; parameters, their average and the optimiser's moments are sharded alike."""
 
     step: Int32[Array | np.ndarray, ""]  # updates done
-    params: Any  # as `samjax.sam.abstract_params` names them, float32
+    params: Any  # as `samjax.model.abstract_params` names them, float32
     opt_state: Any  # optax's
     ema: Any  # parameters averaged over steps, or None
     key: UInt32[Array | np.ndarray, "2"]  # raw data of the key that all randomness of the run comes from

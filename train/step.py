@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32, Key, UInt8
 
 from samjax.config import Execution, SamConfig
+from samjax.model import Params, abstract_params, encode, init_params
 from samjax.ops.broadcasting import with_rank
-from samjax.sam import Params, abstract_params, encode, init_params
 from samjax.sharding import batch_sharding, shardings
 from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 

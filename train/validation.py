@@ -17,9 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
-from samjax.config import Execution, SamConfig
-from samjax.nn.prompt_encoder import ABSENT, BOX_MAX, BOX_MIN, FOREGROUND, NOT_A_POINT
-from samjax.sam import Params, decode, encode
+from samjax.config import Execution, PromptLabel, SamConfig
+from samjax.model import Params, decode, encode
 from samjax.types import Embedding, Prompts
 
 from . import cells
@@ -116,11 +115,11 @@ def answers(config: SamConfig, params: Params, batch: Batch, execution: Executio
     target, valid = on_host(batch.cells), on_host(batch.valid)
     rows = list(zip(*np.nonzero(valid), strict=True))
     points = np.zeros((*valid.shape, clicks + 1, 2), np.float32)
-    labels = np.full((*valid.shape, clicks + 1), ABSENT, np.int32)
-    labels[:, :, 0] = NOT_A_POINT  # every prompt has it beside its points, as in the reference
+    labels = np.full((*valid.shape, clicks + 1), PromptLabel.ABSENT, np.int32)
+    labels[:, :, 0] = PromptLabel.NOT_A_POINT  # every prompt has it beside its points, as in the reference
     for row in rows:
         _, points[*row, 1] = deepest_pixel(target[row], ratio)
-        labels[*row, 1] = FOREGROUND
+        labels[*row, 1] = PromptLabel.FOREGROUND
 
     masks = jax.tree.map(jnp.asarray, _Masks(batch.size, batch.valid, batch.cells))
     run = functools.partial(_answer, config, params, features, masks, execution)
@@ -136,7 +135,8 @@ def answers(config: SamConfig, params: Params, batch: Batch, execution: Executio
         yield answer
 
     boxes = on_host(_boxes(masks.cells, ratio=ratio)).reshape(*valid.shape, 2, 2)
-    corners = np.where(valid[:, :, None], np.array([BOX_MIN, BOX_MAX], np.int32), np.int32(ABSENT))
+    labels = np.array([PromptLabel.BOX_MIN, PromptLabel.BOX_MAX], np.int32)
+    corners = np.where(valid[:, :, None], labels, np.int32(PromptLabel.ABSENT))
     _, *judged = run(boxes, corners, None, multimask=False)
     yield _on_host(0, boxes, corners, judged)
 

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from samjax.config import SamConfig
-from samjax.sam import Params
+from samjax.model import Params
 from samjax.sharding import batch_sharding
 
 from .batch import Batch

@@ -14,7 +14,7 @@ from gpu_sections.jobs import Record, Setting
 from gpu_sections.models import NAMES, config_of, random_params
 from gpu_sections.stopwatch import Warm, speed, warm
 from samjax import Embedding, Execution, Prompts, SamConfig
-from samjax.sam import jitted_decode
+from samjax.model import jitted_decode
 
 DTYPE = "bfloat16"
 TOGETHER = 64  # prompts that Meta's generator decodes at once

@@ -15,7 +15,7 @@ from gpu_sections.jobs import Record, Setting
 from gpu_sections.models import NAMES, config_of, random_params, random_pixels
 from gpu_sections.stopwatch import Warm, speed, warm
 from samjax import Execution, SamConfig
-from samjax.sam import jitted_encode
+from samjax.model import jitted_encode
 
 DTYPE = "bfloat16"
 

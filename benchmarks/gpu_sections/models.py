@@ -10,7 +10,7 @@ from example_models import parameter_of
 from gpu_sections.jobs import Setting
 from samjax import VARIANTS, SamConfig, checkpoint
 from samjax.config import DecoderConfig, ImageEncoderConfig
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 from samjax.sharding import path_name
 
 NAMES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H"}

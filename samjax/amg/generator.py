@@ -23,10 +23,10 @@ from samjax.amg.program import (
     jitted_draw,
     jitted_judge,
 )
+from samjax.drop_in.predictor import RegistryModel
 from samjax.ops.boxes import float32_below, nms
 from samjax.ops.masks import Frame, unpack
 from samjax.ops.rle import decode_rle, encode_placed, rle_area, run_lengths
-from samjax.predictor import RegistryModel
 from samjax.sam import Sam
 from samjax.transforms import PIXEL_MEAN, Size
 from samjax.types import ArrayLike, Embedding

@@ -20,8 +20,8 @@ from samjax.amg.program import (
     jitted_judge,
 )
 from samjax.config import Execution, SamConfig
+from samjax.model import Params, abstract_params, jitted_encode
 from samjax.ops.masks import Frame
-from samjax.sam import Params, abstract_params, jitted_encode
 from samjax.transforms import Size
 from samjax.types import Embedding
 

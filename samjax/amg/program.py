@@ -20,12 +20,12 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
 from samjax import transforms
 from samjax.config import Execution, SamConfig
+from samjax.model import Params, decode
 from samjax.nn.prompt_encoder import FOREGROUND, NOT_A_POINT
 from samjax.ops.batching import map_batch
 from samjax.ops.boxes import by_score, greedy, keep_by_nms
 from samjax.ops.masks import Frame, Measures, measure, overlaps, pack
 from samjax.ops.resize import Banded
-from samjax.sam import Params, decode
 from samjax.transforms import Size
 from samjax.types import Embedding, Prompts
 

@@ -13,12 +13,9 @@ import tyro
 from tyro.conf import arg
 
 from samjax import hub
-from samjax.cli_everything import process_share
-from samjax.cli_options import Dtype, ImageSize, check_writable
-from samjax.data.left_out import Problem
-from samjax.data.sources import forms
+from samjax.cli.everything import process_share
+from samjax.cli.options import Dtype, ImageSize, check_writable
 from samjax.evaluation import report
-from samjax.evaluation.boxes import Boxes
 from samjax.evaluation.datasets import (
     FORMATS,
     Chosen,
@@ -33,19 +30,21 @@ from samjax.evaluation.datasets import (
     read_bsds,
 )
 from samjax.evaluation.datasets.annotated import AnnotatedPhotos
-from samjax.evaluation.detection import BoxDetections
-from samjax.evaluation.edges import Edges, HumanEdges
-from samjax.evaluation.interactive import Interactive
 from samjax.evaluation.journal import check_share
-from samjax.evaluation.points import Points
-from samjax.evaluation.proposals import Proposals
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Segmenter
+from samjax.evaluation.protocols.boxes import Boxes
+from samjax.evaluation.protocols.detection import BoxDetections
+from samjax.evaluation.protocols.edges import Edges, HumanEdges
+from samjax.evaluation.protocols.interactive import Interactive
+from samjax.evaluation.protocols.points import Points
+from samjax.evaluation.protocols.proposals import Proposals
+from samjax.evaluation.protocols.saliency import Saliency
+from samjax.evaluation.protocols.semantic import VOID, Semantic
 from samjax.evaluation.runner import evaluate
-from samjax.evaluation.saliency import Saliency
 from samjax.evaluation.segmenters import SamSegmenter, from_spec
-from samjax.evaluation.semantic import VOID, Semantic
-from samjax.evaluation.unasked import Unasked
 from samjax.names import printable
+from samjax.readers.left_out import Problem
+from samjax.readers.sources import forms
 from samjax.sharding import make_mesh
 
 DESCRIPTION = """Measure how good a model is, by the protocols that papers use.
@@ -342,17 +341,17 @@ def class_names(path: Path) -> list[str]:
 
 def _run_maps(protocol: EvaluationProtocol, pairs: MapPairs, place: Place, predicted: Path, truth: Path) -> int:
     given = {"predicted": str(predicted), "truth": str(truth)}
-    return _run(protocol, Unasked(), pairs, place, data=pairs.digests(), model={}, given=given)
+    return _run(protocol, None, pairs, place, data=pairs.digests(), model={}, given=given)
 
 
-def _opened(model: Model | None) -> tuple[Segmenter, dict[str, Any]]:
+def _opened(model: Model | None) -> tuple[Segmenter | None, dict[str, Any]]:
     """`model` is None for a protocol that judges what is there already."""
-    return (Unasked(), {}) if model is None else model.open()
+    return (None, {}) if model is None else model.open()
 
 
 def _run(
     protocol: EvaluationProtocol,
-    segmenter: Segmenter,
+    segmenter: Segmenter | None,
     dataset: Any,
     place: Place,
     strays: Sequence[Problem] = (),

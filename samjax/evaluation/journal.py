@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from samjax.atomic import replacing
-from samjax.data.left_out import Problem, Reason
 from samjax.evaluation.protocol import Record
+from samjax.readers.left_out import Problem, Reason
 
 RUN, RECORDS = "run.json", "records"
 

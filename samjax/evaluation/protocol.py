@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from samjax.data.left_out import Problem
 from samjax.ops.rle import RLE
+from samjax.readers.left_out import Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +129,13 @@ class EvaluationProtocol(Protocol):
     """How masks are asked for and judged. Settings are attributes, fixed for a run."""
 
     name: str
+    asks: bool  # whether it prompts a model; otherwise it judges what is there already, and `segmenter` is None
 
     def settings(self) -> dict[str, Any]:
         """JSON that decides the results; a run is only resumed with the same."""
         ...
 
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter | None, samples: Sequence[Sample]) -> list[Record]:
         """What is found about each of a few samples."""
         ...
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from samjax.atomic import replacing
-from samjax.data.left_out import Problem, Tally, tallied, tally_of
 from samjax.evaluation.protocol import Figure, Summary
 from samjax.names import portable, printable
+from samjax.readers.left_out import Problem, Tally, tallied, tally_of
 
 RESULTS, TABLE, LEFT_OUT = "results.json", "results.txt", "left_out.jsonl"
 LISTED = 10  # failures that the table names; results.json names all

@@ -11,11 +11,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from samjax.data.left_out import Problem, Reason, Unusable
 from samjax.evaluation import report
 from samjax.evaluation.journal import Journal, Known, claim
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
 from samjax.lock import working_in
+from samjax.readers.left_out import Problem, Reason, Unusable
 
 READERS = 2  # threads that read photos
 HOPELESS = 20  # photos that fail before any is judged: the rest would too
@@ -35,7 +35,7 @@ class Outcome:
 
 def evaluate(
     protocol: EvaluationProtocol,
-    segmenter: Segmenter,
+    segmenter: Segmenter | None,
     dataset: Dataset,
     out: Path,
     *,
@@ -54,7 +54,7 @@ def evaluate(
 
     Args:
         protocol: what is measured.
-        segmenter: the model.
+        segmenter: the model; None for a protocol that asks none (`protocol.asks`).
         dataset: of ALL processes.
         out: the folder of the results; a run that was stopped resumes there.
         data: what decides which objects are asked for, as JSON. The photos' names are compared beside it.
@@ -66,10 +66,12 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        ValueError: OUT has results of something else; the data set has no photo, or two of one name; no photo at all
-            could be judged, or none of the first `HOPELESS`.
+        ValueError: the protocol asks a model and there is none; OUT has results of something else; the data set has no
+            photo, or two of one name; no photo at all could be judged, or none of the first `HOPELESS`.
         FolderInUse: another evaluation, or another process of this one with the same number, is at work in OUT.
     """
+    if segmenter is None and protocol.asks:
+        raise ValueError(f"{protocol.name} asks a model: give it a segmenter, not None")
     names = [dataset.name(index) for index in range(len(dataset))]
     if not names:
         raise ValueError("the data set has no photo; is its path right, and does --limit or --min-area leave any?")
@@ -94,7 +96,7 @@ def evaluate(
             with tqdm(
                 total=len(mine), initial=len(mine) - len(todo), unit="image", desc=protocol.name, disable=not progress
             ) as bar:
-                for group in _read_ahead(dataset, todo, max(segmenter.images_together, 1)):
+                for group in _read_ahead(dataset, todo, 1 if segmenter is None else max(segmenter.images_together, 1)):
                     check_lock()
                     judged += _judge(protocol, segmenter, group, names, journal)
                     tried += len(group)
@@ -143,7 +145,7 @@ def _read_ahead(dataset: Dataset, todo: Sequence[int], together: int) -> Iterabl
 
 def _judge(
     protocol: EvaluationProtocol,
-    segmenter: Segmenter,
+    segmenter: Segmenter | None,
     group: Sequence[tuple[int, "Future[Any]"]],
     names: Sequence[str],
     journal: Journal,
@@ -169,7 +171,7 @@ def _judge(
 
 
 def _records(
-    protocol: EvaluationProtocol, segmenter: Segmenter, samples: Mapping[str, Any]
+    protocol: EvaluationProtocol, segmenter: Segmenter | None, samples: Mapping[str, Any]
 ) -> list[tuple[str, Record, float]]:
     """(name, record, seconds) of each."""
     if not samples:

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from samjax import transforms
-from samjax.config import SamConfig
+from samjax.config import PromptLabel, SamConfig
 from samjax.embeddings import model_hash
 from samjax.evaluation.protocol import Answer, Prompt
-from samjax.nn.prompt_encoder import ABSENT
 from samjax.sam import Sam
 from samjax.sharding import batch_sharding, shardings
 from samjax.types import TOKEN_BUCKETS, Embedding, Prompts, bucket
@@ -92,7 +91,7 @@ def _prompts(prompts: Sequence[Prompt]) -> Prompts:
     """One photo's; for none, a row that only pads."""
     if not prompts:
         width = TOKEN_BUCKETS[0]
-        absent = np.full((1, width), ABSENT, np.int32)
+        absent = np.full((1, width), PromptLabel.ABSENT, np.int32)
         return Prompts(np.zeros((1, width, 2), np.float32), absent, np.zeros(1, bool))
     return Prompts.of(
         [prompt.points for prompt in prompts],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from samjax.evaluation import overlap
+from samjax.evaluation.metrics import overlap
 from samjax.evaluation.protocol import Object, Sample
 from samjax.ops.rle import decode_rle
 

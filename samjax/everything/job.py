@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 
 from samjax import pictures
 from samjax.everything.journal import Journal, sweep
-from samjax.formats import FORMATS, Options, Photo, SegmentedPhoto
 from samjax.lock import working_in
+from samjax.writers import FORMATS, Options, Photo, SegmentedPhoto
 
 AHEAD = 2  # photos that may wait to be written
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from samjax.atomic import replacing, scratch_prefix
 from samjax.everything.photos import RECORDS
-from samjax.formats import Photo
+from samjax.writers import Photo
 
 _SCRATCH = "{}????????.partial"  # what `replacing` calls its folders
 

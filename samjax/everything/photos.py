@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from samjax.formats import Photo
 from samjax.pictures import ENDINGS
+from samjax.writers import Photo
 
 RESERVED = ("annotations", "coco", "labelme", "yolo")  # what formats call their own files and folders
 RECORDS = ".samjax"  # the folder that makes a folder one of results

@@ -5,13 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from samjax.config import SamConfig
+from samjax.config import PromptLabel, SamConfig
 from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, declared, gelu
 from samjax.ops import positions
-
-FOREGROUND, BACKGROUND, BOX_MIN, BOX_MAX = 1, 0, 2, 3
-NOT_A_POINT = -1  # the reference's padding point: has no position, is attended
-ABSENT = -2  # an unused slot: zero, masked out of every attention
 
 
 class FourierPositions(nn.Module):
@@ -38,7 +34,10 @@ class PromptEncoder(nn.Module):
     def setup(self) -> None:
         width, channels = self.config.width, self.config.mask_channels
         self.pe_layer = FourierPositions(width)
-        self.point_embeddings = ModuleList(lambda i: Embedding(1, width), (BACKGROUND, FOREGROUND, BOX_MIN, BOX_MAX))
+        self.point_embeddings = ModuleList(
+            lambda i: Embedding(1, width),
+            (PromptLabel.BACKGROUND, PromptLabel.FOREGROUND, PromptLabel.BOX_MIN, PromptLabel.BOX_MAX),
+        )
         self.not_a_point_embed = Embedding(1, width)
         self.no_mask_embed = Embedding(1, width)
         downscaling = {

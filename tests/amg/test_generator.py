@@ -6,11 +6,11 @@ import pytest
 from example_models import SHAPES, shapes_photo, shapes_sam
 
 from samjax import VARIANTS, Execution, Sam, SamAutomaticMaskGenerator, transforms
-from samjax.amg import label_map
+from samjax.amg.labels import label_map
 from samjax.amg.program import frame_of, jitted_choose, jitted_decode, jitted_draw, jitted_judge
+from samjax.drop_in.predictor import RegistryModel
 from samjax.ops.masks import measure, pack, unpack
 from samjax.ops.rle import decode_rle, rle_iou
-from samjax.predictor import RegistryModel
 from samjax.transforms import PIXEL_MEAN
 
 PROGRAMS = (jitted_judge, jitted_choose, jitted_decode, jitted_draw)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from samjax.amg import label_map
+from samjax.amg.labels import label_map
 from samjax.ops.rle import encode_rle, run_lengths
 
 

@@ -18,7 +18,7 @@ from samjax.convert.torch_writer import write_torch
 from samjax import VARIANTS, convert
 from samjax.checkpoint import CheckpointError, LazyArray, lazy
 from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 
 CUSTOM = {
     "small": SMALL,

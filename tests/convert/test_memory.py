@@ -34,7 +34,7 @@ def vit_h(tmp_path_factory):
     """A checkpoint whose every parameter has its own constant: written in seconds, never held in memory."""
     import jax
 
-    from samjax.sam import abstract_params
+    from samjax.model import abstract_params
 
     count = iter(range(1, 10_000))
 

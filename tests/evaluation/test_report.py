@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samjax.data.left_out import Problem, Reason
 from samjax.evaluation import report
 from samjax.evaluation.protocol import Curve, Figure, Summary
+from samjax.readers.left_out import Problem, Reason
 
 IDENTITY = {
     "protocol": "clicks",

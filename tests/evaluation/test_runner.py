@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from evaluation.example_evaluation import Grey, Silent, Squares
 
-from samjax.data.left_out import Problem, Reason
 from samjax.evaluation.runner import Outcome, evaluate
 from samjax.lock import FolderInUse, working_in
+from samjax.readers.left_out import Problem, Reason
 
 DATA, MODEL = {"format": "squares"}, {"name": "none"}
 
@@ -92,7 +92,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from evaluation.example_evaluation import Grey, Squares, Silent
-from samjax.data.left_out import Problem, Reason
+from samjax.readers.left_out import Problem, Reason
 from samjax.evaluation.runner import evaluate
 evaluate(Grey(seconds=0.1), Silent(2), Squares(20), Path({out!r}),
          data={data!r}, model={model!r}, process_index={index}, process_count={count}, progress=False)

@@ -14,8 +14,9 @@ from example_training import PICO
 
 from samjax import Prompts, SamAutomaticMaskGenerator, SamPredictor
 from samjax.ops import boxes
-from samjax.segment import Request, segment, write
+from samjax.segment import Request, segment
 from samjax.sharding import batch_sharding, make_mesh
+from samjax.writers.answers import write_answer
 
 PHOTO = random_photo(40, 60)
 
@@ -102,7 +103,7 @@ def test_files_of_a_segmentation(sam, tmp_path):
     def run(folder):
         folder.mkdir()
         answer = segment(sam, PHOTO, sam.encode(PHOTO), request, multimask=True)
-        return write(folder, "photo", PHOTO, request, answer, {})
+        return write_answer(folder, "photo", PHOTO, request, answer, {})
 
     found, expected = run(tmp_path / "set"), with_defaults(lambda: run(tmp_path / "default"))
     masks = [[file for file in files if "_mask_" in file.name] for files in (found, expected)]

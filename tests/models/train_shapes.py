@@ -16,8 +16,8 @@ from flax.traverse_util import flatten_dict
 
 from samjax import Execution, Sam, transforms
 from samjax.amg.program import point_prompts
+from samjax.model import decode, encode
 from samjax.ops.batching import map_batch
-from samjax.sam import decode, encode
 from samjax.types import Embedding
 
 STEPS, BATCH, PROMPTS, RATE = 4000, 4, 6, 2e-3

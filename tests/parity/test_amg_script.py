@@ -87,7 +87,7 @@ def made(tmp_path_factory, segment_anything) -> Path:
 
 def test_the_program_writes_the_same_files(made, tmp_path):
     for mode in ("binary_mask", "coco_rle"):
-        model = samjax.predictor.RegistryModel(samjax.load(made / "shapes.pth"))
+        model = samjax.drop_in.predictor.RegistryModel(samjax.load(made / "shapes.pth"))
         program(samjax, model, made / "photo.png", tmp_path / mode, mode)
     assert_same_folders(tmp_path / "binary_mask" / "photo", made / "binary_mask" / "photo")
     assert_same_records(tmp_path / "coco_rle" / "photo.json", made / "coco_rle" / "photo.json")

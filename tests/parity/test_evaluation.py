@@ -30,10 +30,10 @@ def segmenters(bundled, segment_anything):
 
 
 def protocols():
-    from samjax.evaluation.boxes import Boxes
-    from samjax.evaluation.interactive import Interactive
-    from samjax.evaluation.points import Points
-    from samjax.evaluation.proposals import Proposals
+    from samjax.evaluation.protocols.boxes import Boxes
+    from samjax.evaluation.protocols.interactive import Interactive
+    from samjax.evaluation.protocols.points import Points
+    from samjax.evaluation.protocols.proposals import Proposals
 
     return {
         "interactive": Interactive(clicks=3),
@@ -66,7 +66,7 @@ def test_the_reference_and_samjax_get_the_same_results(segmenters, samples, name
 
 
 def test_proposals_are_the_same_masks_in_the_same_order(segmenters, samples):
-    from samjax.evaluation.proposals import Proposals
+    from samjax.evaluation.protocols.proposals import Proposals
     from samjax.ops.rle import rle_iou
 
     protocol = Proposals(points_per_side=4)
@@ -80,7 +80,7 @@ def test_proposals_are_the_same_masks_in_the_same_order(segmenters, samples):
 
 
 def test_edges_are_the_same(segmenters, samples):
-    from samjax.evaluation.edges import Edges
+    from samjax.evaluation.protocols.edges import Edges
 
     protocol = Edges(points_per_side=4)
     photos = [sample.rgb for sample in samples]

@@ -8,7 +8,7 @@ from example_models import SMALL
 from parity.comparison import CASES, EMBEDDING_BAR, IOU_BAR, LOGITS_BAR, prompts_of, relative_error
 
 from samjax import Embedding
-from samjax.sam import jitted_encode
+from samjax.model import jitted_encode
 
 pytestmark = pytest.mark.parity
 

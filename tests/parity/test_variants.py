@@ -8,7 +8,7 @@ from parity.comparison import CASES, EMBEDDING_BAR, assert_same_answer, embeddin
 from parity.reference import layout
 
 from samjax import VARIANTS
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 
 pytestmark = pytest.mark.parity
 

@@ -23,10 +23,10 @@ RECIPES = (
 @pytest.fixture
 def samjax(capsys, monkeypatch, tmp_path):
     """Runs the command: exit code, output and errors."""
-    from samjax.cli import main
+    from samjax.cli.command import main
 
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("samjax.cli._keep_compiled_programs", lambda _: None)  # a setting of the whole process
+    monkeypatch.setattr("samjax.cli.command._keep_compiled_programs", lambda _: None)  # a setting of the whole process
 
     def run(*args):
         try:
@@ -133,7 +133,7 @@ def helps():
     import io
     from contextlib import redirect_stdout, suppress
 
-    from samjax.cli import main
+    from samjax.cli.command import main
 
     texts = {}
     for name in ("tiny", "few_images", "sa1b_vit_h"):

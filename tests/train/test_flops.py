@@ -9,7 +9,7 @@ from example_models import SMALL
 
 from samjax import VARIANTS, Embedding, Prompts
 from samjax.config import Execution
-from samjax.sam import abstract_params, decode, encode
+from samjax.model import abstract_params, decode, encode
 
 PLAIN = Execution(attention="plain")
 TOKENS = 10

@@ -5,7 +5,7 @@ import json
 import pytest
 
 TRAIN = """
-from samjax.cli import main
+from samjax.cli.command import main
 assert main({arguments!r}) == 0
 """
 

@@ -12,7 +12,7 @@ from example_models import SMALL, random_params
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.config import VARIANTS
-from samjax.sam import abstract_params
+from samjax.model import abstract_params
 
 MATRIX = "prompt_encoder/pe_layer/positional_encoding_gaussian_matrix"
 

@@ -69,8 +69,8 @@ def test_masks_lie_on_the_small_photos_as_they_lay_on_the_large_ones(packed):
     """Pillow's resizing is the oracle; edges may lie a pixel apart."""
     from PIL import Image
 
-    from samjax.data.sources import open_sources
     from samjax.ops.rle import decode_rle
+    from samjax.readers.sources import open_sources
 
     out, _, data = packed
     large = open_sources([f"sa1b={data / folder / 'train'}" for folder in ("sa_mini", "more")])

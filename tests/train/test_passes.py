@@ -10,7 +10,7 @@ import pytest
 from example_models import random_params
 
 from samjax.config import DecoderConfig, Execution, ImageEncoderConfig, SamConfig
-from samjax.sam import decode
+from samjax.model import decode
 from samjax.types import Embedding, Prompts
 
 MODEL = SamConfig(

@@ -10,8 +10,8 @@ import pytest
 from example_models import SMALL, random_params
 
 from samjax import encode
-from samjax.config import Execution
-from samjax.nn.prompt_encoder import ABSENT, NOT_A_POINT, PromptEncoder
+from samjax.config import Execution, PromptLabel
+from samjax.nn.prompt_encoder import PromptEncoder
 
 PIXELS, TOKENS = 48, 6  # two attention windows of three tokens
 ORIGIN = (24, 72)  # (x, y) in pixels
@@ -50,7 +50,7 @@ def test_prompts_and_cells_of_a_window_have_the_positions_of_the_whole():
     encoder = PromptEncoder(CONFIG, jnp.dtype(jnp.float32))
     variables = {"params": PARAMS["prompt_encoder"]}
     points = jnp.array([[3.0, 40.0], [0.0, 0.0], [47.0, 1.5], [9.0, 9.0]])
-    labels = jnp.array([1, NOT_A_POINT, 3, ABSENT])
+    labels = jnp.array([1, PromptLabel.NOT_A_POINT, 3, PromptLabel.ABSENT])
     origin = jnp.array(ORIGIN)
     seen = encoder.apply(variables, points, labels, origin, method="tokens")
     moved = encoder.apply(variables, points + jnp.array([ORIGIN], jnp.float32), labels, method="tokens")

@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt, UInt8
 
 from samjax.config import SamConfig
-from samjax.data.left_out import Reason
-from samjax.data.record import BadRecord, Record, Source
 from samjax.ops.rle import RLE, rle_box
+from samjax.readers.left_out import Reason
+from samjax.readers.record import BadRecord, Record, Source
 from samjax.types import pytree
 
 from ..batch import cell_dtype, cell_ratio, pack_cells

@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 from samjax.config import SamConfig
-from samjax.data.record import Source
+from samjax.readers.record import Source
 
 from ..batch import Batch, cell_ratio
 from ..config import DataConfig

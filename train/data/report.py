@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from samjax.data.left_out import Problem, Reason, Tally, tallied
-from samjax.data.record import BadRecord, NoObjects, Record, Source
 from samjax.names import portable
+from samjax.readers.left_out import Problem, Reason, Tally, tallied
+from samjax.readers.record import BadRecord, NoObjects, Record, Source
 
 _FEW = 2  # bad records that never stop a run, unless there are no others
 _HOPELESS = 1000  # photos without objects before the first that has one: to look through all might take hours

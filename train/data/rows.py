@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from samjax.config import SamConfig
-from samjax.data.record import BadRecord, Source
+from samjax.readers.record import BadRecord, Source
 
 from ..config import DataConfig
 from .example import Example, UsableSource, augmented_example, empty_example, plain_example

@@ -1,12 +1,12 @@
-"""Annotated photos of `samjax.data` as a data set of objects."""
+"""Annotated photos of `samjax.readers` as a data set of objects."""
 
 import numpy as np
 
-from samjax.data.indexed import IndexedSource
-from samjax.data.left_out import Problem, Tally
-from samjax.data.record import Record, Source
 from samjax.evaluation.protocol import Object, Sample
 from samjax.ops.rle import RLE, decode_rle, encode_rle, rle_area, union_rle
+from samjax.readers.indexed import IndexedSource
+from samjax.readers.left_out import Problem, Tally
+from samjax.readers.record import Record, Source
 
 
 class AnnotatedPhotos:
@@ -39,7 +39,7 @@ class AnnotatedPhotos:
     def __getitem__(self, index: int) -> Sample:
         """Annotations that cannot be used are left out and named, and so are crowds.
 
-        Raises `samjax.data.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
+        Raises `samjax.readers.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"photo {index} of {len(self)}")

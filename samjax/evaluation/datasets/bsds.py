@@ -9,10 +9,10 @@ import os
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from samjax.data.masks import of_labels
-from samjax.data.pictures import read_photo
 from samjax.evaluation.datasets import layout
 from samjax.evaluation.protocol import Object, Sample
+from samjax.readers.masks import of_labels
+from samjax.readers.pictures import read_photo
 
 _PLACES = ("", "data", "BSDS500/data", "BSR/BSDS500/data")  # below what a user may name
 

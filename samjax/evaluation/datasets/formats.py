@@ -3,15 +3,15 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from samjax.data import sources
-from samjax.data.coco import Coco
-from samjax.data.record import Source
 from samjax.evaluation.datasets import interactive
 from samjax.evaluation.datasets.annotated import AnnotatedPhotos
 from samjax.evaluation.datasets.bsds import BsdsSegments
 from samjax.evaluation.datasets.identity import fingerprint
 from samjax.evaluation.datasets.sbd import Sbd
 from samjax.evaluation.protocol import Dataset
+from samjax.readers import sources
+from samjax.readers.coco import Coco
+from samjax.readers.record import Source
 
 
 def _annotated(opened: Callable[..., Source]) -> Callable[..., Dataset]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from samjax.data import files
+from samjax.readers import files
 
 _LOSSLESS = (".bmp", ".gif", ".png", ".tif", ".tiff")
 _READ = (".json", ".mat", ".txt", *_LOSSLESS)  # may be annotations

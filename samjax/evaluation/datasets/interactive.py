@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from samjax.data import files
-from samjax.data.indexed import IndexedSource
-from samjax.data.left_out import Reason
-from samjax.data.masks import Findings, of_mask
-from samjax.data.pictures import read_photo
-from samjax.data.record import BadRecord, Record
 from samjax.evaluation.datasets import layout
 from samjax.maps import read_colours
+from samjax.readers import files
+from samjax.readers.indexed import IndexedSource
+from samjax.readers.left_out import Reason
+from samjax.readers.masks import Findings, of_mask
+from samjax.readers.pictures import read_photo
+from samjax.readers.record import BadRecord, Record
 
 # The object's pixels and the void ones, of a mask file's colours.
 Rule = Callable[[UInt8[np.ndarray, "H W 3"]], tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from samjax.data import files
-from samjax.data.matching import stem
+from samjax.readers import files
+from samjax.readers.matching import stem
 
 _SHOWN = 5  # names in a message
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 import numpy as np
 from jaxtyping import Integer
 
-from samjax.data import files
-from samjax.data.matching import stem
-from samjax.data.pictures import grey_of, labels_of
 from samjax.evaluation.datasets.layout import listed
+from samjax.readers import files
+from samjax.readers.matching import stem
+from samjax.readers.pictures import grey_of, labels_of
 
 _LOSSLESS = (".bmp", ".gif", ".png", ".tif", ".tiff")
 

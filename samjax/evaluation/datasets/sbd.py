@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from samjax.data import files
-from samjax.data.indexed import IndexedSource
-from samjax.data.masks import Findings, of_labels, of_mask
-from samjax.data.pictures import VOID, read_photo
-from samjax.data.record import BadRecord, Record
 from samjax.evaluation.datasets import layout
+from samjax.readers import files
+from samjax.readers.indexed import IndexedSource
+from samjax.readers.masks import Findings, of_labels, of_mask
+from samjax.readers.pictures import VOID, read_photo
+from samjax.readers.record import BadRecord, Record
 
 _PLACES = ("", "dataset", "benchmark_RELEASE/dataset")  # below what a user may name
 

@@ -8,12 +8,12 @@ from example_annotations import decoded, sa1b_json, tar_of
 from PIL import Image
 from pycocotools import mask as coco
 
-from samjax.data.left_out import Reason
-from samjax.data.record import Record
-from samjax.data.sources import FORMATS as SOURCES
 from samjax.evaluation.datasets import FORMATS, Chosen, open_dataset
 from samjax.evaluation.datasets.annotated import AnnotatedPhotos
 from samjax.evaluation.protocol import Dataset
+from samjax.readers.left_out import Reason
+from samjax.readers.record import Record
+from samjax.readers.sources import FORMATS as SOURCES
 
 
 def text_rle(mask: np.ndarray) -> dict:

@@ -7,9 +7,9 @@ from example_annotations import jpeg
 from PIL import Image
 from pycocotools import mask as coco
 
-from samjax.data.record import BadRecord
 from samjax.evaluation.datasets import open_dataset
 from samjax.evaluation.protocol import Dataset
+from samjax.readers.record import BadRecord
 
 
 def test_grabcut_has_a_void_border_around_its_object(tmp_path, picture, photo, disc, bar):

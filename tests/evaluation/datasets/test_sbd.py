@@ -5,8 +5,8 @@ import pytest
 from pycocotools import mask as coco
 from scipy.io import savemat
 
-from samjax.data.record import BadRecord
 from samjax.evaluation.datasets import open_dataset
+from samjax.readers.record import BadRecord
 
 
 def write_instances(path, instances: np.ndarray, categories: list[int]) -> None:

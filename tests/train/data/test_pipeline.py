@@ -16,8 +16,8 @@ from samjax.train.data.report import BadRecords, TooManyBadRecords
 from samjax.train.data.rows import ValidationRows
 
 from samjax.config import SamConfig
-from samjax.data.left_out import Reason
-from samjax.data.record import Record
+from samjax.readers.left_out import Reason
+from samjax.readers.record import Record
 from samjax.transforms import input_size, resize_photo
 
 CONFIG = DataConfig(
@@ -315,7 +315,7 @@ def test_position_counts_to_the_end_of_its_32_bits(make):
 
 
 def test_real_data_at_real_size(make, test_data):
-    from samjax.data.sources import open_sources
+    from samjax.readers.sources import open_sources
 
     source = open_sources((f"sa1b={test_data / 'sa_mini' / 'val'}",))
     config = dataclasses.replace(CONFIG, masks_per_image=16, threads=2)

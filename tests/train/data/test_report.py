@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from samjax.train.data.report import BadRecords, TooManyBadRecords
 
-from samjax.data.left_out import Problem, Reason, Tally
-from samjax.data.record import BadRecord, NoObjects, Record
+from samjax.readers.left_out import Problem, Reason, Tally
+from samjax.readers.record import BadRecord, NoObjects, Record
 
 RGB = np.zeros((4, 4, 3), np.uint8)
 

@@ -1,0 +1,403 @@
+"""The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
+
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+from absl import logging as absl_logging
+from flax.traverse_util import flatten_dict
+from tqdm import tqdm
+from tyro.conf import Positional, UseAppendAction, arg
+
+import samjax
+from samjax import assets, hub, maps, pictures
+from samjax import convert as converter
+from samjax.cli.everything import everything
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.download import cache_dir
+from samjax.embeddings import EmbeddingStore
+from samjax.model import abstract_params
+from samjax.names import portable, print_anything, printable
+from samjax.segment import Box, Point, Request, segment
+from samjax.writers.answers import write_answer
+
+Drop = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(metavar="PATTERN", help="Leave out tensors of such names ('loss.*'), no part of the model. Repeatable."),
+]
+
+app = tyro.extras.SubcommandApp()
+app.command(everything)
+
+
+@app.command(name="segment")
+def segment_images(
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
+    checkpoint: Checkpoint = hub.BUNDLED,
+    point: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
+    ] = (),
+    box: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="X0,Y0,X1,Y1", help="A box in pixels. Repeatable: each box is an object of its own."),
+    ] = (),
+    mask: Annotated[Path | None, arg(metavar="FILE", help="A binary mask of the photo's size as a prompt.")] = None,
+    multimask: Annotated[bool, arg(help="Three masks for an ambiguous prompt instead of one.")] = False,
+    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    embeddings: Annotated[Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here.")] = None,
+    save_embeddings: Annotated[
+        Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here, and store those that are missing.")
+    ] = None,
+    image_size: ImageSize = None,
+) -> int:
+    """Segment objects in photos, given points, boxes or a mask."""
+    names = _output_names(images)
+    mask_array = maps.read_mask(mask) if mask else None
+    request = Request(tuple(map(_parse_point, point)), tuple(map(_parse_box, box)), mask_array)
+    if embeddings and save_embeddings:
+        raise ValueError("--embeddings only reads, --save-embeddings reads and stores: give one of them")
+    if embeddings and not embeddings.is_dir():
+        raise ValueError(f"--embeddings: there is no folder {embeddings}")
+    for folder in filter(None, (out, save_embeddings)):
+        check_writable(folder)
+    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    store = EmbeddingStore(embeddings or save_embeddings, sam) if embeddings or save_embeddings else None
+    reused = 0
+    failures = []
+    for path, name in tqdm(list(zip(images, names, strict=True)), unit="image", disable=len(images) == 1):
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                rgb = pictures.read_image(path)
+                embedding = store.get(rgb) if store else None
+                reused += embedding is not None
+                if embedding is None:
+                    embedding = sam.encode(rgb)
+                    if save_embeddings:
+                        store.put(rgb, embedding)
+                answer = segment(sam, rgb, embedding, request, multimask=multimask)
+                described = {
+                    "image": portable(path),
+                    "model": {"checkpoint": checkpoint, "variant": sam.config.variant, "dtype": dtype},
+                }
+                written = write_answer(out, name, rgb, request, answer, described)
+        except (ValueError, OSError) as error:
+            failures.append(printable(f"{path}: {error}"))
+            continue
+        for warning in caught:
+            tqdm.write(printable(f"samjax: warning: {path}: {warning.message}"), file=sys.stderr)
+        scores = ", ".join(f"{score:.3f}" for score in answer.iou.ravel())
+        tqdm.write(printable(f"{path}: {answer.iou.size} mask(s), predicted IoU {scores} -> {written[0]}"))
+    if store:
+        print(f"{reused} of {len(images)} embedding(s) reused from {store.folder}")
+    if failures and len(images) == 1:
+        raise ValueError(failures[0])
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(images)} image(s) failed:\n  " + "\n  ".join(failures))
+    return 0
+
+
+@app.command
+def convert(
+    source: Annotated[Positional[str], arg(metavar="SRC", help="A known name, a file or a folder of any format.")],
+    destination: Annotated[Positional[Path], arg(metavar="DST", help="The file or folder to write.")],
+    to: Annotated[
+        Literal["native", "meta", "huggingface"] | None,
+        arg(help="Format of DST; by default its ending decides: .pth or .safetensors is meta, no ending native."),
+    ] = None,
+    overwrite: Annotated[bool, arg(help="Replace DST if it is a file or a checkpoint folder.")] = False,
+    verify: Annotated[
+        bool, arg(help="Run the PyTorch reference beside samjax on a photo and print every stage's error.")
+    ] = False,
+    photo: Annotated[Path | None, arg(metavar="IMAGE", help="Photo for --verify; a bundled one by default.")] = None,
+    drop: Drop = (),
+) -> int:
+    """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
+    if verify:
+        from samjax.convert.verify import require_reference
+
+        require_reference()
+    path = hub.locate(source)
+    _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite, drop=drop))
+    return _verify(path, destination, photo or assets.photo(), drop) if verify else 0
+
+
+@app.command
+def info(
+    checkpoint: Positional[Checkpoint],
+    parameters: Annotated[
+        bool,
+        arg(help="Also list all parameters, by the names that training's --optim.frozen and --optim.no-decay fit."),
+    ] = False,
+    drop: Drop = (),
+) -> int:
+    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum, what of the file is skipped."""
+    path = hub.locate(checkpoint)
+    description = converter.describe(path, drop=drop)
+    _print_description(path, description)
+    if parameters:
+        for name, leaf in flatten_dict(abstract_params(description.config), sep="/").items():
+            print(f"  {name:<76}{' x '.join(map(str, leaf.shape))}")
+    return 0
+
+
+@app.command
+def warmup(
+    checkpoint: Checkpoint,
+    points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
+    prompts: Annotated[tuple[int, ...], arg(help="Numbers of prompts that will be asked at once.")] = (1,),
+    photo_sizes: Annotated[
+        tuple[tuple[int, int], ...], arg(metavar="H W", help="Heights and widths of photos that will be segmented.")
+    ] = (),
+    mask_prompts: Annotated[bool, arg(help="Also for prompts with a mask.")] = False,
+    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    image_size: ImageSize = None,
+) -> int:
+    """Compile the programs ahead of time and keep them in the cache folder."""
+    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    print(f"{'program':<66}{'compile s':>10}{'run s':>10}")
+    for timing in sam.warmup(points=points, prompts=prompts, mask_prompts=mask_prompts, photo_sizes=photo_sizes):
+        print(f"{timing.program:<66}{timing.compile_seconds:>10.2f}{timing.run_seconds:>10.3f}")
+    return 0
+
+
+@app.command
+def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo")) -> int:
+    """Segment bundled photos with the bundled model, offline: by a point, by a box, and everything."""
+    from samjax.demo import run
+
+    check_writable(out)
+    for number, (what, path) in enumerate(run(out)):
+        if number == 0:  # whatever can fail has not
+            print(f"Segmented with {hub.BUNDLED}, which is in the package. Written:")
+        print(f"  {path}  ({what})")
+    print("\nYour own photo: samjax segment PHOTO --point X,Y --out DIR, or samjax everything PHOTO --out DIR.")
+    print("--checkpoint vit_b (vit_l, vit_h) takes Meta's large models instead; they are downloaded once.")
+    return 0
+
+
+@app.command
+def train(recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="See `samjax train --help`.")]) -> int:
+    """Train or fine-tune a model: samjax train RECIPE --out DIR [--FIELD.SUB VALUE ...]."""
+    return _train([recipe])
+
+
+def _train(args: Sequence[str]) -> int:
+    try:
+        from samjax.train.command import main
+    except ImportError as error:
+        raise ValueError(
+            f"training needs packages that inference does not ({error}): pip install 'samjax[train]'"
+        ) from None
+    return main(args)
+
+
+@app.command
+def export(
+    run: Annotated[Positional[Path], arg(metavar="RUN", help="The folder of a training run, which may be running.")],
+    destination: Annotated[Positional[Path], arg(metavar="FILE", help="The file or folder to write.")],
+    to: Annotated[
+        Literal["native", "meta", "huggingface"] | None,
+        arg(help="Format of FILE; by default its ending decides: .pth or .safetensors is meta, no ending native."),
+    ] = None,
+    step: Annotated[
+        int | None, arg(help="The checkpoint; by default the one with the best val/iou, without validation the latest.")
+    ] = None,
+    raw: Annotated[bool, arg(help="The parameters themselves where the run also averages them.")] = False,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        arg(help="Round parameters to this; by default they stay as trained."),
+    ] = None,
+    overwrite: Annotated[bool, arg(help="Replace FILE if it is a file or a checkpoint folder.")] = False,
+) -> int:
+    """Write a training run's weights for inference and other programs: native, Meta's or Hugging Face's format."""
+    from samjax.train.export import export
+
+    written = export(run, destination, to=to, step=step, raw=raw, dtype=dtype, overwrite=overwrite)
+    described = written.description
+    print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
+    print(f"  step {written.step} ({written.why})")
+    print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
+    if "iou" in written.metrics:
+        before = f", {written.at_start['iou']:.4f} at step 0" if "iou" in written.at_start else ""
+        of = " (of the averaged parameters)" if written.unmeasured else ""
+        print(f"  val/iou {written.metrics['iou']:.4f}{before}{of}")
+    else:
+        print("  not validated at this step")
+    return 0
+
+
+@app.command
+def evaluate(protocol: Annotated[Positional[str], arg(metavar="PROTOCOL", help="See `samjax evaluate -h`.")]) -> int:
+    """Measure how good a model is: samjax evaluate PROTOCOL --data FORMAT=PATH --checkpoint C --out DIR."""
+    return _evaluate([protocol])
+
+
+def _evaluate(args: Sequence[str]) -> int:
+    from samjax.evaluation.command import main
+
+    return main(args)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line; errors of use are one line on standard error and exit code 2."""
+    args = sys.argv[1:] if args is None else args
+    if list(args) == ["--version"]:
+        print(f"samjax {version('samjax')}")
+        return 0
+    print_anything()
+    _keep_compiled_programs(cache_dir() / "compiled")
+    run = functools.partial(app.cli, prog="samjax", description=samjax.__doc__, args=args)
+    if list(args[:1]) == ["train"]:  # its options are those of the recipe that is named first
+        run = functools.partial(_train, args[1:])
+    elif list(args[:1]) == ["evaluate"]:
+        run = functools.partial(_evaluate, args[1:])
+    with warnings.catch_warnings(), _without_remarks():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        try:
+            return run()
+        except (ValueError, OSError) as error:
+            print(f"samjax: error: {printable(str(error), keep=chr(10))}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            if missing := _missing_device():  # for which JAX raises several kinds
+                print(f"samjax: error: {missing}", file=sys.stderr)
+                return 2
+            if not isinstance(error, jax.errors.JaxRuntimeError):
+                raise
+            print(f"samjax: error: the device failed: {str(error).splitlines()[0]}", file=sys.stderr)
+            if "RESOURCE_EXHAUSTED" in str(error):
+                print("Its memory is full; --dtype bfloat16 or a smaller --image-size needs less.", file=sys.stderr)
+            return 1
+
+
+def _missing_device() -> str | None:
+    """What is wrong where JAX has no device to compute on; None where it has one."""
+    try:
+        jax.devices()
+    except Exception as error:
+        reason = "".join(str(error).splitlines()[:1]) or "JAX is installed without it"
+        if platforms := jax.config.jax_platforms:
+            return (
+                f"JAX_PLATFORMS={platforms} asks for a device that JAX cannot use here ({reason}); unset it to compute "
+                "on what there is, or install JAX for that device"
+            )
+        return f"JAX cannot use this machine's device ({reason}); JAX_PLATFORMS=cpu computes without it"
+    return None
+
+
+def _keep_compiled_programs(folder: Path) -> None:
+    """In `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
+        check_writable(folder)
+    except ValueError as error:
+        print(f"samjax: warning: compiled programs are not kept: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keeps the remarks of orbax and grain on how they work, which they log by absl as warnings, off the console. Their
+    errors are shown, and what goes wrong is raised besides."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"samjax: warning: {printable(str(message), keep=chr(10))}", file=sys.stderr)
+
+
+def _print_description(path: str | Path, description: Any) -> None:
+    encoder = description.config.image_encoder
+    rows: dict[str, Any] = {
+        "format": description.format,
+        "variant": description.variant,
+        "image size": "{} x {}".format(*encoder.image_size),
+        "encoder": f"{encoder.depth} blocks of width {encoder.width}, patch {encoder.patch_size}",
+        "parameters": f"{description.parameters:,}",
+        "dtype": ", ".join(description.dtypes),
+        "checksum": description.checksum,
+    }
+    rows |= {
+        name: ", ".join(value)
+        for name, value in (
+            ("read from", [description.place] if description.place else []),
+            ("skipped", description.skipped),
+            ("dropped", description.dropped),
+            ("warning", description.warnings),
+        )
+        if value
+    }
+    for key, value in description.provenance.items():
+        rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+    print(printable(path))
+    for key, value in rows.items():
+        print(f"  {key:<22}{value}")
+
+
+def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -> int:
+    """Prints every stage's error; 1 where one is more than rounding explains."""
+    from samjax.convert.verify import load_reference, verify
+
+    reference = load_reference(source, drop=drop)
+    stages = verify(hub.load(converted), reference, pictures.read_image(photo))
+    print(f"\n{'stage':<32}{'error':>10}{'allowed':>10}")
+    for stage in stages:
+        print(f"{stage.name:<32}{stage.error:>10.1e}{stage.allowed:>10.0e}{'' if stage.passed else '   TOO LARGE'}")
+    return 0 if all(stage.passed for stage in stages) else 1
+
+
+def _output_names(images: Sequence[Path]) -> list[str]:
+    """What each photo's outputs begin with: its name without the ending, or with it where that tells photos apart."""
+    if not images:
+        raise ValueError("no image was given")
+    stems = [image.stem for image in images]
+    names = [image.stem if stems.count(image.stem) == 1 else image.name.replace(".", "_") for image in images]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"several images are called {', '.join(twice)}: their results would overwrite each other; "
+            "run them apart, each into an --out of its own"
+        )
+    return names
+
+
+def _parse_numbers(text: str, kind: str, form: str, counts: tuple[int, ...]) -> list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        raise ValueError(f"a {kind} is {form}, numbers with commas and no spaces; got {text!r}")
+    return numbers
+
+
+def _parse_point(text: str) -> Point:
+    x, y, *label = _parse_numbers(text, "point", "X,Y or X,Y,LABEL", (2, 3))
+    if label and label[0] not in (0, 1):
+        raise ValueError(f"a point's label is 1 (on the object) or 0 (beside it), got {text!r}")
+    return x, y, int(label[0]) if label else 1
+
+
+def _parse_box(text: str) -> Box:
+    x0, y0, x1, y1 = _parse_numbers(text, "box", "X0,Y0,X1,Y1", (4,))
+    return x0, y0, x1, y1

@@ -1,0 +1,214 @@
+"""The command `samjax everything`."""
+
+import collections
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tqdm import tqdm
+from tyro.conf import Positional, UseAppendAction, arg
+
+from samjax import hub
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.names import printable
+
+FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
+_SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def everything(
+    images: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="IMAGE|FOLDER...", help="Photos, and folders searched for photos.")
+    ],
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for the results; photos that are done there are skipped.")],
+    checkpoint: Checkpoint = hub.BUNDLED,
+    format: Annotated[
+        UseAppendAction[tuple[FormatName, ...]],
+        arg(help="What to write beside an overlay picture, coco by default. Repeatable."),
+    ] = (),
+    convert_to_rle: Annotated[bool, arg(help="The same as --format rle.")] = False,
+    polygons: Annotated[bool, arg(help="COCO with polygons instead of run-length encoding.")] = False,
+    polygon_tolerance: Annotated[
+        float, arg(metavar="PX", help="How far a simplified polygon may leave the mask's outline, pixels.")
+    ] = 0.5,
+    labelmap_suffix: Annotated[
+        Literal["png", "tiff"], arg(help="Label maps have 16 bits; TIFF has 32 where 16 are too few.")
+    ] = "png",
+    crs: Annotated[
+        str | None,
+        arg(metavar="EPSG:N", help="GeoJSON: coordinate system of photos that do not name theirs (world files)."),
+    ] = None,
+    overlay: Annotated[bool, arg(help="Write a picture with all masks.")] = True,
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32,
+    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
+    pred_iou_thresh: Annotated[
+        float | None,
+        arg(help="Drop masks with no higher predicted IoU; by default Meta's 0.88, less with samjax-tiny."),
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None, arg(help="Drop masks that are less stable; by default Meta's 0.95, less with samjax-tiny.")
+    ] = None,
+    stability_score_offset: Annotated[
+        float | None,
+        arg(help="Shift of the threshold in the stability score; by default Meta's 1, less with samjax-tiny."),
+    ] = None,
+    box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7,
+    crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0,
+    crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = 0.7,
+    crop_overlap_ratio: Annotated[float, arg(help="Overlap of crops, share of the shorter side.")] = 512 / 1500,
+    crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = 1,
+    min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = 0,
+    nms: Annotated[Literal["box", "mask"], arg(help="Duplicates by boxes, or by masks and nesting.")] = "box",
+    containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = 0.9,
+    tile: Annotated[int | None, arg(metavar="PX", help="Cut large photos into tiles of this side.")] = None,
+    overlap: Annotated[int | None, arg(metavar="PX", help="Overlap of tiles; a quarter by default.")] = None,
+    memory_budget: Annotated[
+        str | None, arg(metavar="BYTES", help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
+    ] = None,
+    explain: Annotated[bool, arg(help="Print the expected memory by size of photo, and stop.")] = False,
+    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    image_size: ImageSize = None,
+    process_index: Annotated[
+        int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
+    ] = None,
+    process_count: Annotated[int | None, arg(metavar="N", help="Of how many processes this is one.")] = None,
+    overwrite: Annotated[bool, arg(help="Also redo photos that are done.")] = False,
+) -> int:
+    """Segment everything in photos, without prompts.
+
+    A stopped run resumes where it was; photos that fail are listed at the end. In folders hidden files are
+    skipped, and sub-folders are searched and appear in the results.
+    """
+    from samjax.amg.generator import SamAutomaticMaskGenerator
+    from samjax.embeddings import model_hash
+    from samjax.everything import Job, find_photos, run
+    from samjax.writers import Options
+
+    photos = find_photos(images, out)
+    options = Options(polygons, polygon_tolerance, labelmap_suffix, crs)
+    budget = None if memory_budget is None else parse_bytes(memory_budget)
+    index, count = process_share(process_index, process_count)
+    chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
+    thresholds = {
+        "pred_iou_thresh": pred_iou_thresh,
+        "stability_score_thresh": stability_score_thresh,
+        "stability_score_offset": stability_score_offset,
+    }
+    deciding: dict[str, Any] = {
+        "points_per_side": points_per_side,
+        **hub.everything_thresholds(checkpoint),
+        **{name: value for name, value in thresholds.items() if value is not None},
+        "box_nms_thresh": box_nms_thresh,
+        "crop_n_layers": crop_n_layers,
+        "crop_nms_thresh": crop_nms_thresh,
+        "crop_overlap_ratio": crop_overlap_ratio,
+        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+        "min_mask_region_area": min_mask_region_area,
+        "nms": nms,
+        "containment_thresh": containment_thresh,
+        "tile": tile,
+        "overlap": overlap,
+    }
+    job = Job(out, (*chosen, *(["overlay"] if overlay else [])), deciding, options, index, count, overwrite)
+    if not explain:
+        check_writable(out)
+    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    generator = SamAutomaticMaskGenerator(
+        sam, points_per_batch=points_per_batch, output_mode="coco_rle", memory_budget=budget, **deciding
+    )
+    if explain:
+        return _explain(photos, generator)
+    if budget is not None and (sizes := _sizes(photos)[0]):
+        generator.explain(max(sizes, key=_area))  # raises where the budget is too small
+    job = job.of_model(model_hash(sam))
+    ready: set[Any] = set()
+
+    def generate(rgb: Any) -> Any:
+        height, width = rgb.shape[:2]
+        if new := generator.programs((height, width)) - ready:
+            ready.update(new)
+            _say(f"compiling for photos of about {width} x {height} pixels: some seconds, once")
+        return generator.generate(rgb)
+
+    summary = run(photos, generate, job, report=_report, say=_say, progress=_bar)
+    if summary.skipped:
+        print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
+    if summary.failures:
+        reasons = [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failures.items()]
+        listed = "\n  ".join(map(printable, reasons))
+        raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
+    return 0
+
+
+def parse_bytes(text: str) -> int:
+    """2000000000, 2GB (10^9) or 1.5GiB (2^30) as a number of bytes."""
+    number = text.rstrip("bBiIkKmMgG ")
+    try:
+        size = float(number) * _UNITS[text[len(number) :].strip().upper()]
+        if not 1 <= size < 2**63:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"a memory budget is a number of bytes, or one with KB, MB, GB, MiB, GiB; got {text!r}"
+        ) from None
+    return int(size)
+
+
+def process_share(index: int | None, count: int | None) -> tuple[int, int]:
+    """The number of this process and how many there are: as asked for, or jax.distributed's where that runs."""
+    if (index is None) != (count is None):
+        raise ValueError("--process-index and --process-count belong together")
+    if index is not None and count is not None:
+        return index, count
+    import jax
+
+    return (jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else (0, 1)
+
+
+def _explain(photos: Any, generator: Any) -> int:
+    """Of the largest of photos of similar size each."""
+    sizes, unreadable = _sizes(photos)
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for size in sizes:
+        groups.setdefault(tuple(-(-side // _SIMILAR) for side in size), []).append(size)
+    for _, group in sorted(groups.items()):
+        size = max(group, key=_area)
+        number = sum(sizes[one] for one in group)
+        print(f"{number} photo(s){'' if len(group) == 1 else ', the largest'} of {size[1]} x {size[0]} pixels")
+        print(generator.explain(size))
+    for message in unreadable:
+        print(printable(message), file=sys.stderr)
+    return 2 if unreadable else 0
+
+
+def _sizes(photos: Any) -> tuple[collections.Counter[tuple[int, int]], list[str]]:
+    """How many photos there are of each (height, width), and what is wrong with those that cannot be read."""
+    from samjax.everything import photo_size
+
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    unreadable = []
+    for photo in photos:
+        try:
+            sizes[photo_size(photo.path)] += 1
+        except (ValueError, OSError) as error:
+            unreadable.append(" ".join(str(error).split()))
+    return sizes, unreadable
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """To compare by; between equal ones the choice is always the same."""
+    return size[0] * size[1], size
+
+
+def _report(done: Any) -> None:
+    masks = "1 mask" if done.masks == 1 else f"{done.masks} masks"
+    tqdm.write(printable(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}"))
+
+
+def _say(message: str) -> None:
+    tqdm.write(printable(message))
+
+
+def _bar(photos: Any) -> Any:
+    return tqdm(photos, unit="image", disable=len(photos) <= 1)

@@ -1,0 +1,1 @@
+"""Classes that mimic segment_anything, over the functions of samjax."""

@@ -1,0 +1,1 @@
+"""Metrics of masks, edges and records, independent of how the masks were asked for."""

@@ -1,0 +1,1 @@
+"""The simulated user: where the next click goes."""

@@ -1,0 +1,341 @@
+"""Segmentations in all the forms that annotations have, as checked run-length encodings of a photo's size."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Integer, UInt8
+
+from samjax.ops.rle import RLE, encode_placed, encode_rle
+from samjax.readers.left_out import Problem, Reason, Unusable
+from samjax.readers.numbers import identity, is_set, whole, whole_identity
+from samjax.readers.record import BadRecord, Record
+from samjax.transforms import Size
+
+# A box or polygon may stick out of the photo by this share of its side: annotators draw beyond the edge, and the part
+# outside is cut off. What sticks out further belongs to another photo, or has other units.
+SLACK = 0.1
+
+
+class Findings:
+    """The masks of one photo as they are found, and what has to be left out."""
+
+    def __init__(self, name: str, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
+        self.name, self.rgb = name, rgb
+        self.size: Size = (rgb.shape[0], rgb.shape[1])
+        self.origin: str | None = None  # see `Record`
+        self._masks: list[_Found] = []
+        self._problems: list[Problem] = []
+
+    def add(self, what: str, rle: RLE, identity: int | str, category: int | None = None, note: str = "") -> None:
+        """`what` is what messages call the mask, `note` a flaw of its annotation that does not matter."""
+        self._masks.append(_Found(what, rle, identity, category, note=note))
+
+    def add_void(self, what: str, rle: RLE, *, crowd: bool = False) -> None:
+        """Pixels of which nothing is known; a crowd's are those of an annotation, which is counted."""
+        self._masks.append(_Found(what, rle, "", is_void=True, is_crowd=crowd))
+
+    def add_annotations(self, annotations: Sequence[Any]) -> None:
+        """Adds annotations of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and
+        "segmentation"; all but the last may be missing. Crowds are void.
+
+        Ids and boxes have no part in a mask: of annotations with one id those with the same segmentation are repeats,
+        and a box that cannot be right is noted.
+        """
+        ids: set[int | str | None] = set()
+        known: set[tuple[int | str | None, bytes]] = set()
+        for number, annotation in enumerate(annotations):
+            identity = _identity_of(annotation)
+            what = f"annotation number {number}" if identity is None else f"annotation {identity}"
+            if identity is not None and identity in ids:
+                what += f" (number {number})"
+            ids.add(identity)
+            try:
+                if not isinstance(annotation, dict):
+                    raise Unusable("it is no object")
+                rle = of_coco(annotation.get("segmentation"), self.size)
+                if is_crowd(annotation):
+                    self.add_void(what, rle, crowd=True)
+                    continue
+                if (identity, rle["counts"]) in known:
+                    raise Unusable("it comes twice, with the same segmentation", Reason.REPEAT)
+                known.add((identity, rle["counts"]))
+                category = whole_identity(annotation.get("category_id"))
+                note = flaw_of_box(annotation.get("bbox"), self.size)
+                self.add(what, rle, what if identity is None else identity, category, note)
+            except ValueError as error:
+                self.leave_out(what, error)
+
+    def leave_out(self, what: str, why: object) -> None:
+        """`why` is an error; of `samjax.readers.left_out.Unusable` the kind is known too."""
+        self._problems.append(Problem.of(what, why))
+
+    def record(self, *, empty: bool = False) -> Record:
+        """The masks that are sound. Raises `BadRecord` where there are none but there should be, unless it may be
+        `empty`: masks without pixels, crowds, and no annotations at all are a photo without objects."""
+        sound = []
+        flaws = flaws_of([found.rle for found in self._masks], self.size)
+        for found, flaw in zip(self._masks, flaws, strict=True):
+            if flaw is None:
+                sound.append(found)
+            else:
+                self.leave_out(found.what, flaw)
+        objects = [found for found in sound if not found.is_void]
+        void = [found for found in sound if found.is_void]
+        if not objects and not empty and any(problem.reason is not Reason.EMPTY for problem in self._problems):
+            listed = "; ".join(map(str, self._problems[:3])) + ("; …" if len(self._problems) > 3 else "")
+            raise BadRecord(f"no usable masks ({listed})", Reason.NO_USABLE_MASK)
+        return Record(
+            self.name,
+            self.rgb,
+            tuple(found.rle for found in objects),
+            tuple(self._problems),
+            _unique([found.identity for found in objects]),
+            tuple(found.category for found in objects),
+            union([found.rle for found in void]) if void else None,
+            tuple(Problem(found.what, _CROWD, Reason.CROWD) for found in void if found.is_crowd),
+            tuple(Problem(found.what, found.note, Reason.BOX) for found in objects if found.note),
+            self.origin,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    what: str
+    rle: RLE
+    identity: int | str
+    category: int | None = None
+    is_void: bool = False
+    is_crowd: bool = False
+    note: str = ""
+
+
+_CROWD = "its iscrowd is not 0: many objects in one"
+
+
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    """Whether COCO's "iscrowd" is set. Raises ValueError where that cannot be told."""
+    found = is_set(annotation.get("iscrowd"))
+    if found is None:
+        raise Unusable(f"its iscrowd is {annotation['iscrowd']!r}, neither 0 nor 1")
+    return found
+
+
+def _identity_of(annotation: Any) -> int | str | None:
+    """An annotation's id, None where it has none that could tell it from others."""
+    given = annotation.get("id") if isinstance(annotation, dict) else None
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    found = identity(given)
+    return None if found in ("", "nan") else found
+
+
+def _unique(ids: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Ids that come again get a number: 0, "0 (2)", "0 (3)"."""
+    times: Counter[int | str] = Counter()
+    result: dict[int | str, None] = {}
+    for given in ids:
+        times[given] += 1
+        candidate: int | str = given if times[given] == 1 else f"{given} ({times[given]})"
+        while candidate in result:
+            times[given] += 1
+            candidate = f"{given} ({times[given]})"
+        result[candidate] = None
+    return tuple(result)
+
+
+def of_coco(segmentation: Any, size: Size) -> RLE:
+    """COCO's three forms: polygons, uncompressed runs, compressed runs (their text is checked by `Findings.record`).
+
+    Raises `Unusable`, a ValueError, with what is wrong.
+    """
+    if isinstance(segmentation, list):
+        return of_polygons(segmentation, size)
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+        raise Unusable("its segmentation is neither a list of polygons nor an encoding with size and counts")
+    counts, stated = segmentation["counts"], segmentation["size"]
+    if not isinstance(stated, list) or [whole(side) for side in stated] != list(size):
+        raise Unusable(f"its mask has the size {stated} (height, width), the photo {list(size)}", Reason.SIZE)
+    if isinstance(counts, list):
+        return _of_runs(counts, size)
+    if not isinstance(counts, str):
+        raise Unusable(f"its counts are {type(counts).__name__}, neither a text nor a list")
+    try:
+        return {"size": list(size), "counts": counts.encode("ascii")}
+    except UnicodeEncodeError:
+        raise Unusable("its counts are no run-length encoding") from None
+
+
+def of_polygons(polygons: Sequence[Any], size: Size) -> RLE:
+    """The union of COCO's polygons [x0, y0, x1, y1, ...], pixels of the ORIGINAL frame; parts outside are cut off.
+
+    Fragments of fewer than three points, which COCO has here and there, do not count.
+    Raises `Unusable` where there is no polygon, or one is out of range.
+    """
+    from pycocotools import mask as coco
+
+    rings = []
+    for polygon in polygons:
+        try:
+            ring = np.asarray(polygon, np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise Unusable("its polygons are not lists of numbers") from None
+        if ring.ndim != 1 or len(ring) % 2:
+            raise Unusable("its polygons are not lists [x0, y0, x1, y1, ...]")
+        if len(ring) >= 6:
+            check_points(ring.reshape(-1, 2), size, "polygon")
+            rings.append(ring.tolist())
+    if not rings:
+        raise Unusable("it has no polygon of three points or more", Reason.NO_AREA)
+    return coco.merge(coco.frPyObjects(rings, *size))
+
+
+def _of_runs(counts: Sequence[Any], size: Size) -> RLE:
+    from pycocotools import mask as coco
+
+    try:
+        given = np.asarray(counts, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        given = np.array([np.nan])
+    if not np.isfinite(given).all() or (given != np.rint(given)).any():
+        raise Unusable("its counts are not whole numbers")
+    if given.ndim != 1 or (given < 0).any() or given.sum() != size[0] * size[1]:
+        raise Unusable(f"its runs do not add up to {size[0]} x {size[1]} pixels")
+    return coco.frPyObjects({"size": list(size), "counts": given.astype(np.int64).tolist()}, *size)
+
+
+def of_mask(mask: Bool[np.ndarray, "H W"]) -> RLE:
+    return _with_bytes(encode_rle(mask))
+
+
+def of_labels(labels: Integer[np.ndarray, "H W"]) -> Iterator[tuple[int, RLE]]:
+    """Each positive number of a map with its pixels."""
+    from scipy import ndimage
+
+    values = np.unique(labels)
+    values = values[values > 0]
+    if not len(values):
+        return
+    highest = int(values[-1])
+    if highest > 4 * len(values):  # numbers with wide gaps; find_objects makes a list up to the highest
+        labels = np.searchsorted(values, labels) * np.isin(labels, values) + np.isin(labels, values)
+    else:
+        labels = np.maximum(labels, 0).astype(np.int64)
+        values = np.arange(1, highest + 1)
+    height, width = labels.shape
+    for number, window in enumerate(ndimage.find_objects(labels), 1):
+        if window is not None:
+            corner = (window[1].start, window[0].start)
+            yield int(values[number - 1]), _with_bytes(encode_placed(labels[window] == number, corner, (height, width)))
+
+
+def union(rles: Sequence[RLE]) -> RLE:
+    from pycocotools import mask as coco
+
+    return coco.merge(list(rles))
+
+
+def check_box(box: Any, size: Size) -> None:
+    """Checks [x, y, width, height] in pixels. Raises `Unusable` where it is malformed, inverted or out of range.
+
+    A width of 0 is a single column in some tools.
+    """
+    try:
+        x, y, width, height = map(float, box)
+    except (TypeError, ValueError, OverflowError):
+        raise Unusable(f"its box is {box!r}, not four numbers", Reason.BOX) from None
+    if not (math.isfinite(x + y + width + height) and width >= 0 and height >= 0):
+        raise Unusable(f"its box {[x, y, width, height]} is inverted or not finite", Reason.BOX)
+    _check_extent(x, y, x + width, y + height, size, "box")
+
+
+def flaw_of_box(box: Any, size: Size) -> str:
+    """The flaw of an annotation's "bbox"; empty where it has none, or there is no box."""
+    if box is None or box == [] or box == "":
+        return ""
+    try:
+        check_box(box, size)
+    except Unusable as error:
+        return f"{error}; it is not needed, boxes come from masks"
+    return ""
+
+
+def check_finite(points: Float64[np.ndarray, "N 2"], what: str) -> None:
+    """Raises `Unusable`, which calls the points `what`, where a coordinate is NaN or infinite."""
+    if not np.isfinite(points).all():
+        raise Unusable(f"its {what} holds NaN or infinity")
+
+
+def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
+    """Checks (x, y), which messages call `what`. Raises `Unusable` where they are not finite or out of range."""
+    check_finite(points, what)
+    _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
+
+
+def _check_extent(left: float, top: float, right: float, bottom: float, size: Size, what: str) -> None:
+    height, width = size
+    x, y = SLACK * width, SLACK * height
+    if left < -x or top < -y or right > width + x or bottom > height + y:
+        raise Unusable(
+            f"its {what} reaches from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), "
+            f"out of the photo of {width} x {height} pixels",
+            Reason.OUTSIDE,
+        )
+
+
+def flaws_of(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
+    """The flaw of each compressed encoding, None where it is a mask of this size with foreground.
+
+    pycocotools reads beyond the end of texts that break off, so they are checked first: all of a photo's together,
+    because NumPy takes as long for one as for a hundred. See `samjax.ops.rle.run_lengths` for the text's form.
+    """
+    flaws = [None if rle["counts"] else Unusable("its mask has no runs") for rle in rles]
+    texts = [rle["counts"] for rle in rles if rle["counts"]]
+    if not texts:
+        return flaws
+    digits = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
+    ends = np.cumsum([len(text) for text in texts])
+    starts = np.r_[0, ends[:-1]]
+    last = digits & 32 == 0
+    last_of_text = np.zeros(len(digits), bool)
+    last_of_text[ends - 1] = True
+    final = last | last_of_text  # so that a text that breaks off does not run into the next
+    number = np.cumsum(final) - final
+    first = np.flatnonzero(np.diff(number, prepend=-1))
+    place = np.arange(len(digits)) - first[number]
+    bad_digit = (digits < 0) | (digits > 63) | (place > 6) | (last_of_text & ~last)
+    values = np.bincount(number, ((digits & 31) << 5 * np.minimum(place, 6)).astype(float)).astype(np.int64)
+    values -= np.where(digits[final] & 16, 1, 0) << 5 * (np.minimum(place[final], 6) + 1)
+
+    begin = number[starts]  # of each text, among all numbers
+    count = np.diff(np.r_[begin, len(values)])
+    within = np.arange(len(values)) - np.repeat(begin, count)
+    for parity, least in ((1, 1), (0, 2)):
+        chosen = (within % 2 == parity) & (within >= least)
+        running = np.cumsum(np.where(chosen, values, 0))
+        base = np.repeat((running - np.where(chosen, values, 0))[begin], count)
+        values = np.where(chosen, running - base, values)
+    foreground = np.add.reduceat(np.where(within % 2 == 1, values, 0), begin)
+    found = []
+    for malformed, negative, total, area in zip(
+        np.logical_or.reduceat(bad_digit, starts),
+        np.logical_or.reduceat(values < 0, begin),
+        np.add.reduceat(values, begin),
+        foreground,
+        strict=True,
+    ):
+        if malformed or negative:
+            found.append(Unusable("its counts are no run-length encoding"))
+        elif total != size[0] * size[1]:
+            found.append(Unusable(f"its runs cover {total} pixels, the photo has {size[1]} x {size[0]}", Reason.SIZE))
+        else:
+            found.append(None if area else Unusable("its mask is empty", Reason.EMPTY))
+    remaining = iter(found)
+    return [flaw or next(remaining) for flaw in flaws]
+
+
+def _with_bytes(rle: dict[str, Any]) -> RLE:
+    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}

@@ -1,0 +1,58 @@
+"""One photo with its masks, as every source gives it."""
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from samjax.ops.rle import RLE
+from samjax.readers.left_out import Problem, Reason, Unusable
+
+
+class BadRecord(Unusable):
+    """A record that cannot be used."""
+
+    def __init__(self, message: str, reason: Reason = Reason.UNREADABLE) -> None:
+        super().__init__(message, reason)
+
+
+class NoObjects(BadRecord):
+    """A sound photo in which there is nothing to learn: no flaw of the data."""
+
+    def __init__(self, message: str = "it has no objects", reason: Reason = Reason.NO_OBJECTS) -> None:
+        super().__init__(message, reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Masks have the photo's size (ORIGINAL frame) and are not empty; crowds and void are not among them.
+
+    A photo whose annotations say that it has no objects is a record without masks.
+    """
+
+    name: str  # unique in its source: "sa_1", "train/0001.png"
+    rgb: UInt8[np.ndarray, "H W 3"]
+    masks: tuple[RLE, ...]
+    problems: tuple[Problem, ...] = ()  # annotations that were left out, and why
+    ids: tuple[int | str, ...] = ()  # of the masks, unique in the record: an annotation's, a label, a file's name
+    categories: tuple[int | None, ...] = ()  # of the masks
+    void: RLE | None = None  # where nothing is known: crowds, void pixels
+    crowds: tuple[Problem, ...] = ()  # annotations that are part of void
+    noted: tuple[Problem, ...] = ()  # flaws of annotations that are used all the same
+    origin: str | None = None  # the photo in the data set it was taken from, "coco/000000000139", where that is said
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to records, from any thread, and picklable for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """The record's name, without reading it."""
+        ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises `BadRecord` where there is nothing to use."""
+        ...

@@ -1,0 +1,128 @@
+"""Where photos and masks come from, by what a recipe says: FORMAT=PATH."""
+
+import bisect
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samjax.readers import files
+from samjax.readers.coco import Coco
+from samjax.readers.indexed import IndexedSource
+from samjax.readers.labelmap import LabelMaps
+from samjax.readers.labelme import Labelme
+from samjax.readers.left_out import Problem, Tally
+from samjax.readers.pairs import Pairs
+from samjax.readers.record import Record
+from samjax.readers.sa1b import Sa1b
+
+# By format: what opens it, and the paths it takes; those in brackets may be left out.
+Formats = Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]
+FORMATS: dict[str, tuple[Callable[..., IndexedSource], tuple[str, ...]]] = {
+    "sa1b": (Sa1b, ("FOLDER_OR_TAR",)),
+    "coco": (Coco, ("IMAGES", "ANNOTATIONS.json")),
+    "labelmap": (LabelMaps, ("IMAGES", "MAPS")),
+    "classmap": (lambda images, maps: LabelMaps(images, maps, each="region"), ("IMAGES", "MAPS")),
+    "labelme": (Labelme, ("FOLDER",)),
+    "pairs": (Pairs, ("IMAGES", "[MASKS]")),
+}
+
+
+def open_sources(specs: Sequence[str]) -> "Joined":
+    """All records of sources written FORMAT=PATH or FORMAT=PATH,PATH, behind one index, in the order given.
+
+    Names begin with the format, and with a number where that comes several times: sa1b/sa_1, coco-2/000000000009.jpg.
+    Paths are local, gs://, s3:// or https://. Commas separate them; one that is part of a path is written twice:
+    coco=a,,b/img,ann.json is the folder "a,b/img" and the file ann.json.
+
+    Raises ValueError for unknown formats, missing paths, sources without records, and OSError where the network fails.
+    """
+    if isinstance(specs, str):
+        specs = (specs,)
+    if not specs:
+        raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + forms(FORMATS))
+    parts = [parsed(spec, FORMATS) for spec in specs]
+    times, numbers = Counter(form for form, _ in parts), Counter()
+    sources = []
+    for spec, (form, paths) in zip(specs, parts, strict=True):
+        numbers[form] += 1
+        prefix = f"{form}-{numbers[form]}" if times[form] > 1 else form
+        try:
+            sources.append((prefix, FORMATS[form][0](*paths)))
+        except ValueError as error:
+            raise ValueError(f"{spec}: {error}") from error
+    return Joined(sources)
+
+
+class Joined:
+    """Several sources as one; names get a prefix each."""
+
+    def __init__(self, sources: Sequence[tuple[str, IndexedSource]]) -> None:
+        self._sources = tuple(sources)
+        self._ends = list(itertools.accumulate(len(source) for _, source in self._sources))
+
+    @property
+    def flawed(self) -> list[Problem]:
+        """Records that proved unusable when the sources were opened."""
+        return [
+            dataclasses.replace(flaw, what=f"{prefix}/{flaw.what}")
+            for prefix, source in self._sources
+            for flaw in source.flawed
+        ]
+
+    @property
+    def left_out(self) -> Tally:
+        """Numbers of what was known to be left out when the sources were opened."""
+        total = Tally()
+        for _, source in self._sources:
+            total.add(source.left_out)
+        return total
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def name(self, index: int) -> str:
+        prefix, source, inner = self._locate(index)
+        return f"{prefix}/{source.name(inner)}"
+
+    def __getitem__(self, index: int) -> Record:
+        prefix, source, inner = self._locate(index)
+        record = source[inner]
+        return dataclasses.replace(record, name=f"{prefix}/{record.name}")
+
+    def _locate(self, index: int) -> tuple[str, IndexedSource, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        number = bisect.bisect_right(self._ends, index)
+        return *self._sources[number], index - (self._ends[number - 1] if number else 0)
+
+
+def parsed(spec: str, formats: Formats) -> tuple[str, list[str]]:
+    """The format and the paths of FORMAT=PATH,PATH. Raises ValueError that names all `formats`."""
+    form, equals, rest = spec.partition("=")
+    if not equals or form not in formats:
+        raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {forms(formats)}")
+    wanted = formats[form][1]
+    paths = [path.replace("\0", ",").strip() for path in rest.replace(",,", "\0").split(",")]
+    least = sum(not name.startswith("[") for name in wanted)
+    if not all(paths) or not least <= len(paths) <= len(wanted):
+        raise ValueError(
+            f"{spec!r} has {len(paths)} paths where {_form(form, formats)} is wanted; commas separate paths, and one "
+            f"that is part of a path is written twice: {form}=a,,b for {form}=a,b"
+        )
+    return form, [path if files.is_remote(path) else str(Path(path).expanduser()) for path in map(_plain, paths)]
+
+
+def _plain(path: str) -> str:
+    return path.removeprefix("file://").rstrip("/") or "/"
+
+
+def _form(form: str, formats: Formats) -> str:
+    return f"{form}={','.join(formats[form][1]).replace(',[', '[,')}"
+
+
+def forms(formats: Formats) -> str:
+    """The forms that may be written, for a message."""
+    return "one of " + ", ".join(_form(form, formats) for form in formats)

@@ -1,0 +1,45 @@
+"""labelme's annotation files."""
+
+import json
+import os
+from pathlib import Path
+
+from samjax.atomic import replacing
+from samjax.writers.outlines import bridged, outline
+from samjax.writers.photo import Options, SegmentedPhoto
+
+VERSION = "5.5.0"  # of labelme, whose fields these are; later versions read them too
+
+
+def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
+    """Writes labelme/NAME.json: one polygon a part; the parts of an object share their group_id."""
+    path = folder / "labelme" / f"{found.photo.name}.json"
+    shapes = [
+        {
+            "label": "object",
+            "points": bridged(part).round(2).tolist(),
+            "group_id": number,
+            "description": f"predicted IoU {record['predicted_iou']:.3f}, stability {record['stability_score']:.3f}",
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for number, record in enumerate(found.records)
+        for part in outline(record["segmentation"], options.polygon_tolerance)
+    ]
+    try:
+        source = os.path.relpath(found.photo.path.resolve(), path.parent.resolve())
+    except ValueError:  # another drive
+        source = str(found.photo.path.resolve())
+    height, width = found.size
+    content = {
+        "version": VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": Path(source).as_posix(),
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return [path]
