@@ -3,10 +3,10 @@
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 # What was below an old name is below the new one.
 RENAMED = {
@@ -57,9 +57,7 @@ class _Alias(Loader):
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if not fullname.startswith("samjax.") or (new := new_name(fullname)) is None:
             return None
         warnings.warn(f"{fullname} is now {new}; the old name goes with the next release", FutureWarning, 2)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt
 from scipy import ndimage
 
-from samjax.nn.prompt_encoder import BACKGROUND, FOREGROUND
+from samjax.config import PromptLabel
 
 Click = tuple[float, float]  # (x, y), pixel of the model's input
 
@@ -43,5 +43,5 @@ def correction(target: UInt[np.ndarray, "h w"], wrong: UInt[np.ndarray, "h w"], 
     missed, missed_at = deepest_pixel(target & wrong, ratio)
     beside, beside_at = deepest_pixel(~target & wrong, ratio)
     if missed_at is not None and missed >= beside:
-        return missed_at, FOREGROUND
-    return None if beside_at is None else (beside_at, BACKGROUND)
+        return missed_at, PromptLabel.FOREGROUND
+    return None if beside_at is None else (beside_at, PromptLabel.BACKGROUND)

@@ -19,9 +19,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
 from samjax import transforms
-from samjax.config import Execution, SamConfig
+from samjax.config import Execution, PromptLabel, SamConfig
 from samjax.model import Params, decode
-from samjax.nn.prompt_encoder import FOREGROUND, NOT_A_POINT
 from samjax.ops.batching import map_batch
 from samjax.ops.boxes import by_score, greedy, keep_by_nms
 from samjax.ops.masks import Frame, Measures, measure, overlaps, pack
@@ -185,7 +184,7 @@ jitted_draw = jax.jit(draw, static_argnames="execution")
 
 def point_prompts(points: Float32[Array, "N 2"]) -> Prompts:
     """N prompts of one foreground point each, with the padding point that the reference adds."""
-    labels = jnp.tile(jnp.array([FOREGROUND, NOT_A_POINT], jnp.int32), (len(points), 1))
+    labels = jnp.tile(jnp.array([PromptLabel.FOREGROUND, PromptLabel.NOT_A_POINT], jnp.int32), (len(points), 1))
     return Prompts(jnp.stack([points, jnp.zeros_like(points)], axis=1), labels, jnp.ones(len(points), bool))
 
 
