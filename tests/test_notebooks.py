@@ -64,7 +64,8 @@ def test_the_notebook_runs_and_its_masks_fit_outlines_drawn_by_hand(path, tmp_pa
     masks = np.load(saved)
     for name, (outline, least) in expected.items():
         assert iou(masks[name], drawn(outline)) > least, name
-    assert iou(masks["middle"], drawn("rocket")) < iou(masks["whole"], drawn("rocket")) - 0.1  # the second click helps
+    first, second = (iou(masks[name], drawn("rocket")) for name in ("middle", "whole"))
+    assert second > first + 0.03  # the second click helps
 
 
 def test_the_notebook_is_committed_with_its_pictures_and_without_noise(path):
