@@ -65,7 +65,7 @@ def test_values_follow_their_distributions(declared, params):
     ],
 )
 def test_what_the_reference_starts_from(declared, ending, distribution):
-    """PyTorch's defaults for the layers that Meta's code makes, and the zeros, ones and normal numbers that it names."""
+    """PyTorch's defaults for the layers that Meta's code makes, and the numbers that it names."""
     found = {name: leaf.distribution for name, leaf in declared.items() if name.endswith(ending)}
     assert found
     assert set(found.values()) == {distribution}, found
