@@ -44,7 +44,8 @@ def read_batch(variant: str, spec: str, images: int, masks: int, folder: Path):
 def samjax_stages(checkpoint: Path, batch) -> Stages:
     from samjax.train.config import OptimConfig, RunConfig, TrainConfig
     from samjax.train.optim import make_optimizer
-    from samjax.train.step import init_state, make_step
+    from samjax.train.state import init_state
+    from samjax.train.step import make_step
 
     import samjax
     from samjax.sharding import make_mesh

@@ -100,7 +100,8 @@ def stub_training(monkeypatch) -> list[int]:
     """
     import jax
     from samjax.train import loop, validator
-    from samjax.train.step import abstract_state, no_terms
+    from samjax.train.blocks import no_terms
+    from samjax.train.state import abstract_state
 
     from samjax.config import VARIANTS
 

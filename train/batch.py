@@ -7,23 +7,39 @@ the step can take from it the mask itself, its area in each cell, or single pixe
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt, UInt8, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, UInt, UInt8, UInt32
 
 from samjax.config import SamConfig
+from samjax.ops.broadcasting import with_rank
+from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 from samjax.types import pytree
 
 
 @pytree
 class Batch:
-    """B photos with up to M masks each, in the INPUT frame: resized to fit, padded below and to the right."""
+    """B photos with up to N masks each, in the INPUT frame: resized to fit, padded below and to the right."""
 
     image: UInt8[Array | np.ndarray, "B H W 3"]  # RGB; what stands in the padding does not matter
     size: Int32[Array | np.ndarray, "B 2"]  # (height, width) of the photo inside the padded input, pixels
-    cells: UInt[Array | np.ndarray, "B M h w"]  # `pack_cells` of the masks, nothing set in the padding
-    valid: Bool[Array | np.ndarray, "B M"]  # which masks are masks; the others only pad
+    cells: UInt[Array | np.ndarray, "B N h w"]  # `pack_cells` of the masks, nothing set in the padding
+    valid: Bool[Array | np.ndarray, "B N"]  # which masks are masks; the others only pad
     position: UInt32[Array | np.ndarray, " B"]  # place in the run's order of photos; all random draws come from it
     record: Int32[Array | np.ndarray, " B"]  # which record of the data set a photo is
+
+
+def pixels_of(batch: Batch) -> Float32[Array, "B H W 3"]:
+    """The photos as the encoder takes them: normalised, then 0 in the padding, as by `samjax.transforms.to_pixels`."""
+    return jax.vmap(_normalised)(batch.image, batch.size)
+
+
+def _normalised(image: UInt8[Array, "H W 3"], size: Int32[Array, "2"]) -> Float32[Array, "H W 3"]:
+    y, x = (jnp.arange(side, dtype=jnp.int32) < extent for side, extent in zip(image.shape, size, strict=False))
+    mean, std = (with_rank(jnp.asarray(channels), 3) for channels in (PIXEL_MEAN, PIXEL_STD))
+    pixels = (image.astype(jnp.float32) - mean) / std
+    return jnp.where((y[:, None] & x[None])[:, :, None], pixels, 0)
 
 
 def cell_dtype(ratio: int) -> np.dtype:
@@ -45,17 +61,17 @@ def cell_ratio(model: SamConfig) -> int:
     return patch // 4
 
 
-def pack_cells(masks: Bool[np.ndarray, "*M H W"], ratio: int) -> UInt[np.ndarray, "*M h w"]:
+def pack_cells(masks: Bool[np.ndarray, "*N H W"], ratio: int) -> UInt[np.ndarray, "*N h w"]:
     """Masks as cells of `ratio` x `ratio` pixels: bit number ratio·y + x of a cell is its pixel (y, x)."""
     dtype = cell_dtype(ratio)
     # One axis after the other, and whole slices at a time: several times faster than packing the bits of each cell.
     rows = [masks[..., y::ratio, :].astype(dtype) << dtype.type(ratio * y) for y in range(ratio)]
-    rows = functools.reduce(np.bitwise_or, rows)  # *M h W
+    rows = functools.reduce(np.bitwise_or, rows)  # *N h W
     columns = [rows[..., x::ratio] << dtype.type(x) for x in range(ratio)]
-    return np.ascontiguousarray(functools.reduce(np.bitwise_or, columns))  # *M h w
+    return np.ascontiguousarray(functools.reduce(np.bitwise_or, columns))  # *N h w
 
 
-def unpack_cells(cells: UInt[np.ndarray, "*M h w"], ratio: int) -> Bool[np.ndarray, "*M H W"]:
+def unpack_cells(cells: UInt[np.ndarray, "*N h w"], ratio: int) -> Bool[np.ndarray, "*N H W"]:
     """The inverse of `pack_cells`."""
     *batch, height, width = cells.shape
     bits = ((cells[..., None] >> np.arange(ratio**2, dtype=cells.dtype)) & 1).astype(bool)

@@ -27,10 +27,11 @@ from .optim import is_frozen, make_optimizer, make_schedule
 from .pace import Pace
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
-from .state import TrainState
-from .step import Metrics, StepFunction, abstract_state, fresh_params, init_state, make_step
+from .state import TrainState, abstract_state, fresh_params, init_state
+from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
 from .validator import Validator
+from .window import check_window, seen_in_training
 
 
 class NotFinite(ArithmeticError):
@@ -316,21 +317,6 @@ def say_left_out(training: Pipeline, validation: Pipeline | None, *, even_nothin
             if not tally and not even_nothing:
                 continue
             print(f"{name}: {len(pipeline.source):,} records; {tally}" + f"; see {pipeline.report.path}" * bool(tally))
-
-
-def check_window(side: int | None, sam: SamConfig) -> None:
-    """Raises ValueError where the windows that training sees would cut the encoder's attention windows."""
-    stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
-    if side is not None and (side < stride or side % stride or side > min(sam.image_size)):
-        raise ValueError(
-            f"model.window must be a multiple of {stride} (patch times attention window) and at most the model's input "
-            f"{sam.image_size}, got {side}"
-        )
-
-
-def seen_in_training(config: TrainConfig, sam: SamConfig) -> SamConfig:
-    """The network for the part of its input that training sees."""
-    return sam if config.model.window is None else sam.with_image_size(config.model.window)
 
 
 def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Bool, Float32, Int32
 
 from samjax.ops.broadcasting import with_rank
 
@@ -66,6 +66,12 @@ def balanced_cross_entropy(
     of_foreground = (missed * foreground).sum((-1, -2)) / _or_one(foreground.sum())
     of_background = ((missed + logits) * background).sum((-1, -2)) / _or_one(background.sum())
     return (of_foreground + of_background) / 2
+
+
+def balanced_weight(config: LossConfig, steps: int, step: Int32[Array, ""] | Float32[Array, ""]) -> Float32[Array, ""]:
+    """The weight of the balanced cross-entropy at a step of a run of `steps`: falls linearly to zero."""
+    end = max(config.balanced_until * steps, 1.0)
+    return config.balanced * jnp.maximum(1 - step.astype(jnp.float32) / end, 0)
 
 
 def mask_iou(

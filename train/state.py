@@ -1,11 +1,22 @@
-"""What a run is at a step: everything that the next step depends on, apart from the data."""
+"""The state of a run: everything that the next step depends on, apart from the data."""
 
+import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, UInt32
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Int32, UInt32
 
+from samjax.config import SamConfig
+from samjax.model import Params, abstract_params, init_params
+from samjax.sharding import shardings
 from samjax.types import pytree
+
+from .config import TrainConfig
+from .optim import optax_numerics
 
 
 @pytree
@@ -17,3 +28,67 @@ class TrainState:
     opt_state: Any  # optax's
     ema: Any  # parameters averaged over steps, or None
     key: UInt32[Array | np.ndarray, "2"]  # raw data of the key that all randomness of the run comes from
+
+
+def init_state(config: TrainConfig, params: Params, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state before the first step, computed where it will lie; `params` may be on the host or anywhere."""
+    start = functools.partial(_start, config, optimizer)
+    placed = jax.device_put(params, shardings(params, mesh))
+    return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, placed), mesh))(placed)
+
+
+def abstract_state(
+    config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes and shardings of the state, for restoring onto this mesh and for ahead-of-time compilation."""
+    state = jax.eval_shape(functools.partial(_start, config, optimizer), abstract_params(sam))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings(state, mesh),
+    )
+
+
+def fresh_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
+    """Freshly initialised parameters, computed on their shards."""
+
+    def start(key):
+        params = init_params(sam, key)
+        return align_attention(params) if config.model.aligned_attention else params
+
+    key = jax.random.key(config.run.seed)
+    return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, key), mesh))(key)
+
+
+def align_attention(params: Params) -> Params:
+    """The same parameters with the keys of the decoder's cross-attentions projected as its queries are.
+
+    Prompt tokens and image tokens share position codes. With q = k a token attends to its own place from the first
+    step on; with two independent random projections it attends everywhere alike, and training from scratch predicts
+    empty masks for hundreds of steps.
+    """
+
+    def align(node):
+        if not isinstance(node, dict):
+            return node
+        node = {name: align(child) for name, child in node.items()}
+        for name, child in node.items():
+            if name in ("cross_attn_token_to_image", "cross_attn_image_to_token", "final_attn_token_to_image"):
+                node[name] = {**child, "k_proj": child["q_proj"]}
+        return node
+
+    return {**params, "mask_decoder": align(params["mask_decoder"])}
+
+
+def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:
+    """The decay of the averaged parameters at a step: smaller at first, so that they soon forget the random start."""
+    done = step.astype(jnp.float32)
+    return jnp.minimum(decay, (1 + done) / (10 + done))
+
+
+def _start(config: TrainConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
+    average = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
+    with optax_numerics():
+        moments = optimizer.init(params)
+    key = jax.random.key_data(jax.random.key(config.run.seed))
+    return TrainState(jnp.zeros((), jnp.int32), params, moments, average, key)

@@ -22,9 +22,8 @@ from samjax.model import Params, decode, encode
 from samjax.types import Embedding, Prompts
 
 from . import cells
-from .batch import Batch, cell_ratio
+from .batch import Batch, cell_ratio, pixels_of
 from .clicks import correction, deepest_pixel
-from .step import to_pixels
 
 NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area and data.max_cover"
 
@@ -157,7 +156,7 @@ def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequen
 
 @functools.partial(jax.jit, static_argnames=("config", "execution"))
 def _encode(config: SamConfig, params: Params, batch: Batch, execution: Execution) -> Float[Array, "B H W C"]:
-    return encode(config, params, jax.vmap(to_pixels)(batch.image, batch.size), execution)
+    return encode(config, params, pixels_of(batch), execution)
 
 
 @functools.partial(jax.jit, static_argnames="ratio")

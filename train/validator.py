@@ -16,11 +16,11 @@ from .batch import Batch
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import TooManyBadRecords
+from .execution import validation_execution
 from .metrics import MetricWriters
 from .pictures import picture
 from .prefetch import DevicePrefetch, prefetch_to_device
 from .progress import Progress
-from .step import validation_execution
 from .validation import NO_MASK, on_host, validate
 
 

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from samjax.train.batch import Batch, cell_ratio, pack_cells
 from samjax.train.flops import peak_flops, step_flops, utilisation
 from samjax.train.optim import make_optimizer
-from samjax.train.step import init_state, make_step
+from samjax.train.state import init_state
+from samjax.train.step import make_step
 
 from gpu_sections import jax_device
 from gpu_sections.jobs import Record, Setting

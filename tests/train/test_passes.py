@@ -1,6 +1,5 @@
 """The passes and their gradients, against the same thing written as a plain loop over passes and masks."""
 
-import dataclasses
 import functools
 
 import jax
@@ -68,13 +67,13 @@ def block(which=None):
     """Two photos with three slots each, of which one is not a mask."""
     from samjax.train.batch import pack_cells
     from samjax.train.interaction import Target
-    from samjax.train.passes import Block
+    from samjax.train.passes import MaskBlock
 
     which = masks() if which is None else which
     inside = np.broadcast_to(insides()[:, None], which.shape)
     target = Target(jnp.asarray(pack_cells(which, RATIO)), jnp.asarray(pack_cells(inside, RATIO)))
     valid = jnp.array([[True, True, True], [True, True, False]])
-    return Block(target, valid, jax.random.split(jax.random.key(4), (2, SLOTS)))
+    return MaskBlock(target, valid, jax.random.split(jax.random.key(4), (2, SLOTS)))
 
 
 @functools.cache
@@ -242,50 +241,13 @@ def test_what_stands_in_the_slot_of_no_mask_changes_nothing():
     assert not np.array_equal(ours(recipe(), block(others))[1].total, before[1].total)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_expectation(rate):
-    from samjax.train.passes import _dropout_weights
-
-    keys = jax.random.split(jax.random.key(0), (20, 5))
-    weights = np.asarray(_dropout_weights(recipe(rate), keys, 4))
-    assert weights.shape == (20, 5, 1, 3, 1 + 4 + 4, 16)
-    np.testing.assert_allclose((weights == 0).mean(), rate, atol=0.01)
-    np.testing.assert_allclose(weights.max(), 1 / (1 - rate), rtol=1e-6)
-    np.testing.assert_allclose(weights.mean(), 1, atol=0.02)
-    assert len(np.unique(weights.reshape(100, -1), axis=0)) == 100  # each mask has its own
-
-
-def test_without_dropout_nothing_is_weighed():
-    from samjax.train.passes import _dropout_weights
-
-    assert _dropout_weights(recipe(0.0), jax.random.split(jax.random.key(0), (1, 1)), 4) is None
-
-
-def test_paths_are_dropped_more_often_the_deeper_they_are():
-    from samjax.train.step import drop_path_weights
-
-    encoder = dataclasses.replace(MODEL.image_encoder, depth=5)
-    deep = dataclasses.replace(MODEL, image_encoder=encoder)
-    weights = np.asarray(drop_path_weights(deep, 0.4, jax.random.split(jax.random.key(1), 8000)))
-    assert weights.shape == (8000, 5, 2)
-    rates = np.array([0, 0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_allclose((weights == 0).mean((0, 2)), rates, atol=0.015)
-    np.testing.assert_allclose(weights.max((0, 2)), 1 / (1 - rates), rtol=1e-6)
-    np.testing.assert_allclose(weights.mean(0), 1, atol=0.04)
-    dropped = weights[:, 4] == 0  # of the last block, attention and MLP on their own
-    np.testing.assert_allclose(dropped.all(1).mean(), 0.16, atol=0.02)
-    assert drop_path_weights(deep, 0.0, jax.random.split(jax.random.key(1), 2)) is None
-    assert (
-        drop_path_weights(MODEL, 0.4, jax.random.split(jax.random.key(1), 3)).min() == 1
-    )  # the only block is the first
-
-
 @pytest.mark.heavy
 def test_the_mean_over_passes_is_the_sum_divided_by_their_number():
     from samjax.train.batch import Batch
     from samjax.train.config import InteractionConfig, LossConfig, OptimConfig, RunConfig, TrainConfig
     from samjax.train.optim import make_optimizer
-    from samjax.train.step import fresh_params, init_state, make_step
+    from samjax.train.state import fresh_params, init_state
+    from samjax.train.step import make_step
 
     from samjax.sharding import make_mesh
 

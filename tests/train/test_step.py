@@ -53,7 +53,7 @@ def program(config, mesh, descent):
 @pytest.fixture
 def start(config, mesh, descent):
     """A fresh state at a learning rate. The step consumes it, so each call makes one."""
-    from samjax.train.step import fresh_params, init_state
+    from samjax.train.state import fresh_params, init_state
 
     def start(rate: float = 1.0):
         state = init_state(config, fresh_params(config, PICO, mesh), descent, mesh)
@@ -160,15 +160,15 @@ def test_one_batch_is_learnt(program, start):
 
 
 def test_the_balanced_loss_falls_linearly_to_zero(config):
-    from samjax.train.step import balanced_weight
+    from samjax.train.losses import balanced_weight
 
     steps = jnp.array([0, 50, 100, 150, 200, 999])
-    weights = [float(balanced_weight(config, step)) for step in steps]
+    weights = [float(balanced_weight(config.loss, config.run.steps, step)) for step in steps]
     np.testing.assert_allclose(weights, [0.5, 0.375, 0.25, 0.125, 0, 0])  # 0.2 of 1000 steps
 
 
 def test_aligned_attention_starts_with_equal_queries_and_keys(config, mesh):
-    from samjax.train.step import align_attention, fresh_params
+    from samjax.train.state import align_attention, fresh_params
 
     params = fresh_params(config, PICO, mesh)
     aligned = align_attention(params)
@@ -187,7 +187,8 @@ def test_aligned_attention_starts_with_equal_queries_and_keys(config, mesh):
 def lowered(config, mesh):
     """The program of a step, not compiled."""
     from samjax.train.optim import make_optimizer
-    from samjax.train.step import abstract_state, make_step
+    from samjax.train.state import abstract_state
+    from samjax.train.step import make_step
 
     optimizer = make_optimizer(config.optim, PICO, config.run.steps)
     state = abstract_state(config, PICO, optimizer, mesh)
@@ -219,7 +220,8 @@ from example_training import NANO, PICO, nano_batch
 from samjax.sharding import batch_sharding, make_mesh
 from samjax.train.config import InteractionConfig, OptimConfig, RunConfig, TrainConfig
 from samjax.train.optim import make_optimizer
-from samjax.train.step import fresh_params, init_state, make_step
+from samjax.train.state import fresh_params, init_state
+from samjax.train.step import make_step
 
 jax.config.update("jax_default_matmul_precision", "float32")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -310,7 +312,8 @@ from samjax import VARIANTS
 from samjax.sharding import make_mesh
 from samjax.train.batch import Batch
 from samjax.train.config import InteractionConfig, RunConfig, TrainConfig
-from samjax.train.step import abstract_state, make_step
+from samjax.train.state import abstract_state
+from samjax.train.step import make_step
 
 sam, mesh, (B, M) = VARIANTS["vit_tiny"], make_mesh(), (2, 8)
 one_block = dataclasses.replace(sam.image_encoder, depth=1, global_blocks=(0,))  # the passes are what is measured
@@ -359,7 +362,8 @@ from samjax.sharding import batch_sharding, make_mesh
 from samjax.train.batch import Batch
 from samjax.train.config import OptimConfig, RunConfig, TrainConfig
 from samjax.train.optim import make_optimizer
-from samjax.train.step import abstract_state, make_step
+from samjax.train.state import abstract_state
+from samjax.train.step import make_step
 
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:16x16")
 mesh, sam = make_mesh(16, 16, 1, devices=topology.devices), VARIANTS["vit_b"]

@@ -66,7 +66,7 @@ def test_pixels_of_another_size_are_no_window_unless_their_place_is_given():
 
 
 def test_windows_lie_at_all_aligned_places_and_nowhere_else():
-    from samjax.train.step import window_origins
+    from samjax.train.window import window_origins
 
     origins = np.asarray(window_origins(CONFIG, PIXELS, jax.random.split(jax.random.key(0), 300)))
     assert {tuple(origin) for origin in origins.tolist()} == {(x, y) for x in (0, 24, 48) for y in (0, 24, 48, 72, 96)}
@@ -75,7 +75,7 @@ def test_windows_lie_at_all_aligned_places_and_nowhere_else():
 
 @pytest.mark.parametrize("side", [0, 20, 120])
 def test_windows_that_would_cut_attention_windows_are_refused(side):
-    from samjax.train.loop import check_window
+    from samjax.train.window import check_window
 
     with pytest.raises(ValueError, match=r"model.window must be a multiple of 24 .* at most the model's input"):
         check_window(side, CONFIG)

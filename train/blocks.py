@@ -1,0 +1,115 @@
+"""The passes over all masks of a batch, in a loop over blocks of images and masks that fit the device together."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
+
+from samjax.model import Params
+
+from . import cells, passes
+from .batch import Batch, cell_ratio
+from .config import InteractionConfig
+from .interaction import Target
+from .losses import MaskLoss
+from .passes import Gradient, MaskBlock, Recipe
+
+
+class _Group(NamedTuple):
+    """G images that are computed together, with all their masks."""
+
+    features: Float[Array, "*K G H W C"]
+    size: Int32[Array, "*K G 2"]
+    masks: UInt[Array, "*K G N h w"]
+    valid: Bool[Array, "*K G N"]
+    key: Key[Array, "*K G"]
+    origin: Int32[Array, "*K G 2"] | None
+
+
+def gradient(
+    recipe: Recipe,
+    together: tuple[int | None, int],
+    heads: Params,
+    batch: Batch,
+    image_keys: Key[Array, " B"],
+    origin: Int32[Array, "B 2"] | None,
+    balanced_weight: Float32[Array, ""],
+    features: Float[Array, "B H W C"],
+) -> tuple[Gradient, MaskLoss]:
+    """`passes.gradient` summed over a batch; blocks without a valid mask cost nothing.
+
+    Args:
+        recipe: what decides the passes.
+        together: images and masks of a block (`samjax.train.execution.blocks_for`).
+        heads: parameters of the prompt encoder and the mask decoder.
+        batch: the photos and masks.
+        image_keys: what each image's draws come from.
+        origin: where in the model's input the images are, if they are windows of it.
+        balanced_weight: of the balanced cross-entropy.
+        features: of the images.
+    """
+    images, slots = batch.valid.shape
+    size = _divisor(images, together[0] or images)
+    group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin)
+    groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), group)
+    visit = functools.partial(_visit_group, recipe, heads, min(slots, together[1]), balanced_weight)
+    start = jax.tree.map(jnp.zeros_like, heads), no_terms(recipe.interaction)
+    (of_heads, terms), of_features = lax.scan(visit, start, groups)
+    return Gradient(of_heads, of_features.reshape(features.shape)), terms
+
+
+def no_terms(config: InteractionConfig) -> MaskLoss:
+    """Zeros to add the passes' terms to."""
+    return MaskLoss(*[jnp.zeros(config.passes, jnp.float32)] * len(MaskLoss._fields))
+
+
+def add(a: Gradient, b: Gradient) -> Gradient:
+    """The sum of two trees, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _visit_group(
+    recipe: Recipe,
+    heads: Params,
+    column: int,
+    balanced_weight: Float32[Array, ""],
+    sums: tuple[Params, MaskLoss],
+    group: _Group,
+) -> tuple[tuple[Params, MaskLoss], Float[Array, "G H W C"]]:
+    """Adds a group's gradient of the heads to the sums and gives that of its features; `column` masks of an image at a
+    time."""
+    ratio = cell_ratio(recipe.sam)
+    images, slots = group.valid.shape
+    padded = -(-slots // column) * column  # slots that no photo has are never computed
+
+    def columns(x):
+        """(G, N, ...) as (columns, G, column, ...)."""
+        missing = padded - x.shape[1]
+        x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
+        return jnp.moveaxis(x.reshape(images, -1, column, *x.shape[2:]), 1, 0)
+
+    photo = jax.vmap(lambda size: cells.photo(size, group.masks.shape[-2:], ratio, group.masks.dtype))(group.size)
+    photo = jnp.broadcast_to(photo[:, None], (images, column, *photo.shape[1:]))
+    number = jnp.arange(padded, dtype=jnp.uint32)
+    keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(number))(group.key)
+
+    def visit_block(sums, xs):
+        masks, valid, keys = xs
+        block = MaskBlock(Target(masks, photo), valid, keys, group.origin)
+
+        def compute(sums):
+            return add(sums, passes.gradient(recipe, heads, group.features, block, group.size, balanced_weight))
+
+        return lax.cond(valid.any(), compute, lambda sums: sums, sums), None
+
+    of_heads, terms = sums
+    start = Gradient(of_heads, jnp.zeros_like(group.features)), terms
+    (gradient, terms), _ = lax.scan(visit_block, start, (columns(group.masks), columns(group.valid), columns(keys)))
+    return (gradient.params, terms), gradient.features
+
+
+def _divisor(size: int, at_most: int) -> int:
+    return max(divisor for divisor in range(1, min(size, at_most) + 1) if size % divisor == 0)
