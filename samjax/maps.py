@@ -19,14 +19,14 @@ from samjax.foreground import Page, binary_mask
 from samjax.pictures import OpenPicture, check_pixels, inverted, opened
 from samjax.tiff import TiffPage, UnreadablePicture, tiff_pages
 
-Source = str | os.PathLike | io.IOBase
+Raster = str | os.PathLike | io.IOBase
 
 _SINGLE = ("MPO",)  # formats whose further pages are previews of the first or the other eye's
 _LOSSY = ("JPEG", "MPO", "AVIF")  # Pillow's names
 _TELLING = {"WEBP": ("WebP", lossy.webp), "JPEG2000": ("JPEG 2000 (irreversible)", lossy.jpeg_2000)}
 
 
-def read_mask(path: Source, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
+def read_mask(path: Raster, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a binary mask; see `binary_mask`.
 
     `name` is what messages call the file. Raises FileNotFoundError, or ValueError where it is not a picture or has
@@ -41,7 +41,7 @@ def read_mask(path: Source, *, name: str | None = None) -> Bool[np.ndarray, "H W
         raise type(error)(f"{name}: {error}") from error
 
 
-def read_mask_pages(path: Source, *, name: str | None = None) -> list[Page]:
+def read_mask_pages(path: Raster, *, name: str | None = None) -> list[Page]:
     """All pages of a file, by its path or open, for `binary_mask`: each page is an object.
 
     Raises FileNotFoundError, or ValueError where it is not a picture.
@@ -50,7 +50,7 @@ def read_mask_pages(path: Source, *, name: str | None = None) -> list[Page]:
         return [contents.page(number) for number in range(contents.count)]
 
 
-def read_labels(path: Source, *, name: str | None = None) -> Integer[np.ndarray, "H W"]:
+def read_labels(path: Raster, *, name: str | None = None) -> Integer[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a map of whole numbers of any size. Palettes count by index.
 
     Raises FileNotFoundError, or ValueError for what is not a picture, is saved lossy, or has several pages, colours or
@@ -61,7 +61,7 @@ def read_labels(path: Source, *, name: str | None = None) -> Integer[np.ndarray,
         return _labels_of_tiff(contents.pages[0]) if contents.pages else _labels_of_pillow(contents)
 
 
-def read_grey(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
+def read_grey(path: Raster, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as 8-bit grey; black and white of 1 bit are 0 and 255.
 
     Raises FileNotFoundError, or ValueError for pictures in colour, of more bits or of several pages.
@@ -75,7 +75,7 @@ def read_grey(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H 
         return numbers
 
 
-def read_colours(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def read_colours(path: Raster, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file of one page in which colours are classes, as RGB: palettes as colours, without opacity.
 
     Raises FileNotFoundError, or ValueError for what is not a picture, is saved lossy, or has several pages or more
@@ -96,7 +96,7 @@ def read_colours(path: Source, *, name: str | None = None) -> UInt8[np.ndarray, 
         return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").convert("RGB"))
 
 
-def mask_of_pillow(image: Any) -> Bool[np.ndarray, "H W"]:
+def mask_from_pillow(image: Any) -> Bool[np.ndarray, "H W"]:
     """A Pillow image as a binary mask; see `binary_mask`."""
     from PIL import ImageOps
 
@@ -148,7 +148,7 @@ class _Contents:
 
 
 @contextlib.contextmanager
-def _opened(path: Source, name: str | None) -> Iterator[_Contents]:
+def _opened(path: Raster, name: str | None) -> Iterator[_Contents]:
     from PIL import Image
 
     with opened(path, name) as picture:

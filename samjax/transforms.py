@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from samjax.config import SamConfig
-from samjax.maps import mask_of_pillow
+from samjax.maps import mask_from_pillow
 from samjax.ops.broadcasting import with_rank
 from samjax.ops.masks import Frame
 from samjax.ops.resize import Banded, banded, map_row_blocks, resize_matrix
@@ -66,7 +66,7 @@ def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999)
     A logit is the inverse sigmoid of the share of its cell that is foreground, kept within 1 - certainty and
     certainty (±6.9 by default, the order of SAM's own logits). Padding is background.
     """
-    binary = mask_of_pillow(mask) if is_pillow(mask) else np.asarray(mask)
+    binary = mask_from_pillow(mask) if is_pillow(mask) else np.asarray(mask)
     if binary.ndim != 2 or binary.size == 0:
         raise ValueError(f"a mask must have shape (H, W), got {binary.shape}")
     if not np.isfinite(binary).all():

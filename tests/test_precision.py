@@ -89,7 +89,7 @@ def test_the_search_for_masks(nms):
 
 def test_the_bits_of_masks():
     def run(params, embedding, points, which, frame):
-        return program.draw(program.decode_some(SMALL, params, embedding, points, which, HOW), frame, HOW)
+        return program.pack_masks(program.decode_survivors(SMALL, params, embedding, points, which, HOW), frame, HOW)
 
     arguments = shape(5, 2), shape(5, dtype=jnp.int32), program.frame_of((60, 90), SMALL)
     assert_no_doubles(run, abstract_params(SMALL), embedding(), *arguments)

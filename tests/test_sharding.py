@@ -109,7 +109,7 @@ for lowered in (
     *judge.values(),
     *choose,
     some,
-    program.jitted_draw.lower(alone(some.out_info), frame, execution),
+    program.jitted_pack.lower(alone(some.out_info), frame, execution),
     jitted_encode.lower(config, params, pixels, execution),
     jitted_decode.lower(config, params, embedding, prompts, execution, multimask=True),
 ):

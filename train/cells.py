@@ -44,7 +44,7 @@ def upsample(logits: Float32[Array, "*B h w"], ratio: int) -> Float32[Array, "*B
     return jnp.einsum("Yy,...yx,Xx->...YX", rows, logits, columns, precision=lax.Precision.HIGHEST)
 
 
-def of_logits(logits: Float32[Array, "*B h w"], photo: UInt[Array, "h w"], ratio: int) -> UInt[Array, "*B h w"]:
+def from_logits(logits: Float32[Array, "*B h w"], photo: UInt[Array, "h w"], ratio: int) -> UInt[Array, "*B h w"]:
     """The masks that logits are at the size of the model's input: where they are positive there, in the photo."""
     *batch, height, width = logits.shape
     positive = upsample(logits, ratio).reshape(*batch, height, ratio, width, ratio) > 0
@@ -60,7 +60,7 @@ def iou(masks: UInt[Array, "*B h w"], target: UInt[Array, "h w"]) -> Float32[Arr
     return both.astype(jnp.float32) / jnp.maximum(either, 1).astype(jnp.float32)
 
 
-def draw_pixel(
+def sample_pixel(
     key: Key[Array, ""], cells: UInt[Array, "h w"], ratio: int
 ) -> tuple[Float32[Array, "2"], Bool[Array, ""]]:
     """(x, y) of a pixel of the set, each with the same probability, and whether there is one at all.

@@ -38,7 +38,7 @@ class Slots(NamedTuple):
 def first_prompt(config: InteractionConfig, key: Key[Array, ""], target: Target, ratio: int) -> Slots:
     """A point on the mask or its box, moved; everything absent where the mask is empty."""
     which, where, noise = jax.random.split(key, 3)
-    point, found = cells.draw_pixel(where, target.mask, ratio)
+    point, found = cells.sample_pixel(where, target.mask, ratio)
     corners = noisy_box(config, noise, cells.box(target.mask, ratio), cells.box(target.photo, ratio)[2:])
     is_box = jax.random.bernoulli(which, np.float32(config.box_probability))
     points = jnp.where(is_box, corners.reshape(2, 2), jnp.stack([point, jnp.zeros_like(point)]))
@@ -87,7 +87,7 @@ def click(
     beside = target.photo & ~target.mask
     wrong = jnp.where(mask, beside, target.mask)
     is_perfect = ~(wrong != 0).any()
-    point, found = cells.draw_pixel(key, jnp.where(is_perfect, beside, wrong), ratio)
+    point, found = cells.sample_pixel(key, jnp.where(is_perfect, beside, wrong), ratio)
     column, row = point.astype(jnp.int32) // ratio
     label = jnp.where(is_perfect | mask[row, column], PromptLabel.BACKGROUND, PromptLabel.FOREGROUND).astype(jnp.int32)
     slot = FIRST + clicks_before

@@ -201,7 +201,7 @@ def _losses(
 
     def one(logits, predicted_iou, target, valid):
         beside = target.photo & ~target.mask
-        true_iou = cells.iou(cells.of_logits(lax.stop_gradient(logits), target.photo, ratio), target.mask)
+        true_iou = cells.iou(cells.from_logits(lax.stop_gradient(logits), target.photo, ratio), target.mask)
         if recipe.loss.resolution == "input":
             logits = cells.upsample(logits, ratio)
             parts = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))

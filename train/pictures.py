@@ -14,7 +14,7 @@ from samjax.model import Params
 from samjax.visualise import Drawing, overlay, side_by_side
 
 from .batch import Batch, cell_ratio, unpack_cells
-from .validation import Answer, answers, on_host
+from .validation import ValidationAnswer, answers, on_host
 
 COLUMNS = ("photo", "target", "1 click", "5 clicks", "box")
 CLICKS = 5
@@ -54,7 +54,7 @@ def picture(
     return np.asarray(_stacked(strips))
 
 
-def _drawing(answer: Answer, photo: int, slot: int, pixels: Callable[[np.ndarray], np.ndarray]) -> Drawing:
+def _drawing(answer: ValidationAnswer, photo: int, slot: int, pixels: Callable[[np.ndarray], np.ndarray]) -> Drawing:
     points, labels = answer.points[photo, slot], answer.labels[photo, slot]
     mask, score = pixels(answer.mask[photo, slot]), float(answer.iou[photo, slot])
     if not answer.clicks:

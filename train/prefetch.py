@@ -15,7 +15,7 @@ from .batch import Batch
 
 @runtime_checkable
 class Batches(Protocol):
-    """What is read from; `samjax.train.data.pipeline.Batches`, for one."""
+    """What is read from; `samjax.train.data.pipeline.PipelineBatches`, for one."""
 
     def __next__(self) -> Batch: ...
 

@@ -29,7 +29,7 @@ NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area 
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class ValidationAnswer:
     """What the model says to one kind of prompt for all masks of a batch, on the host; rows that only pad mean nothing.
 
     Predicted masks are cells, as in `Batch`.
@@ -102,7 +102,9 @@ def validate(
     return {"iou": float(np.mean([means[name] for name in headline])), **means, "masks": float(count)}
 
 
-def answers(config: SamConfig, params: Params, batch: Batch, execution: Execution, clicks: int) -> Iterator[Answer]:
+def answers(
+    config: SamConfig, params: Params, batch: Batch, execution: Execution, clicks: int
+) -> Iterator[ValidationAnswer]:
     """The answers to 1, 2, ..., `clicks` clicks on every mask of a batch, then to its box.
 
     The photos are encoded once. Three programs decode: one click, more clicks (in slots for all of them), a box.
@@ -149,9 +151,9 @@ def on_host(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequence[Array]) -> Answer:
+def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequence[Array]) -> ValidationAnswer:
     used = clicks + 1 if clicks else 2
-    return Answer(clicks, points[:, :, :used].copy(), labels[:, :, :used].copy(), *map(on_host, judged))
+    return ValidationAnswer(clicks, points[:, :, :used].copy(), labels[:, :, :used].copy(), *map(on_host, judged))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "execution"))
@@ -188,7 +190,7 @@ def _answer(
 
     def one_slot(slot):  # of all images: the upscaled logits of a few masks exist at a time
         logits, target = slot
-        found = jax.vmap(functools.partial(cells.of_logits, ratio=ratio))(logits, photos)  # B K h w
+        found = jax.vmap(functools.partial(cells.from_logits, ratio=ratio))(logits, photos)  # B K h w
         return found, jax.vmap(cells.iou)(found, target)
 
     by_slot = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (answer.logits, masks.cells))

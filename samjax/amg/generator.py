@@ -14,15 +14,15 @@ from samjax.amg.candidates import Candidates
 from samjax.amg.config import GenerationConfig
 from samjax.amg.memory import Plan, plan
 from samjax.amg.program import (
-    MASKS_PER_DRAW,
+    MASKS_PER_PACK,
     Found,
     Limits,
     Region,
     frame_of,
     jitted_choose,
     jitted_decode,
-    jitted_draw,
     jitted_judge,
+    jitted_pack,
 )
 from samjax.amg.records import records
 from samjax.ops.boxes import float32_below, nms
@@ -203,7 +203,7 @@ class MaskGenerator:
         points = view.points[points]
         x0, y0, _, _ = view.box
         rles, boxes = [], np.zeros((len(best), 4), int)
-        for number, bits in enumerate(self._draw(started, points.astype(np.float32), which.astype(np.int32))):
+        for number, bits in enumerate(self._bits(started, points.astype(np.float32), which.astype(np.int32))):
             mask, (x, y) = unpack(bits, view.inside)
             height, width = mask.shape
             rles.append(encode_placed(mask, (x0 + x, y0 + y), size))
@@ -212,16 +212,16 @@ class MaskGenerator:
         crop = np.tile(np.array(view.box), (len(best), 1))
         return Candidates(rles, boxes, found.iou[best], found.stability[best], points + np.array([x0, y0]), crop)
 
-    def _draw(
+    def _bits(
         self, started: _Started, points: Float32[np.ndarray, "N 2"], which: Int32[np.ndarray, " N"]
     ) -> Iterator[UInt8[np.ndarray, "W bytes"]]:
         """The bits of each mask; the device is one call ahead of whoever takes them."""
         sam, frame = self.sam, self._frame(started.view)
         under_way: list[Any] = []
-        for first in range(0, len(points), MASKS_PER_DRAW):
-            some = np.arange(first, first + MASKS_PER_DRAW).clip(max=len(points) - 1)
+        for first in range(0, len(points), MASKS_PER_PACK):
+            some = np.arange(first, first + MASKS_PER_PACK).clip(max=len(points) - 1)
             arguments = sam.config, sam.params, started.embedding, points[some], which[some], sam.execution
-            bits = jitted_draw(jitted_decode(*arguments), frame, sam.execution)
+            bits = jitted_pack(jitted_decode(*arguments), frame, sam.execution)
             under_way.append((bits, len(points) - first))
             if len(under_way) == 2:
                 bits, left = under_way.pop(0)

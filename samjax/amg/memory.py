@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from samjax.amg.program import (
-    MASKS_PER_DRAW,
+    MASKS_PER_PACK,
     Limits,
     Nms,
     Region,
     frame_of,
     jitted_choose,
     jitted_decode,
-    jitted_draw,
     jitted_judge,
+    jitted_pack,
 )
 from samjax.config import Execution, SamConfig
 from samjax.model import Params, abstract_params, jitted_encode
@@ -152,11 +152,11 @@ def _find_bytes(
 
 @functools.lru_cache(maxsize=16)
 def _draw_bytes(config: SamConfig, execution: Execution, frame: Frame) -> int:
-    points = jax.ShapeDtypeStruct((MASKS_PER_DRAW, 2), jnp.float32)
-    which = jax.ShapeDtypeStruct((MASKS_PER_DRAW,), jnp.int32)
+    points = jax.ShapeDtypeStruct((MASKS_PER_PACK, 2), jnp.float32)
+    which = jax.ShapeDtypeStruct((MASKS_PER_PACK,), jnp.int32)
     model = config, abstract_params(config), _embedding(config, execution)
     decode = jitted_decode.lower(*model, points, which, execution)
-    draw = jitted_draw.lower(decode.out_info, frame, execution)
+    draw = jitted_pack.lower(decode.out_info, frame, execution)
     return 2 * max(_compiled_bytes(decode), _bytes_of(decode.out_info) + _compiled_bytes(draw))
 
 

@@ -1,12 +1,13 @@
-"""The device programs of mask generation: `judge` and `choose` find the best masks of a region, `decode_some` and
-`draw` make their bits.
+"""The device programs of mask generation: `judge` and `choose` find the best masks of a region, `decode_survivors` and
+`pack_masks` make their bits.
 
-Only `judge` and `draw` depend on the photo's size (by the shapes of its `Frame`), so these are what another size may
-have to be compiled for; `frame_of` has few shapes for many sizes.
+Only `judge` and `pack_masks` depend on the photo's size (by the shapes of its `Frame`), so these are what another size
+may have to be compiled for; `frame_of` has few shapes for many sizes.
 
-A region is what goes through the image encoder at once: the photo, a crop of it or a tile. Between the two programs
-nothing is kept of a mask but its measures: `decode_some` decodes the few survivors' points again, which costs a few per
-cent of `judge` and makes the memory independent of how many masks there are.
+A region is what goes through the image encoder at once: the photo, a crop of it or a tile. Which of 3,072 masks survive
+is only known once all are judged. Keeping their logits would take 800 MB (at 64 points a side 3 GB), their bits at the
+photo's size as much; so nothing is kept of a mask but its measures, and the few survivors' points are decoded again,
+which costs a few per cent of `judge`.
 """
 
 import functools
@@ -29,7 +30,7 @@ from samjax.transforms import Size
 from samjax.types import Embedding, Prompts
 
 EDGE_TOLERANCE = 20.0  # pixels; a box so near to a crop's edge is an object cut off (reference: is_box_near_crop_edge)
-MASKS_PER_DRAW = 16  # survivors whose bits are made in one call, while the host encodes those of the call before
+MASKS_PER_PACK = 16  # survivors whose bits are made in one call, while the host encodes those of the call before
 _COLUMNS = 16  # blocks of 128 that the columns of photos of up to 2048 pixels have
 MASK_THRESHOLD = 0.0  # logit above which a pixel belongs to a mask
 
@@ -139,7 +140,7 @@ def choose(judged: Judged, region: Region, limits: Limits, *, nms: Nms) -> Found
     return Found(iou, measures.stability, ranking, kept)
 
 
-def decode_some(
+def decode_survivors(
     config: SamConfig,
     params: Params,
     embedding: Embedding,
@@ -153,7 +154,7 @@ def decode_some(
     return jnp.take_along_axis(prediction.logits, which[:, None, None, None], axis=1)[:, 0]
 
 
-def draw(logits: Float32[Array, "N h w"], frame: Frame, execution: Execution) -> UInt8[Array, "N W bytes"]:
+def pack_masks(logits: Float32[Array, "N h w"], frame: Frame, execution: Execution) -> UInt8[Array, "N W bytes"]:
     """The bits (`samjax.ops.masks.pack`) of masks."""
     return map_batch(lambda mask: pack(mask, frame, MASK_THRESHOLD), logits, together=execution.masks_per_step)
 
@@ -178,8 +179,8 @@ def _filled_up(banded: Banded, blocks: int) -> Banded:
 
 jitted_judge = jax.jit(judge, static_argnames=("config", "execution", "points_per_batch", "nms"))
 jitted_choose = jax.jit(choose, static_argnames="nms")
-jitted_decode = jax.jit(decode_some, static_argnames=("config", "execution"))
-jitted_draw = jax.jit(draw, static_argnames="execution")
+jitted_decode = jax.jit(decode_survivors, static_argnames=("config", "execution"))
+jitted_pack = jax.jit(pack_masks, static_argnames="execution")
 
 
 def point_prompts(points: Float32[Array, "N 2"]) -> Prompts:

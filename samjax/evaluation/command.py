@@ -44,7 +44,7 @@ from samjax.evaluation.runner import evaluate
 from samjax.evaluation.segmenters import SamSegmenter, from_spec
 from samjax.names import printable
 from samjax.readers.left_out import Problem
-from samjax.readers.sources import forms
+from samjax.readers.sources import describe_formats
 from samjax.sharding import make_mesh
 
 DESCRIPTION = """Measure how good a model is, by the protocols that papers use.
@@ -110,7 +110,7 @@ class Model:
 class Data:
     """Photos with objects."""
 
-    data: Annotated[str, arg(metavar="FORMAT=PATH[,PATH]", help=f"Photos with masks: {forms(FORMATS)}.")]
+    data: Annotated[str, arg(metavar="FORMAT=PATH[,PATH]", help=f"Photos with masks: {describe_formats(FORMATS)}.")]
     limit: Annotated[int | None, arg(metavar="N", help="Only the first N photos.")] = None
     objects_per_image: Annotated[
         int | None, arg(metavar="N", help="Only N objects of each photo, drawn with --seed.")
@@ -118,7 +118,7 @@ class Data:
     min_area: Annotated[int, arg(metavar="PX", help="Only objects of at least this many pixels.")] = 1
     seed: Annotated[int, arg(help="Of the objects that are drawn.")] = 0
 
-    def open(self, out: Path, besides: Collection[Path] = ()) -> tuple[Dataset, tuple[Problem, ...], dict[str, Any]]:
+    def open(self, out: Path, exclude: Collection[Path] = ()) -> tuple[Dataset, tuple[Problem, ...], dict[str, Any]]:
         """The data set, what belongs to no photo, and what identifies it beside the photos' names; the folder of
         results and the files `besides` are none of its."""
         opened = open_dataset(self.data)
@@ -133,7 +133,7 @@ class Data:
             min_area=self.min_area,
             seed=self.seed,
         )
-        identity: dict[str, Any] = {**identity_of(self.data, [out, *besides]), "min_area": self.min_area}
+        identity: dict[str, Any] = {**identity_of(self.data, [out, *exclude]), "min_area": self.min_area}
         if self.objects_per_image is not None:
             identity |= {"objects_per_image": self.objects_per_image, "seed": self.seed}
         return dataset, strays, identity
@@ -265,7 +265,7 @@ def detections(
         "annotations": judged_against,
         "annotations_sha256": protocol.annotations_digest,
     }
-    return run(protocol, model, data, place, besides=[Path(judged_against)], **given)
+    return run(protocol, model, data, place, exclude=[Path(judged_against)], **given)
 
 
 @app.command
@@ -319,12 +319,12 @@ def run(
     model: Model,
     data: Data,
     place: Place,
-    besides: Collection[Path] = (),
+    exclude: Collection[Path] = (),
     **given: str,
 ) -> int:
     """Evaluates on photos with objects, and prints the table. The files `besides` do not decide the records."""
     segmenter, model_identity = _opened(model)
-    dataset, strays, identity = data.open(place.out, besides)
+    dataset, strays, identity = data.open(place.out, exclude)
     mentioned = {"data": data.data, **given, **model.given()}
     return _run(protocol, segmenter, dataset, place, strays, data=identity, model=model_identity, given=mentioned)
 

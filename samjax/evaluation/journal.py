@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from samjax.atomic import replacing
-from samjax.evaluation.protocol import Record
+from samjax.evaluation.protocol import Judgement
 from samjax.readers.left_out import Problem, Reason
 
 RUN, RECORDS = "run.json", "records"
@@ -24,7 +24,7 @@ RUN, RECORDS = "run.json", "records"
 class Known(NamedTuple):
     """What all processes of a run have written so far, by the photo's name."""
 
-    records: dict[str, Record]
+    records: dict[str, Judgement]
     errors: dict[str, str]  # of photos without a record
     seconds: float  # of judging those with one
     left_out: dict[str, list[Problem]]  # annotations of photos with a record; of those that have any
@@ -59,7 +59,7 @@ class Journal:
     def done(
         self,
         photo: str,
-        record: Record,
+        record: Judgement,
         seconds: float,
         left_out: Sequence[Problem] = (),
         noted: Sequence[Problem] = (),
@@ -76,7 +76,7 @@ class Journal:
 
     def read(self) -> Known:
         """The records of all processes, also of earlier runs with other numbers of them."""
-        records: dict[str, Record] = {}
+        records: dict[str, Judgement] = {}
         errors: dict[str, str] = {}
         seconds: dict[str, float] = {}
         left_out: dict[str, list[Problem]] = {}

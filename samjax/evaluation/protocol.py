@@ -93,7 +93,7 @@ class Segmenter(Protocol):
         ...
 
 
-Record = dict[str, Any]  # what a protocol finds out about one photo: JSON
+Judgement = dict[str, Any]  # what a protocol finds out about one photo: JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +135,10 @@ class EvaluationProtocol(Protocol):
         """JSON that decides the results; a run is only resumed with the same."""
         ...
 
-    def judge(self, segmenter: Segmenter | None, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter | None, samples: Sequence[Sample]) -> list[Judgement]:
         """What is found about each of a few samples."""
         ...
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """The result over all records of a data set, in the data set's order."""
         ...

@@ -15,7 +15,7 @@ from typing import Any
 from samjax.atomic import replacing
 from samjax.evaluation.protocol import Figure, Summary
 from samjax.names import portable, printable
-from samjax.readers.left_out import Problem, Tally, tallied, tally_of
+from samjax.readers.left_out import Problem, Tally, count_by_reason, tally
 
 RESULTS, TABLE, LEFT_OUT = "results.json", "results.txt", "left_out.jsonl"
 LISTED = 10  # failures that the table names; results.json names all
@@ -36,10 +36,10 @@ class LeftOut:
     @property
     def tally(self) -> Tally:
         annotations, noted = (
-            tallied(itertools.chain.from_iterable(found.values())) for found in (self.annotations, self.noted)
+            count_by_reason(itertools.chain.from_iterable(found.values())) for found in (self.annotations, self.noted)
         )
         total = Tally(self.photos.copy(), annotations, noted)
-        total.add(tally_of(self.strays))
+        total.add(tally(self.strays))
         return total
 
     def lines(self) -> list[str]:

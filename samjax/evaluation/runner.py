@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from samjax.evaluation import report
 from samjax.evaluation.journal import Journal, Known, claim
-from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Record, Sample, Segmenter, Summary
+from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Judgement, Sample, Segmenter, Summary
 from samjax.lock import working_in
 from samjax.readers.left_out import Problem, Reason, Unusable
 
@@ -172,7 +172,7 @@ def _judge(
 
 def _records(
     protocol: EvaluationProtocol, segmenter: Segmenter | None, samples: Mapping[str, Any]
-) -> list[tuple[str, Record, float]]:
+) -> list[tuple[str, Judgement, float]]:
     """(name, record, seconds) of each."""
     if not samples:
         return []

@@ -83,7 +83,7 @@ class LayerNorm(nn.Module):
         return (y * scale + bias).astype(x.dtype)
 
 
-class Embedding(nn.Module):
+class LearnedVectors(nn.Module):
     """A learned table of `rows` float32 vectors."""
 
     rows: int

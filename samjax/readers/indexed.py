@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from samjax.readers.files import Unreachable
-from samjax.readers.left_out import Problem, Reason, Tally, Unusable, tally_of
+from samjax.readers.left_out import Problem, Reason, Tally, Unusable, tally
 from samjax.readers.record import BadRecord, Record
 
 
@@ -29,7 +29,7 @@ class IndexedSource:
         self._count = count
         self.strays = tuple(flaw for flaw in flawed if flaw.stray)
         self.flawed = (*(flaw for flaw in flawed if not flaw.stray), *self.strays)
-        self.left_out = tally_of(self.flawed)
+        self.left_out = tally(self.flawed)
         if left_out is not None:
             self.left_out.add(left_out)
 

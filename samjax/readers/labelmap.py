@@ -8,8 +8,8 @@ import numpy as np
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Reason
-from samjax.readers.masks import Findings, of_labels, of_mask
-from samjax.readers.matching import NAMES, matched
+from samjax.readers.masks import Findings, rle_from_mask, rles_from_labels
+from samjax.readers.matching import NAMES, match_photos
 from samjax.readers.pictures import labels_and_void, read_photo
 from samjax.readers.record import BadRecord, Record
 
@@ -31,7 +31,7 @@ class LabelMaps(IndexedSource):
     def __init__(self, images: str, maps: str, each: Literal["label", "region"] = "label") -> None:
         """Raises ValueError where no photo has a map."""
         self._images, self._maps, self._each = images, maps, each
-        self._pairs, flawed, left_out = matched(images, maps, "_labels")
+        self._pairs, flawed, left_out = match_photos(images, maps, "_labels")
         where = f"{images} and {maps}, no photo with a label map of its name ({NAMES})"
         super().__init__(where, len(self._pairs), flawed, left_out)
 
@@ -54,13 +54,13 @@ class LabelMaps(IndexedSource):
                 "its label map has no number but 255, which is void in maps of 8 bits; a binary mask is given as pairs="
             )
         for category, part in self._parts(labels):
-            for label, rle in of_labels(part):
+            for label, rle in rles_from_labels(part):
                 if category is None:
                     found.add(f"label {label}", rle, label)
                 else:
                     found.add(f"label {category}", rle, f"{category}/{label}", category)
         if void.any():
-            found.add_void("void", of_mask(void))
+            found.add_void("void", rle_from_mask(void))
         return found.record()
 
     def _parts(self, labels: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:

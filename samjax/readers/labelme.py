@@ -14,8 +14,8 @@ from jaxtyping import Bool, UInt8
 from samjax.readers import files, numbers
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Reason, Unusable
-from samjax.readers.masks import Findings, check_finite, check_points, of_mask
-from samjax.readers.pictures import mask_of, photo_of, read_photo
+from samjax.readers.masks import Findings, check_finite, check_points, rle_from_mask
+from samjax.readers.pictures import mask_from_bytes, photo_from_bytes, read_photo
 from samjax.readers.record import BadRecord, Record
 from samjax.transforms import Size
 
@@ -70,7 +70,7 @@ class Labelme(IndexedSource):
         objects: dict[Any, tuple[int, np.ndarray]] = {}
         for number, shape in enumerate(content["shapes"]):
             try:
-                mask = drawn(shape, found.size)
+                mask = mask_from_shape(shape, found.size)
             except ValueError as error:
                 found.leave_out(f"shape number {number}", error)
                 continue
@@ -81,12 +81,12 @@ class Labelme(IndexedSource):
                 number = objects[key][0]
             objects[key] = number, mask
         for number, mask in objects.values():
-            found.add(f"shape number {number}", of_mask(mask), number)
+            found.add(f"shape number {number}", rle_from_mask(mask), number)
         return found.record()
 
     def _photo(self, content: dict[str, Any], name: str) -> UInt8[np.ndarray, "H W 3"]:
         if content.get("imageData"):
-            return photo_of(_decoded(content["imageData"]), "its imageData")
+            return photo_from_bytes(_decoded(content["imageData"]), "its imageData")
         path = content.get("imagePath")
         if not isinstance(path, str) or not path:
             raise BadRecord("it names no photo: neither imageData nor imagePath is there", Reason.MISSING)
@@ -126,7 +126,7 @@ class Labelme(IndexedSource):
         return path.replace("\\", "/").removeprefix("./") if isinstance(path, str) else ""
 
 
-def drawn(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:
+def mask_from_shape(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:
     """The pixels of one of labelme's shapes, as its `shape_to_mask` has them, on a photo of `size`.
 
     Raises `Unusable`, a ValueError, where the shape has no area, is malformed, of another kind, or out of range.
@@ -199,7 +199,7 @@ def _placed(encoded: Any, points: np.ndarray, size: Size) -> Bool[np.ndarray, "H
     """A picture of a mask between two corners, both of which it includes."""
     if len(points) != 2:
         raise Unusable(f"a mask has 2 points, this one {len(points)}")
-    part = mask_of(_decoded(encoded), "its mask")
+    part = mask_from_bytes(_decoded(encoded), "its mask")
     (x0, y0), (x1, y1) = points.astype(int).tolist()
     if part.shape != (y1 - y0 + 1, x1 - x0 + 1):
         raise Unusable(

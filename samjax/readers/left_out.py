@@ -101,7 +101,7 @@ class Tally:
         return text + (f"; used all the same: {_counted(self.noted, 'annotation')}" if self.noted else "")
 
 
-def tallied(problems: Iterable[Problem]) -> Counter[str]:
+def count_by_reason(problems: Iterable[Problem]) -> Counter[str]:
     """Counts problems by reason."""
     total: Counter[str] = Counter()
     for problem in problems:
@@ -109,12 +109,12 @@ def tallied(problems: Iterable[Problem]) -> Counter[str]:
     return total
 
 
-def tally_of(problems: Iterable[Problem]) -> Tally:
+def tally(problems: Iterable[Problem]) -> Tally:
     """Counts photos that are left out, and what belongs to no photo."""
     by_kind: dict[str, list[Problem]] = {"photos": [], "files": [], "annotations": []}
     for problem in problems:
         by_kind[problem.stray or "photos"].append(problem)
-    return Tally(**{kind: tallied(found) for kind, found in by_kind.items()})
+    return Tally(**{kind: count_by_reason(found) for kind, found in by_kind.items()})
 
 
 def _counted(counts: Mapping[str, int], kind: str) -> str:

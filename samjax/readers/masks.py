@@ -56,7 +56,7 @@ class Findings:
             try:
                 if not isinstance(annotation, dict):
                     raise Unusable("it is no object")
-                rle = of_coco(annotation.get("segmentation"), self.size)
+                rle = rle_from_coco(annotation.get("segmentation"), self.size)
                 if is_crowd(annotation):
                     self.add_void(what, rle, crowd=True)
                     continue
@@ -64,7 +64,7 @@ class Findings:
                     raise Unusable("it comes twice, with the same segmentation", Reason.REPEAT)
                 known.add((identity, rle["counts"]))
                 category = whole_identity(annotation.get("category_id"))
-                note = flaw_of_box(annotation.get("bbox"), self.size)
+                note = box_flaw(annotation.get("bbox"), self.size)
                 self.add(what, rle, what if identity is None else identity, category, note)
             except ValueError as error:
                 self.leave_out(what, error)
@@ -77,7 +77,7 @@ class Findings:
         """The masks that are sound. Raises `BadRecord` where there are none but there should be, unless it may be
         `empty`: masks without pixels, crowds, and no annotations at all are a photo without objects."""
         sound = []
-        flaws = flaws_of([found.rle for found in self._masks], self.size)
+        flaws = mask_flaws([found.rle for found in self._masks], self.size)
         for found, flaw in zip(self._masks, flaws, strict=True):
             if flaw is None:
                 sound.append(found)
@@ -147,20 +147,20 @@ def _unique(ids: Sequence[int | str]) -> tuple[int | str, ...]:
     return tuple(result)
 
 
-def of_coco(segmentation: Any, size: Size) -> RLE:
+def rle_from_coco(segmentation: Any, size: Size) -> RLE:
     """COCO's three forms: polygons, uncompressed runs, compressed runs (their text is checked by `Findings.record`).
 
     Raises `Unusable`, a ValueError, with what is wrong.
     """
     if isinstance(segmentation, list):
-        return of_polygons(segmentation, size)
+        return rle_from_polygons(segmentation, size)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise Unusable("its segmentation is neither a list of polygons nor an encoding with size and counts")
     counts, stated = segmentation["counts"], segmentation["size"]
     if not isinstance(stated, list) or [whole(side) for side in stated] != list(size):
         raise Unusable(f"its mask has the size {stated} (height, width), the photo {list(size)}", Reason.SIZE)
     if isinstance(counts, list):
-        return _of_runs(counts, size)
+        return _rle_from_runs(counts, size)
     if not isinstance(counts, str):
         raise Unusable(f"its counts are {type(counts).__name__}, neither a text nor a list")
     try:
@@ -169,7 +169,7 @@ def of_coco(segmentation: Any, size: Size) -> RLE:
         raise Unusable("its counts are no run-length encoding") from None
 
 
-def of_polygons(polygons: Sequence[Any], size: Size) -> RLE:
+def rle_from_polygons(polygons: Sequence[Any], size: Size) -> RLE:
     """The union of COCO's polygons [x0, y0, x1, y1, ...], pixels of the ORIGINAL frame; parts outside are cut off.
 
     Fragments of fewer than three points, which COCO has here and there, do not count.
@@ -193,7 +193,7 @@ def of_polygons(polygons: Sequence[Any], size: Size) -> RLE:
     return coco.merge(coco.frPyObjects(rings, *size))
 
 
-def _of_runs(counts: Sequence[Any], size: Size) -> RLE:
+def _rle_from_runs(counts: Sequence[Any], size: Size) -> RLE:
     from pycocotools import mask as coco
 
     try:
@@ -207,11 +207,11 @@ def _of_runs(counts: Sequence[Any], size: Size) -> RLE:
     return coco.frPyObjects({"size": list(size), "counts": given.astype(np.int64).tolist()}, *size)
 
 
-def of_mask(mask: Bool[np.ndarray, "H W"]) -> RLE:
+def rle_from_mask(mask: Bool[np.ndarray, "H W"]) -> RLE:
     return _with_bytes(encode_rle(mask))
 
 
-def of_labels(labels: Integer[np.ndarray, "H W"]) -> Iterator[tuple[int, RLE]]:
+def rles_from_labels(labels: Integer[np.ndarray, "H W"]) -> Iterator[tuple[int, RLE]]:
     """Each positive number of a map with its pixels."""
     from scipy import ndimage
 
@@ -252,7 +252,7 @@ def check_box(box: Any, size: Size) -> None:
     _check_extent(x, y, x + width, y + height, size, "box")
 
 
-def flaw_of_box(box: Any, size: Size) -> str:
+def box_flaw(box: Any, size: Size) -> str:
     """The flaw of an annotation's "bbox"; empty where it has none, or there is no box."""
     if box is None or box == [] or box == "":
         return ""
@@ -286,7 +286,7 @@ def _check_extent(left: float, top: float, right: float, bottom: float, size: Si
         )
 
 
-def flaws_of(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
+def mask_flaws(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
     """The flaw of each compressed encoding, None where it is a mask of this size with foreground.
 
     pycocotools reads beyond the end of texts that break off, so they are checked first: all of a photo's together,

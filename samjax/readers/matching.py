@@ -1,4 +1,4 @@
-"""Mask files matched with photos by their names."""
+"""Matching of mask files with photos by their names."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,9 @@ NAMES = f"NAME, {', '.join(f'NAME{suffix}' for suffix in SUFFIXES)}; endings {',
 Matches = list[tuple[str, tuple[str, ...]]]  # photos with their mask files
 
 
-def matched(images: str, masks: str, suffix: str, *, folders: bool = False) -> tuple[Matches, list[Problem], Tally]:
+def match_photos(
+    images: str, masks: str, suffix: str, *, folders: bool = False
+) -> tuple[Matches, list[Problem], Tally]:
     """Photos with their mask files, sorted; the flawed; and how many photos have no mask file, which are neither.
 
     A photo's file has its name, or that with one of `SUFFIXES`, in the same sub-folder, whatever the endings. Its own

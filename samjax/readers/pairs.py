@@ -7,8 +7,8 @@ from samjax.foreground import binary_mask
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Problem, Reason, Tally, Unusable
-from samjax.readers.masks import Findings, of_mask
-from samjax.readers.matching import NAMES, Matches, matched
+from samjax.readers.masks import Findings, rle_from_mask
+from samjax.readers.matching import NAMES, Matches, match_photos
 from samjax.readers.pictures import mask_pages, read_photo
 from samjax.readers.record import Record
 
@@ -26,7 +26,7 @@ class Pairs(IndexedSource):
     def __init__(self, images: str, masks: str | None = None) -> None:
         """Raises ValueError where no photo has a mask."""
         self._images, self._masks = images, images if masks is None else masks
-        found = _kaggle(images) if masks is None else matched(images, masks, "_mask", folders=True)
+        found = _kaggle(images) if masks is None else match_photos(images, masks, "_mask", folders=True)
         self._pairs, flawed, left_out = found
         where = f"{images}, no NAME/images with NAME/masks beside it"
         if masks is not None:
@@ -54,7 +54,7 @@ class Pairs(IndexedSource):
                         height, width = mask.shape
                         flaw = f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}"
                         raise Unusable(flaw, Reason.SIZE)
-                    found.add(called, of_mask(mask), called)
+                    found.add(called, rle_from_mask(mask), called)
                 except ValueError as error:
                     found.leave_out(called, error)
         record = found.record()
@@ -63,7 +63,7 @@ class Pairs(IndexedSource):
 
 
 def _kaggle(folder: str) -> tuple[Matches, list[Problem], Tally]:
-    """As `matched`."""
+    """As `match_photos`."""
     photos: dict[str, list[str]] = {}
     masks: dict[str, list[str]] = {}
     for name in files.names_in(folder, files.PICTURES):

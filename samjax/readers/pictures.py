@@ -11,17 +11,17 @@ from samjax.readers import files
 VOID = 255  # in maps of 8 bits: pixels that belong to nothing that counts, VOC's outlines
 
 
-def photo_of(data: bytes, path: str) -> UInt8[np.ndarray, "H W 3"]:
+def photo_from_bytes(data: bytes, path: str) -> UInt8[np.ndarray, "H W 3"]:
     """RGB, upright, exactly as `samjax.read_image` has it; `path` is for messages. Raises ValueError."""
     return pictures.read_image(io.BytesIO(data), name=path)
 
 
 def read_photo(path: str) -> UInt8[np.ndarray, "H W 3"]:
-    """`photo_of` a file. Raises OSError too."""
-    return photo_of(files.read(path), path)
+    """`photo_from_bytes` a file. Raises OSError too."""
+    return photo_from_bytes(files.read(path), path)
 
 
-def mask_of(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
+def mask_from_bytes(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:
     """The foreground, as `samjax.maps.read_mask` has it. Raises ValueError, and `EmptyMask`."""
     return maps.read_mask(io.BytesIO(data), name=path)
 
@@ -31,22 +31,22 @@ def mask_pages(data: bytes) -> list[foreground.Page]:
     return maps.read_mask_pages(io.BytesIO(data), name="")
 
 
-def grey_of(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
+def grey_from_bytes(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
     """A grey picture of 8 bits, as `samjax.maps.read_grey` has it. Raises ValueError."""
     return maps.read_grey(io.BytesIO(data), name=path)
 
 
-def labels_of(data: bytes, path: str) -> Integer[np.ndarray, "H W"]:
+def labels_from_bytes(data: bytes, path: str) -> Integer[np.ndarray, "H W"]:
     """A map of whole numbers, as `samjax.maps.read_labels` has it. Raises ValueError."""
     return maps.read_labels(io.BytesIO(data), name=path)
 
 
 def labels_and_void(data: bytes, path: str) -> tuple[Integer[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """`labels_of`, and where it is void: 255 in maps of 8 bits, which becomes 0.
+    """`labels_from_bytes`, and where it is void: 255 in maps of 8 bits, which becomes 0.
 
     0 is background, and so are negative numbers.
     """
-    labels = labels_of(data, path)
+    labels = labels_from_bytes(data, path)
     if labels.dtype != np.uint8:
         return labels, np.zeros(labels.shape, bool)
     void = labels == VOID

@@ -12,7 +12,7 @@ from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Problem, Reason
 from samjax.readers.masks import Findings
-from samjax.readers.pictures import photo_of
+from samjax.readers.pictures import photo_from_bytes
 from samjax.readers.record import BadRecord, Record
 from samjax.readers.tar_index import tar_indices
 
@@ -132,7 +132,7 @@ class Sa1b(IndexedSource):
         else:
             photo_path = f"{path}/{key}{_PHOTOS[ending]}"
             text, data = files.read_range(path, annotations, json_size), files.read_range(path, photo, photo_size)
-        found = Findings(self._name(index), photo_of(data, photo_path))
+        found = Findings(self._name(index), photo_from_bytes(data, photo_path))
         gather(found, text)
         return found.record()
 

@@ -42,8 +42,8 @@ def open_sources(specs: Sequence[str]) -> "Joined":
     if isinstance(specs, str):
         specs = (specs,)
     if not specs:
-        raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + forms(FORMATS))
-    parts = [parsed(spec, FORMATS) for spec in specs]
+        raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + describe_formats(FORMATS))
+    parts = [parse_spec(spec, FORMATS) for spec in specs]
     times, numbers = Counter(form for form, _ in parts), Counter()
     sources = []
     for spec, (form, paths) in zip(specs, parts, strict=True):
@@ -99,11 +99,11 @@ class Joined:
         return *self._sources[number], index - (self._ends[number - 1] if number else 0)
 
 
-def parsed(spec: str, formats: Formats) -> tuple[str, list[str]]:
+def parse_spec(spec: str, formats: Formats) -> tuple[str, list[str]]:
     """The format and the paths of FORMAT=PATH,PATH. Raises ValueError that names all `formats`."""
     form, equals, rest = spec.partition("=")
     if not equals or form not in formats:
-        raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {forms(formats)}")
+        raise ValueError(f"{spec!r} names no source: write FORMAT=PATH, {describe_formats(formats)}")
     wanted = formats[form][1]
     paths = [path.replace("\0", ",").strip() for path in rest.replace(",,", "\0").split(",")]
     least = sum(not name.startswith("[") for name in wanted)
@@ -123,6 +123,6 @@ def _form(form: str, formats: Formats) -> str:
     return f"{form}={','.join(formats[form][1]).replace(',[', '[,')}"
 
 
-def forms(formats: Formats) -> str:
-    """The forms that may be written, for a message."""
+def describe_formats(formats: Formats) -> str:
+    """The forms that a source may be written in, for a message."""
     return "one of " + ", ".join(_form(form, formats) for form in formats)

@@ -9,13 +9,13 @@ from samjax import VARIANTS, Execution, Sam, SamAutomaticMaskGenerator, transfor
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
 from samjax.amg.labels import label_map
-from samjax.amg.program import frame_of, jitted_choose, jitted_decode, jitted_draw, jitted_judge
+from samjax.amg.program import frame_of, jitted_choose, jitted_decode, jitted_judge, jitted_pack
 from samjax.drop_in.predictor import RegistryModel
 from samjax.ops.masks import measure, pack, unpack
 from samjax.ops.rle import decode_rle, rle_iou
 from samjax.transforms import PIXEL_MEAN
 
-PROGRAMS = (jitted_judge, jitted_choose, jitted_decode, jitted_draw)
+PROGRAMS = (jitted_judge, jitted_choose, jitted_decode, jitted_pack)
 OPTIONS = {"points_per_side": 12, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.7}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from samjax.evaluation.protocol import Curve, Figure, Object, Record, Sample, Segmenter, Summary
+from samjax.evaluation.protocol import Curve, Figure, Judgement, Object, Sample, Segmenter, Summary
 from samjax.ops.rle import encode_rle
 
 
@@ -62,7 +62,7 @@ class Grey:
     def settings(self) -> dict:
         return {"factor": self.factor}
 
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         time.sleep(self.seconds)
         values = [int(sample.rgb.mean()) for sample in samples]
         if set(values) & set(self.bad):
@@ -72,7 +72,7 @@ class Grey:
             {"grey": np.float32(self.factor * value), "name": s.name} for s, value in zip(samples, values, strict=True)
         ]
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         greys = [record["grey"] for record in records]
         curve = Curve("grey", range(1, len(greys) + 1), (np.cumsum(greys) / 1000).tolist())
         metrics = {"mean": float(np.mean(greys)), "last": greys[-1], "photos": len(records), "undefined": float("nan")}

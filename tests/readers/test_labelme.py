@@ -12,7 +12,7 @@ import pytest
 from example_annotations import decoded, jpeg, png
 from PIL import Image, ImageDraw, ImageOps
 
-from samjax.readers.labelme import Labelme, drawn
+from samjax.readers.labelme import Labelme, mask_from_shape
 from samjax.readers.left_out import Reason
 from samjax.readers.record import BadRecord
 
@@ -58,7 +58,7 @@ def shape_to_mask(monkeypatch):
 def test_shapes_are_drawn_as_labelme_does(shape_to_mask, kind, points):
     expected = shape_to_mask(SIZE, sorted(points) if kind == "rectangle" else points, kind)
     assert expected.any()
-    np.testing.assert_array_equal(drawn({"shape_type": kind, "points": points}, SIZE), expected)
+    np.testing.assert_array_equal(mask_from_shape({"shape_type": kind, "points": points}, SIZE), expected)
 
 
 CORNERS = [[10.0, 5.0], [20.0, 10.0], [15.0, 20.0], [5.0, 15.0]]
@@ -69,13 +69,15 @@ CORNERS = [[10.0, 5.0], [20.0, 10.0], [15.0, 20.0], [5.0, 15.0]]
 )
 def test_shapes_of_other_tools_are_polygons(shape_to_mask, kind):
     expected = shape_to_mask(SIZE, CORNERS, "polygon")
-    np.testing.assert_array_equal(drawn({"shape_type": kind, "points": CORNERS, "direction": 0.46}, SIZE), expected)
+    np.testing.assert_array_equal(
+        mask_from_shape({"shape_type": kind, "points": CORNERS, "direction": 0.46}, SIZE), expected
+    )
 
 
 def test_four_corners_of_a_rectangle_are_its_two(shape_to_mask):
     four = [[10.4, 5.6], [30.2, 5.6], [30.2, 20.9], [10.4, 20.9]]
     two = shape_to_mask(SIZE, [four[0], four[2]], "rectangle")
-    np.testing.assert_array_equal(drawn({"shape_type": "rectangle", "points": four}, SIZE), two)
+    np.testing.assert_array_equal(mask_from_shape({"shape_type": "rectangle", "points": four}, SIZE), two)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +93,16 @@ def test_four_corners_of_a_rectangle_are_its_two(shape_to_mask):
 )
 def test_what_is_wrong_with_a_shape_is_said(points, kind, message):
     with pytest.raises(ValueError, match=message):
-        drawn({"shape_type": kind, "points": points}, SIZE)
+        mask_from_shape({"shape_type": kind, "points": points}, SIZE)
 
 
 def test_a_circle_has_its_area_and_a_rectangle_its_corners():
-    disc = drawn({"shape_type": "circle", "points": [[30, 20], [40, 20]]}, SIZE)
+    disc = mask_from_shape({"shape_type": "circle", "points": [[30, 20], [40, 20]]}, SIZE)
     assert abs(disc.sum() - np.pi * 10.5**2) < 12
     assert disc[20, 20]
     assert disc[20, 40]
     assert not disc[20, 41]
-    rectangle = drawn({"shape_type": "rectangle", "points": [[4, 5], [9, 7]]}, SIZE)
+    rectangle = mask_from_shape({"shape_type": "rectangle", "points": [[4, 5], [9, 7]]}, SIZE)
     assert rectangle.sum() == 6 * 3
     assert rectangle[5:8, 4:10].all()
 
@@ -108,7 +110,7 @@ def test_a_circle_has_its_area_and_a_rectangle_its_corners():
 def test_a_circle_with_its_rim_out_of_the_photo_is_cut_off():
     photo = Image.new("L", (120, 100))
     ImageDraw.Draw(photo).ellipse([60 - 69, 50 - 69, 60 + 69, 50 + 69], outline=1, fill=1)
-    disc = drawn({"shape_type": "circle", "points": [[60, 50], [60, 119]]}, (100, 120))
+    disc = mask_from_shape({"shape_type": "circle", "points": [[60, 50], [60, 119]]}, (100, 120))
     np.testing.assert_array_equal(disc, np.asarray(photo).astype(bool))
     assert 11_000 < disc.sum() < 100 * 120
 
@@ -130,7 +132,7 @@ def test_a_circle_with_its_rim_out_of_the_photo_is_cut_off():
 )
 def test_a_circle_that_does_not_meet_the_photo_is_out_of_it(points, reason, message):
     with pytest.raises(ValueError, match=message) as caught:
-        drawn({"shape_type": "circle", "points": points}, SIZE)
+        mask_from_shape({"shape_type": "circle", "points": points}, SIZE)
     assert caught.value.reason == reason
 
 
@@ -158,7 +160,7 @@ def test_parts_of_a_group_are_one_mask(opened):
     boxes = [[[2, 2], [8, 8]], [[20, 20], [30, 30]], [[40, 2], [50, 9]], [[40, 20], [50, 30]], [[5, 30], [9, 36]]]
     groups = [(1, "cell"), (None, "cell"), (1, "cell"), (1, "dirt"), (None, "cell")]
     shapes = [shape("rectangle", box, *group) for box, group in zip(boxes, groups, strict=True)]
-    parts = [drawn(found, SIZE) for found in shapes]
+    parts = [mask_from_shape(found, SIZE) for found in shapes]
     record = opened(shapes)
     assert record.name == "a"
     np.testing.assert_array_equal(decoded(record), [parts[0] | parts[2], parts[1], parts[3], parts[4]])

@@ -23,16 +23,16 @@ def random_masks(count: int, seed: int) -> list[np.ndarray]:
 def test_sound_encodings_have_no_flaw_whatever_their_company(seed, count):
     arrays = [array | (np.arange(60) == seed % 60) for array in random_masks(count, seed)]
     rles = [coco.encode(np.asfortranarray(array, np.uint8)) for array in arrays]
-    assert masks.flaws_of(rles, SIZE) == [None] * count
+    assert masks.mask_flaws(rles, SIZE) == [None] * count
     broken = {"size": list(SIZE), "counts": rles[0]["counts"][:-1] + b"~"}
-    assert [flaw is None for flaw in masks.flaws_of([broken, *rles, broken], SIZE)] == [False, *[True] * count, False]
+    assert [flaw is None for flaw in masks.mask_flaws([broken, *rles, broken], SIZE)] == [False, *[True] * count, False]
 
 
 @given(st.binary(min_size=1, max_size=40).map(lambda data: bytes(48 + byte % 64 for byte in data)))
 def test_what_passes_is_what_pycocotools_can_decode(counts):
     sound = coco.encode(np.asfortranarray(random_masks(1, 3)[0], np.uint8))
     rle = {"size": list(SIZE), "counts": counts}
-    first, flaw, last = masks.flaws_of([sound, rle, sound], SIZE)
+    first, flaw, last = masks.mask_flaws([sound, rle, sound], SIZE)
     assert first is last is None
     if flaw is None:
         assert coco.encode(coco.decode(rle))["counts"] != b""
@@ -42,7 +42,7 @@ def test_what_passes_is_what_pycocotools_can_decode(counts):
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=9))
 def test_runs_that_do_not_add_up_are_found(runs):
     rle = coco.frPyObjects({"size": list(SIZE), "counts": runs}, *SIZE)
-    (flaw,) = masks.flaws_of([rle], SIZE)
+    (flaw,) = masks.mask_flaws([rle], SIZE)
     if sum(runs) != 2400:
         assert f"cover {sum(runs)} pixels" in str(flaw)
     else:
@@ -51,9 +51,9 @@ def test_runs_that_do_not_add_up_are_found(runs):
 
 def test_empty_and_full_masks():
     empty, full = (coco.encode(np.full(SIZE, value, np.uint8, "F")) for value in (0, 1))
-    flaws = masks.flaws_of([empty, full, {"size": SIZE, "counts": b""}], SIZE)
+    flaws = masks.mask_flaws([empty, full, {"size": SIZE, "counts": b""}], SIZE)
     assert list(map(str, flaws)) == ["its mask is empty", "None", "its mask has no runs"]
-    assert masks.flaws_of([], SIZE) == []
+    assert masks.mask_flaws([], SIZE) == []
 
 
 def test_texts_that_would_lead_pycocotools_astray_are_refused():
@@ -61,9 +61,9 @@ def test_texts_that_would_lead_pycocotools_astray_are_refused():
     full = coco.frPyObjects({"size": list(SIZE), "counts": [0, 2400]}, *SIZE)["counts"]
     breaks_off = half + b"P"  # a digit that says that more follow
     endless = b"P" * 13 + full  # the first number has more digits than a number can have
-    assert masks.flaws_of([{"size": SIZE, "counts": text} for text in (half, full)], SIZE) == [None, None]
+    assert masks.mask_flaws([{"size": SIZE, "counts": text} for text in (half, full)], SIZE) == [None, None]
     for text in (breaks_off, endless):
-        (flaw,) = masks.flaws_of([{"size": SIZE, "counts": text}], SIZE)
+        (flaw,) = masks.mask_flaws([{"size": SIZE, "counts": text}], SIZE)
         assert str(flaw) == "its counts are no run-length encoding"
 
 
@@ -71,18 +71,18 @@ def test_labels_become_their_pixels():
     random = np.random.default_rng(0)
     for values in ([1, 2, 3], [7, 400, 65_000], [-1, 5, 2**31 - 1], [-3, -2]):
         labels = random.choice(np.array([0, *values]), SIZE)
-        found = dict(masks.of_labels(labels))
+        found = dict(masks.rles_from_labels(labels))
         assert found.keys() == {value for value in values if value > 0}
         for value, rle in found.items():
             np.testing.assert_array_equal(coco.decode(rle), labels == value)
-    assert not dict(masks.of_labels(np.zeros(SIZE, np.uint16)))
+    assert not dict(masks.rles_from_labels(np.zeros(SIZE, np.uint16)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 def test_the_largest_number_of_a_type_is_a_label_like_others(dtype):
     most = np.iinfo(dtype).max
     labels = np.arange(most - 99, most + 1).astype(dtype).reshape(10, 10)
-    found = dict(masks.of_labels(labels))
+    found = dict(masks.rles_from_labels(labels))
     assert list(found) == labels.ravel().tolist()
     np.testing.assert_array_equal(coco.decode(found[most]), labels == most)
 
@@ -91,7 +91,7 @@ def test_the_largest_number_of_a_type_is_a_label_like_others(dtype):
 def test_numbers_beyond_signed_ones_are_labels(values):
     labels = np.random.default_rng(0).choice(np.array([0, *values], np.uint64), SIZE)
     labels = labels.astype(np.uint32) if max(values) < 2**32 else labels
-    found = dict(masks.of_labels(labels))
+    found = dict(masks.rles_from_labels(labels))
     assert list(found) == values
     for value, rle in found.items():
         np.testing.assert_array_equal(coco.decode(rle), labels == np.uint64(value))
@@ -106,7 +106,7 @@ POLYGON = [3.5, 4.0, 30.25, 6.0, 20.0, 33.0]
 )
 def test_polygons_are_drawn_as_pycocotools_does(polygons):
     expected = coco.decode(coco.merge(coco.frPyObjects([p for p in polygons if len(p) > 4], *SIZE)))
-    np.testing.assert_array_equal(coco.decode(masks.of_coco(polygons, SIZE)), expected)
+    np.testing.assert_array_equal(coco.decode(masks.rle_from_coco(polygons, SIZE)), expected)
 
 
 MALFORMED = {
@@ -136,18 +136,18 @@ MALFORMED = {
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_segmentations_are_refused(case):
     with pytest.raises(ValueError, match=r"its |no polygon"):
-        masks.of_coco(MALFORMED[case], SIZE)
+        masks.rle_from_coco(MALFORMED[case], SIZE)
 
 
 def test_sizes_and_runs_may_be_written_as_floats_or_text():
-    expected = masks.of_coco({"size": [40, 60], "counts": [1000, 200, 1200]}, SIZE)
+    expected = masks.rle_from_coco({"size": [40, 60], "counts": [1000, 200, 1200]}, SIZE)
     for form in (float, str, lambda number: f"{number}.0"):
         written = {"size": list(map(form, [40, 60])), "counts": list(map(form, [1000, 200, 1200]))}
-        assert masks.of_coco(written, SIZE) == expected
+        assert masks.rle_from_coco(written, SIZE) == expected
     text = {"size": ["40", 60.0], "counts": expected["counts"].decode()}
-    assert masks.of_coco(text, SIZE) == expected
+    assert masks.rle_from_coco(text, SIZE) == expected
     ring = [3.5, 4, 30.25, 6, 20, 33]
-    assert masks.of_coco([list(map(str, ring))], SIZE) == masks.of_coco([ring], SIZE)
+    assert masks.rle_from_coco([list(map(str, ring))], SIZE) == masks.rle_from_coco([ring], SIZE)
 
 
 def test_a_record_without_a_sound_mask_is_bad():

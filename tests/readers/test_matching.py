@@ -3,7 +3,7 @@
 import pytest
 
 from samjax.readers.left_out import Reason
-from samjax.readers.matching import SUFFIXES, matched, stem
+from samjax.readers.matching import SUFFIXES, match_photos, stem
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def meet(tmp_path, write):
         write(tmp_path / "i", dict.fromkeys(photos, b""))
         if masks is not None:
             write(tmp_path / "m", dict.fromkeys(masks, b""))
-        pairs, flawed, left_out = matched(
+        pairs, flawed, left_out = match_photos(
             str(tmp_path / "i"), str(tmp_path / ("i" if masks is None else "m")), suffix, **options
         )
         return dict(pairs), {flaw.what: flaw for flaw in flawed}, left_out.photos

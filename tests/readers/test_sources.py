@@ -8,7 +8,7 @@ from example_annotations import jpeg, png, tar_of
 
 from samjax.readers.left_out import Reason
 from samjax.readers.record import BadRecord
-from samjax.readers.sources import FORMATS, open_sources, parsed
+from samjax.readers.sources import FORMATS, open_sources, parse_spec
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_a_comma_within_a_path_is_written_twice(tmp_path, folders):
     (folders / "photos").rename(tmp_path / "a,b, c")
     (folders / "maps").rename(tmp_path / "maps,")
     assert len(open_sources((f"labelmap={tmp_path}/a,,b,, c,{tmp_path}/maps,,",))[0].masks) == 1
-    assert parsed("coco=a,,b/img,ann.json", FORMATS) == ("coco", ["a,b/img", "ann.json"])
-    assert parsed("sa1b=,,,,x", FORMATS) == ("sa1b", [",,x"])
+    assert parse_spec("coco=a,,b/img,ann.json", FORMATS) == ("coco", ["a,b/img", "ann.json"])
+    assert parse_spec("sa1b=,,,,x", FORMATS) == ("sa1b", [",,x"])
     with pytest.raises(ValueError, match=r"has 3 paths .* written twice: labelmap=a,,b for labelmap=a,b"):
         open_sources((f"labelmap={tmp_path}/a,b,{tmp_path}/maps",))
 

@@ -30,10 +30,10 @@ def packed(masks, ratio):
 @functools.cache
 def many_pixels(ratio, count):
     """Draws, each with its own key."""
-    from samjax.train.cells import draw_pixel
+    from samjax.train.cells import sample_pixel
 
     def draw(key, cells):
-        return jax.vmap(lambda key: draw_pixel(key, cells, ratio))(jax.random.split(key, count))
+        return jax.vmap(lambda key: sample_pixel(key, cells, ratio))(jax.random.split(key, count))
 
     return jax.jit(draw)
 
@@ -108,11 +108,11 @@ def test_the_only_pixel_is_found_and_in_an_empty_set_there_is_none(ratio):
 
 
 def test_sets_are_drawn_from_side_by_side_as_one_by_one():
-    from samjax.train.cells import draw_pixel
+    from samjax.train.cells import sample_pixel
 
     cells = packed(random_masks(4), 4)
     keys = jax.random.split(jax.random.key(3), len(cells))
-    draw = functools.partial(draw_pixel, ratio=4)
+    draw = functools.partial(sample_pixel, ratio=4)
     together, found = jax.vmap(draw)(keys, cells)
     for i, (key, one) in enumerate(zip(keys, cells, strict=True)):
         alone, alone_found = draw(key, one)
@@ -135,7 +135,7 @@ def test_logits_become_masks_where_they_are_positive_once_upsampled_bilinearly(r
     np.testing.assert_allclose(cells.upsample(jnp.asarray(logits), ratio), expected, atol=1e-5)
     inside = np.zeros((height * ratio, width * ratio), bool)
     inside[: height * ratio - 1] = True
-    found = cells.of_logits(jnp.asarray(logits), packed(inside, ratio), ratio)
+    found = cells.from_logits(jnp.asarray(logits), packed(inside, ratio), ratio)
     np.testing.assert_array_equal(cells.unpack(found, ratio), (expected > 0) & inside)
 
 
@@ -159,5 +159,5 @@ def test_a_disc_that_the_logits_know_is_a_good_mask(radius, at_least):
     y, x = np.mgrid[:128, :128]
     distance = radius - np.hypot(x - 63.2, y - 61.7)
     logits = jnp.asarray(distance.reshape(32, 4, 32, 4).mean((1, 3)), jnp.float32)
-    found = cells.of_logits(logits, packed(np.ones((128, 128), bool), 4), 4)
+    found = cells.from_logits(logits, packed(np.ones((128, 128), bool), 4), 4)
     assert cells.iou(found, packed(distance > 0, 4)) > at_least

@@ -15,7 +15,7 @@ from ..config import DataConfig
 from .placement import Placement
 
 
-def draw_placement(
+def sample_placement(
     original: Size,
     image_size: Size,
     config: DataConfig,

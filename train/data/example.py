@@ -11,7 +11,7 @@ from samjax.types import pytree
 
 from ..batch import cell_dtype, cell_ratio, pack_cells
 from ..config import DataConfig
-from .augment import draw_placement, jitter_colours
+from .augment import jitter_colours, sample_placement
 from .placement import PlacedMask, Placement, place_photo
 from .sampling import choose_masks, usable_masks
 
@@ -67,7 +67,7 @@ def augmented_example(record: Record, model: SamConfig, config: DataConfig, rand
         shown = None
         if config.follow and record.masks and random.random() < config.follow:
             shown = _box(record.masks[random.integers(len(record.masks))])
-        placement = draw_placement(original, model.image_size, config, random, shown)
+        placement = sample_placement(original, model.image_size, config, random, shown)
         if masks := choose_masks(record.masks, placement, config, random):
             break
     else:

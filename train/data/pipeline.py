@@ -13,7 +13,7 @@ from samjax.readers.record import Source
 from ..batch import Batch, cell_ratio
 from ..config import DataConfig
 from .report import BadRecords
-from .rows import LocalRows, Row, TrainingRows, ValidationRows
+from .rows import ExampleFields, LocalRows, TrainingRows, ValidationRows
 
 
 class Pipeline:
@@ -66,7 +66,7 @@ class Pipeline:
 
     @property
     def steps(self) -> int:
-        """Batches of a validation pass; of training as many as positions can be told apart."""
+        """The batches of a validation pass; in training, as many as there are positions to tell apart."""
         return self._rows.steps
 
     def epoch_at(self, step: int) -> float:
@@ -80,9 +80,9 @@ class Pipeline:
         start = step * self._rows.share
         return _stack([self._rows[index] for index in range(start, start + self._rows.share)])
 
-    def batches(self, step: int = 0) -> "Batches":
+    def batches(self, step: int = 0) -> "PipelineBatches":
         """Our parts of the batches from a step on, read ahead by threads and processes."""
-        return Batches(self, step)
+        return PipelineBatches(self, step)
 
     @property
     def identity(self) -> dict[str, int]:
@@ -108,7 +108,7 @@ class Pipeline:
         return dataset.batch(share, batch_fn=_stack)
 
 
-class Batches:
+class PipelineBatches:
     """An iterator over batches whose whole state is the step that comes next.
 
     The state is plain JSON. It does not depend on threads, workers and processes, so a run may resume with others.
@@ -119,7 +119,7 @@ class Batches:
         self.pipeline, self.step = pipeline, step
         self._iterator: grain.DatasetIterator | None = None
 
-    def __iter__(self) -> "Batches":
+    def __iter__(self) -> "PipelineBatches":
         return self
 
     def __next__(self) -> Batch:
@@ -150,14 +150,14 @@ class Batches:
             self._iterator.close()
             self._iterator = None
 
-    def __enter__(self) -> "Batches":
+    def __enter__(self) -> "PipelineBatches":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _stack(rows: Sequence[Row]) -> Batch:
+def _stack(rows: Sequence[ExampleFields]) -> Batch:
     fields = {}
     for name, first in rows[0].items():
         # Into plain memory: what comes from worker processes lies in memory that is shared with them.

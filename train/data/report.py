@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from samjax.names import portable
-from samjax.readers.left_out import Problem, Reason, Tally, tallied
+from samjax.readers.left_out import Problem, Reason, Tally, count_by_reason
 from samjax.readers.record import BadRecord, NoObjects, Record, Source
 
 _FEW = 2  # bad records that never stop a run, unless there are no others
@@ -81,7 +81,7 @@ class BadRecords:
             ):
                 if problems and name not in known:
                     texts = [portable(str(problem)) for problem in problems]
-                    self._append({"record": name, kind: texts, "reasons": tallied(problems)})
+                    self._append({"record": name, kind: texts, "reasons": count_by_reason(problems)})
             if not record.masks:
                 self._empty_here.add(index)
                 if name not in self._without_objects:

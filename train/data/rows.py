@@ -21,7 +21,7 @@ POSITIONS = 2**32  # `Batch.position` has 32 bits
 # Kinds of random draws, which must not repeat each other's.
 _ORDER, _AUGMENTATION, _VALIDATION = range(3)
 
-Row = dict[str, Any]  # the fields of `Batch`, without its leading axis
+ExampleFields = dict[str, Any]  # the fields of `Batch`, without its leading axis
 
 
 class TrainingRows:
@@ -40,7 +40,7 @@ class TrainingRows:
     def __len__(self) -> int:
         return POSITIONS
 
-    def __getitem__(self, position: int) -> Row:
+    def __getitem__(self, position: int) -> ExampleFields:
         random = np.random.default_rng((self.seed, _AUGMENTATION, position))
         index, record = self.report.load_good(self.source, int(self.order[position]), random)
         return _row(augmented_example(record, self.model, self.config, random), position, index)
@@ -61,7 +61,7 @@ class ValidationRows:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, position: int) -> Row:
+    def __getitem__(self, position: int) -> ExampleFields:
         """Beyond the last record rows only pad: their record is -1."""
         if position >= self.count:
             return _row(empty_example(self.model, self.config), position, -1)
@@ -85,10 +85,10 @@ class LocalRows:
     def __len__(self) -> int:
         return self.steps * self.share
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> ExampleFields:
         step, row = divmod(int(index), self.share)
         return self.rows[step * self.batch + self.first + row]
 
 
-def _row(example: Example, position: int, record: int) -> Row:
+def _row(example: Example, position: int, record: int) -> ExampleFields:
     return {**vars(example), "position": np.array(position, np.uint32), "record": np.array(record, np.int32)}

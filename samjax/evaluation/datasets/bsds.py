@@ -11,7 +11,7 @@ from jaxtyping import Bool, Integer
 
 from samjax.evaluation.datasets import layout
 from samjax.evaluation.protocol import Object, Sample
-from samjax.readers.masks import of_labels
+from samjax.readers.masks import rles_from_labels
 from samjax.readers.pictures import read_photo
 
 _PLACES = ("", "data", "BSDS500/data", "BSR/BSDS500/data")  # below what a user may name
@@ -93,6 +93,6 @@ class BsdsSegments:
         objects = tuple(
             Object(mask, f"{annotator}/{segment}")
             for annotator, segmentation in enumerate(photo.segmentations, 1)
-            for segment, mask in of_labels(segmentation)
+            for segment, mask in rles_from_labels(segmentation)
         )
         return Sample(photo.name, photo.rgb, objects)

@@ -57,15 +57,15 @@ def open_dataset(spec: str) -> Dataset:
 def parts_of(spec: str) -> tuple[str, dict[str, str]]:
     """The format, and what is given for it, by `FORMATS`: {"images": PATH, "annotations": PATH}, {"folder": PATH,
     "split": NAME}. Raises ValueError as `open_dataset`."""
-    form, values = sources.parsed(spec, FORMATS)
+    form, values = sources.parse_spec(spec, FORMATS)
     names = (name.strip("[]").partition(".")[0].lower() for name in FORMATS[form][1])
     return form, dict(zip(names, values, strict=False))  # some may be left out
 
 
-def identity_of(spec: str, besides: Collection[Path] = ()) -> dict[str, str]:
+def identity_of(spec: str, exclude: Collection[Path] = ()) -> dict[str, str]:
     """The format, the split, and a `fingerprint` of each path but those that are one of `besides`."""
     form, parts = parts_of(spec)
     given = {"split": parts.pop("split")} if "split" in parts else {}
-    apart = {place.resolve() for place in besides}
-    prints = {name: fingerprint(path, besides) for name, path in parts.items() if Path(path).resolve() not in apart}
+    apart = {place.resolve() for place in exclude}
+    prints = {name: fingerprint(path, exclude) for name, path in parts.items() if Path(path).resolve() not in apart}
     return {"format": form, **given, **prints}

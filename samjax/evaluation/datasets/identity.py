@@ -18,7 +18,7 @@ def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(files.read(os.fspath(path))).hexdigest()[:16]
 
 
-def fingerprint(path: str, besides: Collection[Path] = ()) -> str:
+def fingerprint(path: str, exclude: Collection[Path] = ()) -> str:
     """Of a file, or of all files of data in a folder and its sub-folders by their names; where they lie has no part.
 
     Annotations count with their content: JSON, MATLAB files, texts, and pictures without loss, which masks are. Photos
@@ -28,17 +28,17 @@ def fingerprint(path: str, besides: Collection[Path] = ()) -> str:
 
     Args:
         path: local, gs://, s3:// or https://.
-        besides: local files, and folders in `path`, that have no part either.
+        exclude: local files, and folders in `path`, that have no part either.
 
     Raises OSError.
     """
     checksum = hashlib.sha256()
-    for name, file in _found(path, besides):
+    for name, file in _found(path, exclude):
         checksum.update(f"{name} {_mark(file)}\n".encode("utf-8", "surrogateescape"))
     return checksum.hexdigest()[:16]
 
 
-def _found(path: str, besides: Collection[Path]) -> Iterator[tuple[str, str]]:
+def _found(path: str, exclude: Collection[Path]) -> Iterator[tuple[str, str]]:
     """(relative name, path) of each file, sorted; a single one has no name."""
     remote = files.is_remote(path)
     if (remote and files.ending(path) in _KINDS) or Path(path).is_file():
@@ -51,7 +51,7 @@ def _found(path: str, besides: Collection[Path]) -> Iterator[tuple[str, str]]:
             raise
         return
     root = Path(path).resolve()
-    within = {place for place in (place.resolve() for place in besides) if place.is_relative_to(root)}
+    within = {place for place in (place.resolve() for place in exclude) if place.is_relative_to(root)}
     for name in names:
         if remote or within.isdisjoint([root / name, *(root / name).parents]):
             yield name, files.join(path, name)

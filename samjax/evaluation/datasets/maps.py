@@ -10,7 +10,7 @@ from jaxtyping import Integer
 from samjax.evaluation.datasets.layout import listed
 from samjax.readers import files
 from samjax.readers.matching import stem
-from samjax.readers.pictures import grey_of, labels_of
+from samjax.readers.pictures import grey_from_bytes, labels_from_bytes
 
 _LOSSLESS = (".bmp", ".gif", ".png", ".tif", ".tiff")
 
@@ -82,12 +82,12 @@ class MapPairs:
 
 def label_pairs(predicted: str, truth: str) -> MapPairs:
     """Label maps: one number a pixel, of 8 to 64 bits, or with a palette, whose indices count; see `MapPairs`."""
-    return MapPairs(predicted, truth, labels_of, _LOSSLESS)
+    return MapPairs(predicted, truth, labels_from_bytes, _LOSSLESS)
 
 
 def grey_pairs(predicted: str, truth: str) -> MapPairs:
     """Grey maps of 8 bits; see `MapPairs`."""
-    return MapPairs(predicted, truth, grey_of, files.PICTURES)
+    return MapPairs(predicted, truth, grey_from_bytes, files.PICTURES)
 
 
 def _by_name(folder: str, endings: Collection[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ import numpy as np
 from samjax.evaluation.datasets import layout
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
-from samjax.readers.masks import Findings, of_labels, of_mask
+from samjax.readers.masks import Findings, rle_from_mask, rles_from_labels
 from samjax.readers.pictures import VOID, read_photo
 from samjax.readers.record import BadRecord, Record
 
@@ -57,9 +57,9 @@ class Sbd(IndexedSource):
         if instances.shape != found.size:
             raise BadRecord(f"{path} is for {instances.shape} pixels (height, width), the photo has {found.size}")
         void = (instances == VOID) & (len(categories) < VOID)
-        for number, rle in of_labels(np.where(void, 0, instances)):
+        for number, rle in rles_from_labels(np.where(void, 0, instances)):
             category = int(categories[number - 1]) if number <= len(categories) else None
             found.add(f"instance {number}", rle, number, category)
         if void.any():
-            found.add_void("void", of_mask(void))
+            found.add_void("void", rle_from_mask(void))
         return found.record()

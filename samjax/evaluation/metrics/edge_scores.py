@@ -19,7 +19,7 @@ PAIRS_TOGETHER = 1000  # possible pairs solved at once, but for parts that are l
 
 
 Task = tuple[Bool[np.ndarray, "H W"], Sequence[Bool[np.ndarray, "_ _"]], float]  # what `count_mask` is called with
-Row = tuple[int, int, int]  # what it returns
+MaskCounts = tuple[int, int, int]  # its result: matched drawn pixels, matched predicted ones, predicted ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def count_edges(
     *,
     thresholds: Float64[np.ndarray, " K"] = THRESHOLDS,
     tolerance: float = TOLERANCE,
-    count_masks: Callable[[list[Task]], Iterable[Row]] | None = None,
+    count_masks: Callable[[list[Task]], Iterable[MaskCounts]] | None = None,
 ) -> EdgeCounts:
     """What an edge map, between 0 and 1, has in common with the boundaries that several people have drawn.
 
@@ -101,9 +101,11 @@ def count_edges(
     return EdgeCounts(found, np.full(len(found), drawn), right, predicted)
 
 
-def count_mask(above: Bool[np.ndarray, "H W"], boundaries: Sequence[Bool[np.ndarray, "_ _"]], tolerance: float) -> Row:
-    """Of the edges at one threshold, thinned: drawn pixels that are matched, summed over annotators, predicted ones
-    that are matched by any, and predicted ones."""
+def count_mask(
+    above: Bool[np.ndarray, "H W"], boundaries: Sequence[Bool[np.ndarray, "_ _"]], tolerance: float
+) -> MaskCounts:
+    """Counts, for the edges at one threshold, thinned, the drawn pixels that are matched, summed over annotators, the
+    predicted ones that any annotator matches, and the predicted ones."""
     from skimage.morphology import thin
 
     thinned = thin(above)

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from samjax.evaluation.protocol import Record, Sample, Segmenter
+from samjax.evaluation.protocol import Judgement, Sample, Segmenter
 
 Entry = dict[str, Any]  # of one object
 # COCO's: areas in pixels, from and below.
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
 
-def only_with_objects(judge: Callable[..., list[Record]]) -> Callable[..., list[Record]]:
+def only_with_objects(judge: Callable[..., list[Judgement]]) -> Callable[..., list[Judgement]]:
     """For a protocol's `judge`: the model does not look at photos without objects, whose records say so."""
 
     @functools.wraps(judge)
-    def judged(protocol: Any, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judged(protocol: Any, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         some = [sample for sample in samples if sample.objects]
         records = iter(judge(protocol, segmenter, some) if some else [])
         return [next(records) if sample.objects else {"objects": []} for sample in samples]
@@ -25,7 +25,7 @@ def only_with_objects(judge: Callable[..., list[Record]]) -> Callable[..., list[
     return judged
 
 
-def objects_of(records: Sequence[Record]) -> list[Entry]:
+def objects_of(records: Sequence[Judgement]) -> list[Entry]:
     """The objects of all photos. Raises ValueError where there is none."""
     entries = [entry for record in records for entry in record["objects"]]
     if not entries:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from samjax.evaluation.judged_objects import groups
 from samjax.evaluation.metrics.object_records import (
     Entry,
     by_size,
@@ -15,8 +16,7 @@ from samjax.evaluation.metrics.object_records import (
     only_with_objects,
     rank_correlation,
 )
-from samjax.evaluation.protocol import Answer, Prompt, Record, Sample, Segmenter, Summary
-from samjax.evaluation.targets import groups
+from samjax.evaluation.protocol import Answer, Judgement, Prompt, Sample, Segmenter, Summary
 
 
 def segment_boxes(
@@ -78,7 +78,7 @@ class Boxes:
         }
 
     @only_with_objects
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         """{"objects"}: of each object also its "box", and "iou", "dice", "boundary_iou" and "predicted" IoU of the most
         confident mask of the last answer."""
         segmenter.look([sample.rgb for sample in samples])
@@ -101,7 +101,7 @@ class Boxes:
                 )
         return [{"objects": own} for own in entries]
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """Mean IoU, also by COCO's sizes, mean Dice and boundary IoU, and Spearman's correlation of predicted and true
         IoU, which is left out where it is undefined.
 

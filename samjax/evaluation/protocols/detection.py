@@ -19,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 
 from samjax.evaluation.datasets import digest
-from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
+from samjax.evaluation.protocol import Curve, Figure, Judgement, Sample, Segmenter, Summary
 from samjax.evaluation.protocols.boxes import segment_boxes
 from samjax.ops.rle import encode_rle
 from samjax.readers import files
-from samjax.readers.masks import flaw_of_box, flaws_of, is_crowd, of_coco
+from samjax.readers.masks import box_flaw, is_crowd, mask_flaws, rle_from_coco
 from samjax.readers.numbers import identity, whole
 from samjax.readers.numbers import number as number_of
 from samjax.transforms import Size
@@ -78,7 +78,7 @@ class BoxDetections:
         ids = hashlib.sha256(json.dumps(self._ids).encode()).hexdigest()[:16]
         return {"refinements": self.refinements, "detections": self._detections_digest, "photo_ids": ids}
 
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         """{"image_id", "results"}: COCO results with "segmentation", and the detector's "bbox"."""
         ids = [self._id(sample) for sample in samples]
         found = [self._found.get(id, []) for id in ids]
@@ -93,7 +93,7 @@ class BoxDetections:
                     results[photo].append({**detection, "segmentation": encode_rle(answer.masks[answer.best])})
         return [{"image_id": id, "results": result} for id, result in zip(ids, results, strict=True)]
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """COCO's twelve numbers for the masks, and its AP for the detector's boxes, over the photos of `records`."""
         ids = [record["image_id"] for record in records]
         results = [result for record in records for result in record["results"]]
@@ -167,7 +167,7 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
         if isinstance(entry["segmentation"], dict):
             encoded.setdefault(sizes[annotations[-1]["image_id"]], []).append(number)
     for size, numbers in encoded.items():
-        flaws = flaws_of([annotations[number]["segmentation"] for number in numbers], size)
+        flaws = mask_flaws([annotations[number]["segmentation"] for number in numbers], size)
         for number, flaw in zip(numbers, flaws, strict=True):
             if flaw:
                 raise ValueError(f"{path}: annotation number {number} (from 0) cannot be used: {flaw}")
@@ -328,11 +328,11 @@ def _checked(entry: Any, sizes: Mapping[Any, Size], categories: set[Any]) -> dic
     if area is not None and ((area := number_of(area)) is None or area < 0):
         raise ValueError(f"has the area {entry['area']!r}; a number of pixels was expected, or none for the mask's own")
     try:
-        rle = of_coco(entry["segmentation"], size)
+        rle = rle_from_coco(entry["segmentation"], size)
         crowd = is_crowd(entry)
     except ValueError as error:
         raise ValueError(f"cannot be used: {error}") from error
-    box = None if flaw_of_box(entry.get("bbox"), size) else entry.get("bbox")
+    box = None if box_flaw(entry.get("bbox"), size) else entry.get("bbox")
     return {**entry, **ids, "area": area, "bbox": box, "iscrowd": int(crowd), "segmentation": rle}
 
 

@@ -17,14 +17,14 @@ from samjax.evaluation.metrics.edge_scores import (
     THRESHOLDS,
     TOLERANCE,
     EdgeCounts,
-    Row,
+    MaskCounts,
     Task,
     count_edges,
     count_mask,
     human_agreement,
     score_edges,
 )
-from samjax.evaluation.protocol import Curve, Figure, Prompt, Record, Segmenter, Summary
+from samjax.evaluation.protocol import Curve, Figure, Judgement, Prompt, Segmenter, Summary
 from samjax.evaluation.protocols.edge_maps import add_mask, thinned
 from samjax.evaluation.user.grid import Grid
 from samjax.ops.boxes import nms
@@ -65,7 +65,7 @@ class Edges:
     def settings(self) -> dict[str, Any]:
         return {**self.grid.settings(), "tolerance": self.tolerance, "thresholds": len(THRESHOLDS)}
 
-    def judge(self, segmenter: Segmenter, samples: Sequence[AnnotatedEdges]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[AnnotatedEdges]) -> list[Judgement]:
         """Pixels at each threshold, under the names of `EdgeCounts`, and how many masks the edges are of."""
         records = []
         for sample, (edges, masks) in zip(samples, self._draw(segmenter, [s.rgb for s in samples]), strict=True):
@@ -73,7 +73,7 @@ class Edges:
             records.append({**_record(counts), "masks": masks})
         return records
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         photos = [_counts(record) for record in records]
         scores = score_edges(photos)
         total = sum(photos[1:], photos[0])
@@ -92,7 +92,7 @@ class Edges:
         best = Curve(f"ODS {scores.ods:.3f}", [scores.ods_recall], [scores.ods_precision])
         return Summary(metrics, (Figure("precision_recall", "recall", "precision", (curve, best)),))
 
-    def _count(self, tasks: Sequence[Task]) -> list[Row]:
+    def _count(self, tasks: Sequence[Task]) -> list[MaskCounts]:
         """`count_mask` of each, on all cores: joblib's processes stay for the next photo."""
         from joblib import Parallel, cpu_count, delayed
 
@@ -164,13 +164,13 @@ class HumanEdges:
     def settings(self) -> dict[str, Any]:
         return {"tolerance": TOLERANCE}
 
-    def judge(self, segmenter: Segmenter | None, samples: Sequence[AnnotatedEdges]) -> list[Record]:
+    def judge(self, segmenter: Segmenter | None, samples: Sequence[AnnotatedEdges]) -> list[Judgement]:
         """Pixels, under the names of `EdgeCounts`, and how many "annotators" there are."""
         return [
             {**_record(human_agreement(sample.boundaries)), "annotators": len(sample.boundaries)} for sample in samples
         ]
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """Raises ValueError where no photo has two annotators."""
         annotators = [record["annotators"] for record in records]
         if max(annotators) < 2:
@@ -187,11 +187,11 @@ class HumanEdges:
         )
 
 
-def _record(counts: EdgeCounts) -> Record:
+def _record(counts: EdgeCounts) -> Judgement:
     return {name: values.tolist() for name, values in dataclasses.asdict(counts).items()}
 
 
-def _counts(record: Record) -> EdgeCounts:
+def _counts(record: Judgement) -> EdgeCounts:
     return EdgeCounts(*(np.array(record[field.name]) for field in dataclasses.fields(EdgeCounts)))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from samjax.evaluation.judged_objects import JudgedObject, groups
 from samjax.evaluation.metrics.object_records import Entry, by_size, mean, objects_of, only_with_objects
-from samjax.evaluation.protocol import Curve, Figure, Record, Sample, Segmenter, Summary
-from samjax.evaluation.targets import Target, groups
+from samjax.evaluation.protocol import Curve, Figure, Judgement, Sample, Segmenter, Summary
 from samjax.evaluation.user.clicks import next_click
 from samjax.evaluation.user.interaction import Interaction, ask
 
@@ -48,7 +48,7 @@ class Interactive:
         }
 
     @only_with_objects
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         """{"objects", "encode_seconds", "click_seconds"}: of each object also "iou", one for each of the `clicks`
         clicks, and "clicks" [x, y, 1 or 0], fewer where nothing was left to click. The seconds are the photo's share of
         what was spent on encoding, and on answers and finding clicks.
@@ -71,7 +71,7 @@ class Interactive:
             for own, count in zip(entries, made, strict=True)
         ]
 
-    def _clicked(self, segmenter: Segmenter, photos: int, group: Sequence[Sequence[Target]]) -> list[list[Entry]]:
+    def _clicked(self, segmenter: Segmenter, photos: int, group: Sequence[Sequence[JudgedObject]]) -> list[list[Entry]]:
         interactions = [[Interaction(target) for target in own] for own in group]
         active = [one for own in interactions for one in own]
         for number in range(self.clicks):
@@ -87,7 +87,7 @@ class Interactive:
         ious = one.ious + one.ious[-1:] * (self.clicks - len(one.ious))
         return {**one.target.entry, "iou": ious, "clicks": [[x, y, int(positive)] for x, y, positive in one.clicks]}
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """NoC and failures for each threshold, mean IoU after some numbers of clicks, NoC at the last threshold by
         COCO's sizes, and seconds (medians over photos, so that compiling does not count); IoU against clicks.
 

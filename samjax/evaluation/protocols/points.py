@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from samjax.evaluation.judged_objects import JudgedObject, groups
 from samjax.evaluation.metrics.object_records import (
     Entry,
     by_size,
@@ -12,8 +13,7 @@ from samjax.evaluation.metrics.object_records import (
     only_with_objects,
     rank_correlation,
 )
-from samjax.evaluation.protocol import Answer, Curve, Figure, Record, Sample, Segmenter, Summary
-from samjax.evaluation.targets import Target, groups
+from samjax.evaluation.protocol import Answer, Curve, Figure, Judgement, Sample, Segmenter, Summary
 from samjax.evaluation.user.clicks import next_point
 from samjax.evaluation.user.interaction import Interaction, ask
 
@@ -46,7 +46,7 @@ class Points:
         }
 
     @only_with_objects
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         """{"objects"}: of each object also its "points" [x, y, 1 or 0], and "answers", one for each of the numbers of
         points: "iou", "dice", "boundary_iou" and "predicted" IoU of the most confident mask, and the "best_iou" of
         three."""
@@ -80,7 +80,7 @@ class Points:
                     found[index].append(_judged(one.target, *latest[index]))
         return found
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """For each number of points mean IoU, best of three, Spearman's correlation of predicted and true IoU, mean
         Dice and boundary IoU, and for the least number mean IoU by COCO's sizes; IoU against points.
 
@@ -109,7 +109,7 @@ _MEANS = {"mIoU": "iou", "best of 3": "best_iou", "Dice": "dice", "boundary IoU"
 _PLOTTED = {"mIoU": "most confident", "best of 3": "best of three"}
 
 
-def _judged(target: Target, answer: Answer, choices: Answer) -> dict[str, float]:
+def _judged(target: JudgedObject, answer: Answer, choices: Answer) -> dict[str, float]:
     return {
         **target.overlaps(answer.masks[answer.best]),
         "predicted": float(answer.iou[answer.best]),

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32
 
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
-from samjax.evaluation.protocol import RLE, Record, Sample, Segmenter, Summary
+from samjax.evaluation.protocol import RLE, Judgement, Sample, Segmenter, Summary
 from samjax.evaluation.protocols.detection import coco_index, quiet
 from samjax.evaluation.segmenters import SamSegmenter
 from samjax.evaluation.user.grid import Grid
@@ -46,7 +46,7 @@ class Proposals:
     def settings(self) -> dict[str, Any]:
         return self.grid.settings()
 
-    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Record]:
+    def judge(self, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:
         """`count_matches` of each, with "proposals", their number."""
         records = []
         for sample in samples:
@@ -55,7 +55,7 @@ class Proposals:
             records.append({**found, "proposals": len(masks)})
         return records
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         metrics: dict[str, float | int] = dict(average_recall(records))
         metrics["objects"] = sum(record["objects"]["all"] for record in records)
         metrics["proposals per photo"] = float(np.mean([record["proposals"] for record in records]))
@@ -99,7 +99,7 @@ def stability(logits: Float32[np.ndarray, "M H W"]) -> Float32[np.ndarray, " M"]
     return (high / np.maximum(low, 1)).astype(np.float32)
 
 
-def count_matches(truth: Sequence[RLE], proposals: Sequence[RLE], scores: Float[np.ndarray, " N"]) -> Record:
+def count_matches(truth: Sequence[RLE], proposals: Sequence[RLE], scores: Float[np.ndarray, " N"]) -> Judgement:
     """How many objects of a photo are found: {"objects": {area: n}, "found": {area: n by count and threshold}}.
 
     Matching is pycocotools', by descending score. It is given only the proposals that reach its lowest threshold with
@@ -132,7 +132,7 @@ def count_matches(truth: Sequence[RLE], proposals: Sequence[RLE], scores: Float[
     return {"objects": objects, "found": found}
 
 
-def average_recall(records: Sequence[Record]) -> dict[str, float]:
+def average_recall(records: Sequence[Judgement]) -> dict[str, float]:
     """AR over all photos of `count_matches`; NaN where there is no object of a size."""
     recalls = {}
     for area in AREAS:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int, UInt8
 
 from samjax.evaluation.datasets import MapPair
 from samjax.evaluation.metrics.overlap import BETA_SQUARED, f_beta, f_beta_of_areas, mean_absolute_error
-from samjax.evaluation.protocol import Curve, Figure, Record, Segmenter, Summary
+from samjax.evaluation.protocol import Curve, Figure, Judgement, Segmenter, Summary
 
 THRESHOLDS = np.arange(1, 256)  # of grey values; at 0 every pixel is marked, whatever the map
 
@@ -31,7 +31,7 @@ class Saliency:
     def settings(self) -> dict[str, Any]:
         return {"beta_squared": BETA_SQUARED, "thresholds": len(THRESHOLDS)}
 
-    def judge(self, segmenter: Segmenter | None, samples: Sequence[MapPair]) -> list[Record]:
+    def judge(self, segmenter: Segmenter | None, samples: Sequence[MapPair]) -> list[Judgement]:
         """Areas in pixels, the first two at each of the thresholds: {"both": [...], "marked": [...], "object": n,
         "adaptive": F, "mae": error}."""
         records = []
@@ -49,7 +49,7 @@ class Saliency:
             )
         return records
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         f, precision, recall = (np.mean(curves, 0) for curves in zip(*map(_curves, records), strict=True))
         best = int(f.argmax())
         metrics = {
@@ -84,7 +84,7 @@ def areas_above(values: UInt8[np.ndarray, "..."]) -> Int[np.ndarray, "255"]:
     return np.cumsum(np.bincount(values.ravel(), minlength=256)[::-1])[::-1][1:]
 
 
-def _curves(record: Record) -> tuple[Float64[np.ndarray, "255"], ...]:
+def _curves(record: Judgement) -> tuple[Float64[np.ndarray, "255"], ...]:
     """F, precision and recall at each threshold; the last two are 0 where nothing is marked or there is no object."""
     both, marked, area = np.array(record["both"]), np.array(record["marked"]), record["object"]
     return f_beta_of_areas(both, marked, area), both / np.maximum(marked, 1), both / max(area, 1)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Integer
 
 from samjax.evaluation.datasets import MapPair
-from samjax.evaluation.protocol import Record, Segmenter, Summary
+from samjax.evaluation.protocol import Judgement, Segmenter, Summary
 
 VOID = 255  # the label of pixels that are not judged
 
@@ -35,7 +35,7 @@ class Semantic:
     def settings(self) -> dict[str, Any]:
         return {"classes": self.names, "void": self.void}
 
-    def judge(self, segmenter: Segmenter | None, samples: Sequence[MapPair]) -> list[Record]:
+    def judge(self, segmenter: Segmenter | None, samples: Sequence[MapPair]) -> list[Judgement]:
         """{"confusion": [[true class, predicted class, pixels], ...]}, without pairs of classes that have no pixel."""
         records = []
         for sample in samples:
@@ -44,7 +44,7 @@ class Semantic:
             records.append({"confusion": np.stack([true, predicted, matrix[true, predicted]], 1).tolist()})
         return records
 
-    def summarise(self, records: Sequence[Record]) -> Summary:
+    def summarise(self, records: Sequence[Judgement]) -> Summary:
         """Raises ValueError where no pixel of any photo was judged."""
         confusion = np.zeros((len(self.names), len(self.names)), np.int64)
         for record in records:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from samjax.evaluation.judged_objects import JudgedObject
 from samjax.evaluation.protocol import Answer, Prompt, Segmenter
-from samjax.evaluation.targets import Target
 from samjax.evaluation.user.clicks import Click
 
 # Like `samjax.evaluation.user.clicks.next_click`.
@@ -15,7 +15,7 @@ Rule = Callable[..., Click | None]
 class Interaction:
     """One object, the clicks that were made, and what the model makes of them."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: JudgedObject) -> None:
         self.target = target
         self.clicks: list[Click] = []
         self.ious: list[float] = []  # after each click

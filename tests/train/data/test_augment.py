@@ -7,13 +7,13 @@ import pytest
 from example_models import random_photo
 from samjax.train.config import DataConfig
 from samjax.train.data import augment
-from samjax.train.data.augment import draw_placement, jitter_colours
+from samjax.train.data.augment import jitter_colours, sample_placement
 from samjax.train.data.placement import Placement
 
 
 def draws(config: DataConfig, original: tuple[int, int], count: int = 400) -> list[Placement]:
     random = np.random.default_rng(0)
-    return [draw_placement(original, (64, 64), config, random) for _ in range(count)]
+    return [sample_placement(original, (64, 64), config, random) for _ in range(count)]
 
 
 @pytest.mark.parametrize("original", [(60, 90), (97, 41), (500, 333), (64, 64), (1, 700)])
@@ -51,7 +51,7 @@ def test_a_box_that_is_to_be_shown_is_seen_whole_or_alone_wherever_it_lies(box):
     config, random = DataConfig(scale=(0.5, 6.0)), np.random.default_rng(0)
     places = set()
     for _ in range(300):
-        placed = draw_placement((60, 90), (64, 64), config, random, box)
+        placed = sample_placement((60, 90), (64, 64), config, random, box)
         for axis in (0, 1):
             ratio = placed.scaled[axis] / (60, 90)[axis]
             start, end = box[1 - axis] * ratio, box[3 - axis] * ratio

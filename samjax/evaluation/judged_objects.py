@@ -20,7 +20,7 @@ OF_ONE_PHOTO = 64  # more would be decoded by other programs
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class JudgedObject:
     """An object to be found."""
 
     photo: int  # its place among the samples
@@ -62,7 +62,7 @@ class Target:
         return mask if self.judged is None else mask & self.judged
 
 
-def groups(samples: Sequence[Sample]) -> Iterator[list[list[Target]]]:
+def groups(samples: Sequence[Sample]) -> Iterator[list[list[JudgedObject]]]:
     """The objects of all samples by photo, as many at a time as memory should hold, at least one of each photo.
 
     Objects none of whose pixels is judged are left out: there is no right answer. Raises ValueError for a mask that
@@ -82,7 +82,7 @@ def groups(samples: Sequence[Sample]) -> Iterator[list[list[Target]]]:
         ]
 
 
-def _decoded(photo: int, sample: Sample, objects: Sequence[Object]) -> Iterator[Target]:
+def _decoded(photo: int, sample: Sample, objects: Sequence[Object]) -> Iterator[JudgedObject]:
     size = sample.rgb.shape[:2]
     for object in objects:
         for rle in (object.mask, object.ignore):
@@ -94,4 +94,4 @@ def _decoded(photo: int, sample: Sample, objects: Sequence[Object]) -> Iterator[
         mask = decode_rle(object.mask)
         judged = None if object.ignore is None else ~decode_rle(object.ignore)
         if (mask if judged is None else mask & judged).any():
-            yield Target(photo, object, mask, judged)
+            yield JudgedObject(photo, object, mask, judged)

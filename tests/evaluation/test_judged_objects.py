@@ -5,7 +5,7 @@ import pytest
 from example_segmenters import sample
 
 from samjax.evaluation import targets
-from samjax.evaluation.targets import groups
+from samjax.evaluation.judged_objects import groups
 
 
 def photos(count, size=(6, 8), objects=20):
