@@ -125,7 +125,7 @@ def _majority(candidate: _Candidate) -> int:
 def _candidates(content: Any) -> list[_Candidate]:
     found = []
     budget = itertools.repeat(None, _MAX_MODULES)
-    queue = collections.deque([(content, (), ())])
+    queue: collections.deque[tuple[Any, tuple[str, ...], tuple[Any, ...]]] = collections.deque([(content, (), ())])
     visited: set[int] = set()  # by identity: objects may be shared, or contain themselves
     while queue and len(visited) < _MAX_VISITED:
         value, path, parents = queue.popleft()

@@ -151,7 +151,7 @@ def _unrecognised(tensors: StateDict, known: Collection[str], source: Path) -> C
 
 
 def _expected_shapes(config: SamConfig, table: dict[str, Entry], convention: str) -> dict[str, tuple[int, ...]]:
-    leaves = flatten_dict(abstract_params(config), sep="/")
+    leaves: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
     return {getattr(entry, convention): torch_shape(leaves[name].shape, entry.axes) for name, entry in table.items()}
 
 

@@ -4,6 +4,7 @@ import functools
 import math
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -62,6 +63,6 @@ def _read(path: Path, name: str) -> np.ndarray:
     return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
-def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     return read.get(npy.read_magic(stream), npy.read_array_header_1_0)(stream)

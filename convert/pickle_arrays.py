@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +24,7 @@ class ArrayReference:
 
     shape: tuple[int, ...]
     dtype: np.dtype  # with its byte order
-    order: str  # "C" or "F"
+    order: Literal["C", "F"]
     content: bytes | str | Extent  # a text has one byte in each character
 
 

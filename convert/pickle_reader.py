@@ -125,8 +125,7 @@ class _Machine:
         self.end = 0
 
     def run(self, data: Buffer, start: int, end: int) -> Pickle:
-        named = {CODES[name]: handler for name, handler in self.handlers().items()}
-        handlers = [named.get(code) for code in range(ROW)] + [self.row]
+        handlers = {CODES[name]: handler for name, handler in self.handlers().items()} | {ROW: self.row}
         for code, argument in instructions(data, start, end):
             handlers[code](argument)
         (result,) = self.stack
@@ -137,7 +136,7 @@ class _Machine:
     def stop(self, position: int) -> None:
         self.end = position
 
-    def handlers(self) -> dict[str, Callable[[Any], None]]:
+    def handlers(self) -> dict[str, Callable[[Any], object]]:
         push = self.stack.append
         literals = (
             *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT"),
@@ -157,7 +156,7 @@ class _Machine:
             "NEWTRUE": lambda _: push(True),
             "NEWFALSE": lambda _: push(False),
             "POP": self.pop,
-            "POP_MARK": lambda _: self.pop_to_mark() and None,
+            "POP_MARK": lambda _: self.pop_to_mark(),
             "DUP": lambda _: push(self.stack[-1]),
             "EMPTY_LIST": lambda _: self.push_built([], 72),
             "EMPTY_DICT": lambda _: self.push_built({}, 80),

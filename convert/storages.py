@@ -71,7 +71,7 @@ class SavedObject(abc.ABC):
         raw = np.empty((_last(reference) - reference.offset + 1) * dtype.itemsize, np.uint8)
         with self.path.open("rb") as file:
             file.seek(storage.start + reference.offset * dtype.itemsize)
-            if file.readinto(raw) != raw.nbytes:
+            if file.readinto(raw.data) != raw.nbytes:
                 raise self.damaged(f"{storage.label} ends too early")
         self.verify(storage, raw if raw.nbytes == storage.nbytes else None)
         strides = [stride * dtype.itemsize for stride in reference.strides]

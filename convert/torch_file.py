@@ -61,7 +61,7 @@ class TorchArchive(SavedObject):
         """Once for each storage, however many tensors are views of it."""
         entry = self._entries[storage.label]
         if data is not None:
-            crc = zlib.crc32(data)
+            crc = zlib.crc32(data.data)
         elif entry.filename in self._verified:
             return
         else:

@@ -1,5 +1,7 @@
 """Runs a converted model and Meta's own beside each other on a photo, stage by stage. Needs PyTorch."""
 
+# pyright: reportMissingImports=false
+
 import functools
 import pickle
 import warnings

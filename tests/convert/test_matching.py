@@ -8,16 +8,16 @@ from example_models import SMALL, random_params
 from flax.traverse_util import flatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
+
+from samjax import VARIANTS, convert
+from samjax.checkpoint import CheckpointError, LazyArray, lazy
+from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
 from samjax.convert.identify import identify
 from samjax.convert.infer import Declared, candidates
 from samjax.convert.mapping import entries, to_torch
 from samjax.convert.matching import expected_entries
 from samjax.convert.state_dict import open_state_dict
 from samjax.convert.torch_writer import write_torch
-
-from samjax import VARIANTS, convert
-from samjax.checkpoint import CheckpointError, LazyArray, lazy
-from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
 from samjax.model import abstract_params
 
 CUSTOM = {

@@ -10,11 +10,11 @@ import pytest
 from example_models import SMALL, random_params
 from example_pickles import Built, Name, Tensor, module, save, save_as_before_1_6
 from flax.traverse_util import flatten_dict
-from samjax.convert.mapping import to_torch
-from samjax.convert.matching import expected_entries
 
 from samjax import convert, hub
 from samjax.checkpoint import CheckpointError, lazy
+from samjax.convert.mapping import to_torch
+from samjax.convert.matching import expected_entries
 
 
 @pytest.fixture(scope="module")
