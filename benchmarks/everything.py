@@ -32,7 +32,7 @@ def read_photo(path: Path | None) -> np.ndarray:
 
 
 def write_confident_checkpoint(variant: Any, path: Path) -> None:
-    """A checkpoint of `variant`, a name or a `SamConfig`, in Meta's format. Its weights are random and its predicted IoUs
+    """A checkpoint of `variant`, a name or a `SamConfig`, in Meta's format. Weights are random and predicted IoUs
     positive: a threshold of 0 or less would turn the filter off."""
     from samjax import Sam, convert
 

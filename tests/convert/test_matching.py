@@ -14,7 +14,7 @@ from samjax.checkpoint import CheckpointError, LazyArray, lazy
 from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
 from samjax.convert.identify import identify
 from samjax.convert.infer import Declared, candidates
-from samjax.convert.mapping import entries, to_torch
+from samjax.convert.mapping import find_entries, to_torch
 from samjax.convert.matching import expected_entries
 from samjax.convert.state_dict import open_state_dict
 from samjax.convert.torch_writer import write_torch
@@ -53,12 +53,12 @@ def meta_tensors(config):
 def test_the_key_table_is_a_bijection(config):
     ours = set(flatten_dict(abstract_params(config), sep="/"))
     depth = config.mask_decoder.iou_head_depth
-    table = entries(ours, source="ours", iou_head_depth=depth)
+    table = find_entries(ours, source="ours", iou_head_depth=depth)
     assert set(table) == ours
     for source in ("meta", "huggingface", "ours"):
         names = {getattr(entry, source): entry for entry in table.values()}
         assert len(names) == len(ours)
-        assert entries(names, source=source, iou_head_depth=depth) == names
+        assert find_entries(names, source=source, iou_head_depth=depth) == names
 
 
 def test_names_that_resemble_the_table_are_not_in_it():
@@ -71,7 +71,7 @@ def test_names_that_resemble_the_table_are_not_in_it():
         "image_encoder/pos_embed",
         "",
     ):
-        assert entries([name], source="meta") == {}
+        assert find_entries([name], source="meta") == {}
 
 
 @pytest.mark.parametrize("config", [*VARIANTS.values(), *CUSTOM.values()], ids=[*VARIANTS, *CUSTOM])
