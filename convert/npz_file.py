@@ -64,6 +64,6 @@ def _read(path: Path, name: str) -> np.ndarray:
     return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes] | zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     return read.get(npy.read_magic(stream), npy.read_array_header_1_0)(stream)
