@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from samjax import checkpoint
 from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, Params, lazy
-from samjax.config import SamConfig
+from samjax.config import MaskThresholds, SamConfig
 
 from .huggingface import write_configs
 from .mapping import rename
@@ -25,9 +25,10 @@ from .matching import Matched, expected_entries, match
 from .provenance import provenance_of
 from .safetensors_file import write_safetensors
 from .state_dict import open_state_dict
+from .thresholds import metadata, read_thresholds
 from .torch_writer import write_torch
 
-__all__ = ["CheckpointFormat", "convert", "describe", "read", "write"]
+__all__ = ["CheckpointFormat", "convert", "describe", "read", "read_thresholds", "write"]
 
 CheckpointFormat = Literal["native", "meta", "huggingface"]
 PathLike = str | os.PathLike[str]
@@ -68,6 +69,7 @@ def write(
     *,
     to: CheckpointFormat | None = None,
     provenance: dict[str, Any] | None = None,
+    thresholds: MaskThresholds | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes parameters in another program's format, or natively.
@@ -79,6 +81,8 @@ def write(
         to: "meta" (`.safetensors` or else PyTorch's zip file, under Meta's names), "huggingface" (a folder) or "native"
             (a folder); None follows the ending of `path`: a file's is Meta's, no ending is native.
         provenance: kept in a native checkpoint; other formats have no place for it.
+        thresholds: that suit the model in mask generation, kept in native checkpoints and `.safetensors`; None are
+            Meta's.
         overwrite: replace a file at `path`, or a folder that is empty or a checkpoint and nothing else.
 
     Raises:
@@ -91,16 +95,16 @@ def write(
     leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
     checkpoint.check_names(config, {name: leaf.shape for name, leaf in leaves.items()})
     if to == "native":
-        checkpoint.save(path, config, params, provenance, overwrite=overwrite)
+        checkpoint.save(path, config, params, provenance, thresholds=thresholds, overwrite=overwrite)
         return
     named = rename(leaves, expected_entries(config), target=to)
     with replacing(path, overwrite=overwrite, foreign=checkpoint.foreign_to_checkpoints) as temporary:
         if to == "huggingface":
             temporary.mkdir()
             write_configs(temporary, config, _common_dtype(named))
-            write_safetensors(temporary / "model.safetensors", named, {"format": "pt"})
+            write_safetensors(temporary / "model.safetensors", named, metadata(thresholds))
         elif path.suffix == ".safetensors":
-            write_safetensors(temporary, named, {"format": "pt"})
+            write_safetensors(temporary, named, metadata(thresholds))
         else:
             write_torch(temporary, named)
 
@@ -128,8 +132,8 @@ def convert(
     matched = _open(source, drop)
     _warn(source, matched)
     params = unflatten_dict(matched.params, sep="/")
-    provenance = provenance_of(source, matched)
-    write(destination, matched.config, params, to=to, provenance=provenance, overwrite=overwrite)
+    carried = {"provenance": provenance_of(source, matched), "thresholds": read_thresholds(source)}
+    write(destination, matched.config, params, to=to, overwrite=overwrite, **carried)
     return dataclasses.replace(describe(destination), skipped=matched.skipped, dropped=matched.dropped)
 
 
@@ -160,6 +164,7 @@ def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:
         skipped=matched.skipped,
         dropped=matched.dropped,
         warnings=matched.warnings,
+        thresholds=read_thresholds(path),
     )
 
 

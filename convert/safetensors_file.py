@@ -38,6 +38,21 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in a file's header.
+
+    Raises:
+        CheckpointError: the file is truncated or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch it again") from None
+
+
 def _read(path: Path, name: str) -> np.ndarray:
     from safetensors import safe_open
 

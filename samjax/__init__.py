@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from samjax import renamed
 
 if TYPE_CHECKING:
-    from samjax.amg.generator import SamAutomaticMaskGenerator as SamAutomaticMaskGenerator
     from samjax.checkpoint import CheckpointError as CheckpointError
     from samjax.config import VARIANTS as VARIANTS
     from samjax.config import Execution as Execution
     from samjax.config import SamConfig as SamConfig
+    from samjax.drop_in.generator import SamAutomaticMaskGenerator as SamAutomaticMaskGenerator
     from samjax.drop_in.predictor import SamPredictor as SamPredictor
     from samjax.drop_in.predictor import sam_model_registry as sam_model_registry
     from samjax.hub import load as load
@@ -40,7 +40,7 @@ _MODULES = {
     "Prediction": "samjax.types",
     "Prompts": "samjax.types",
     "Sam": "samjax.sam",
-    "SamAutomaticMaskGenerator": "samjax.amg.generator",
+    "SamAutomaticMaskGenerator": "samjax.drop_in.generator",
     "SamConfig": "samjax.config",
     "SamPredictor": "samjax.drop_in.predictor",
     "decode": "samjax.model",

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import typing
@@ -25,7 +26,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.atomic import replacing
-from samjax.config import SamConfig
+from samjax.config import MaskThresholds, SamConfig
 from samjax.mismatch import explain_mismatch
 
 FORMAT_VERSION = 1
@@ -36,7 +37,7 @@ _HUGGING_FACE_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safet
 _HUGGING_FACE_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 Params = dict[str, Any]  # nested dicts of arrays, named as `samjax.model.abstract_params` names them
-Placement = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding] | None
+ParamSharding = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding] | None
 
 
 class CheckpointError(ValueError):
@@ -74,6 +75,7 @@ class Description:
     skipped: tuple[str, ...] = ()  # what lies beside it, as "name (class)"
     dropped: tuple[str, ...] = ()  # names of tensors in it that are no part of the model
     warnings: tuple[str, ...] = ()  # what reading it warns of
+    thresholds: MaskThresholds = dataclasses.field(default_factory=MaskThresholds)  # of mask generation, for the model
 
     @property
     def variant(self) -> str:
@@ -111,7 +113,7 @@ def cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(np.float32 if name.rpartition("/")[2] == _COORDINATES else dtype, copy=False)
 
 
-def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: Placement = None) -> jax.Array:
+def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: ParamSharding = None) -> jax.Array:
     """One parameter on its devices: `cast` on the host, then each device receives its own shard and nothing more."""
     if dtype is not None:
         array = cast(name, array, dtype)
@@ -128,6 +130,7 @@ def save(
     params: Params,
     provenance: dict[str, Any] | None = None,
     *,
+    thresholds: MaskThresholds | None = None,
     overwrite: bool = False,
 ) -> str:
     """Writes a native checkpoint and returns its checksum; nothing is left behind where it fails.
@@ -137,6 +140,7 @@ def save(
         config: the configuration that `params` belongs to.
         params: nested dict of arrays (numpy, JAX or `LazyArray`), as `samjax.model.abstract_params(config)` shapes it.
         provenance: where the parameters come from, as plain JSON values; date and samjax version are added.
+        thresholds: that suit the model in mask generation; None are Meta's.
         overwrite: replace what stands at `path`: a file, or a folder that is empty or a checkpoint and nothing else.
     """
     leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
@@ -152,6 +156,7 @@ def save(
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "samjax_version": importlib.metadata.version("samjax"),
             },
+            **({} if thresholds is None else {"thresholds": dataclasses.asdict(thresholds)}),
             "checksum": checksum.hexdigest(),
             "parameters": dict(sorted(checksum.entries.items())),
         }
@@ -159,7 +164,9 @@ def save(
     return manifest["checksum"]
 
 
-def restore(path: str | os.PathLike[str], *, dtype: Any = None, sharding: Placement = None) -> tuple[SamConfig, Params]:
+def restore(
+    path: str | os.PathLike[str], *, dtype: Any = None, sharding: ParamSharding = None
+) -> tuple[SamConfig, Params]:
     """Reads a native checkpoint: every checksum is compared, every array is placed straight on its shards.
 
     Args:
@@ -201,7 +208,36 @@ def describe(path: str | os.PathLike[str]) -> Description:
         dtypes=tuple(sorted({entry["dtype"] for entry in parameters})),
         provenance=manifest["provenance"],
         checksum=manifest["checksum"],
+        thresholds=read_thresholds(path),
     )
+
+
+def read_thresholds(path: str | os.PathLike[str]) -> MaskThresholds:
+    """The thresholds that a native checkpoint carries for mask generation, or Meta's if it has none.
+
+    Raises:
+        CheckpointError: they are no numbers.
+    """
+    _, manifest = _read_manifest(Path(path))
+    return thresholds_from_json(manifest.get("thresholds", {}), Path(path) / MANIFEST)
+
+
+def thresholds_from_json(fields: Any, file: Path) -> MaskThresholds:
+    """Thresholds by their names, read from `file`; those that are missing are Meta's.
+
+    Raises:
+        CheckpointError: they are no object of numbers.
+    """
+    try:
+        numbers = dataclasses.astuple(from_json(MaskThresholds, fields))
+        if not all(isinstance(number, float | int) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"got {fields}")
+        return MaskThresholds(*map(float, numbers))
+    except (ValueError, TypeError, AttributeError) as error:
+        names = ", ".join(field.name for field in dataclasses.fields(MaskThresholds))
+        raise CheckpointError(
+            f"{file}: the thresholds of mask generation are damaged ({error}); expected numbers {names}"
+        ) from None
 
 
 def open_native(path: str | os.PathLike[str]) -> tuple[SamConfig, dict[str, LazyArray]]:

@@ -147,6 +147,18 @@ VARIANTS: dict[str, SamConfig] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskThresholds:
+    """Which masks of a grid of points are good enough; they depend on how sure a model is of itself.
+
+    The defaults are Meta's, made for large models. Those of a small one travel with its checkpoint.
+    """
+
+    pred_iou_thresh: float = 0.88  # masks with a predicted IoU of no more than this are dropped
+    stability_score_thresh: float = 0.95  # masks less stable than this are dropped
+    stability_score_offset: float = 1.0  # shift of the logit threshold in the stability score
+
+
+@dataclasses.dataclass(frozen=True)
 class Execution:
     """How the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
 

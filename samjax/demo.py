@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from samjax import assets, hub, pictures
-from samjax.amg.generator import SamAutomaticMaskGenerator
+from samjax.amg.config import GenerationConfig
+from samjax.amg.generator import MaskGenerator
 from samjax.amg.labels import label_map
 from samjax.atomic import replacing
 from samjax.segment import Box, Point, Request, segment
@@ -39,18 +40,11 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
     """Segments every scene; yields what each written file is, and its path.
 
     For each photo NAME: NAME_point and NAME_box, each an overlay, mask pictures and JSON (`write_answer`), and
-    NAME_everything.json, the records of `SamAutomaticMaskGenerator`; for all, the contact sheet.
+    NAME_everything.json, the records of `MaskGenerator`; for all, the contact sheet.
     """
     sam = hub.load()
     # Small pieces and what lies within other masks would hide the picture.
-    generator = SamAutomaticMaskGenerator(
-        sam,
-        output_mode="coco_rle",
-        nms="mask",
-        box_nms_thresh=0.3,
-        min_mask_region_area=100,
-        **hub.everything_thresholds(),
-    )
+    generator = MaskGenerator(sam, GenerationConfig(nms="mask", box_nms_thresh=0.3, min_mask_region_area=100))
     rows = []
     for scene in SCENES:
         path = assets.photo(scene.photo)

@@ -1,5 +1,6 @@
 """Models by name or by file: the official checkpoints are fetched once into a cache folder."""
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from samjax import assets, checkpoint
-from samjax.checkpoint import CheckpointError, Description, Placement
-from samjax.config import VARIANTS
+from samjax.checkpoint import CheckpointError, Description, ParamSharding
+from samjax.config import VARIANTS, MaskThresholds
 from samjax.download import ChecksumMismatch, RemoteFile, download
 from samjax.sam import Sam
 
@@ -34,22 +35,35 @@ OFFICIAL: dict[str, RemoteFile] = {
 BUNDLED = "samjax-tiny"  # travels inside the package
 
 
+def thresholds(
+    name_or_path: str | os.PathLike[str] = BUNDLED, *, files: Mapping[str, RemoteFile] = OFFICIAL
+) -> MaskThresholds:
+    """The thresholds of mask generation that a model's checkpoint carries, or else Meta's.
+
+    Nothing is fetched: the files that could be, `files`, are Meta's own.
+
+    Raises:
+        CheckpointError: there is no such name or file, or it is damaged.
+    """
+    from samjax import convert
+
+    return MaskThresholds() if name_or_path in files else convert.read_thresholds(locate(name_or_path, files=files))
+
+
 def everything_thresholds(name_or_path: str | os.PathLike[str] = BUNDLED) -> dict[str, float]:
-    """Arguments of `SamAutomaticMaskGenerator` that suit a model: Meta's, and lower ones for the bundled model.
+    """`thresholds` as arguments of `SamAutomaticMaskGenerator`.
 
     A small model is rarely sure: its predicted IoUs are low and its logits near 0, so that Meta's thresholds, made for
     large models, leave hardly a mask.
     """
-    if name_or_path == BUNDLED:
-        return {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "stability_score_offset": 0.3}
-    return {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95, "stability_score_offset": 1.0}
+    return dataclasses.asdict(thresholds(name_or_path))
 
 
 def load(
     name_or_path: str | os.PathLike[str] = BUNDLED,
     *,
     dtype: Any = np.float32,
-    sharding: Placement = None,
+    sharding: ParamSharding = None,
     image_size: Sequence[int] | int | None = None,
     drop: Sequence[str] | str = (),
     files: Mapping[str, RemoteFile] = OFFICIAL,
@@ -73,12 +87,13 @@ def load(
         CheckpointError: there is no such name or file, or it is damaged, or it is not exactly a SAM (of that variant).
         ValueError: there is no such `dtype` for parameters.
     """
+    from samjax import convert
+
     _check_dtype(dtype)
     path = locate(name_or_path, files=files)
     if checkpoint.is_native(path) and not drop:
         config, params = checkpoint.restore(path, dtype=dtype, sharding=sharding)
     else:
-        from samjax import convert
 
         def place(name, array):
             return checkpoint.place(name, array, dtype=dtype, sharding=sharding)
@@ -86,7 +101,7 @@ def load(
         config, params = convert.read(path, place=place, drop=drop)
     if name_or_path in files and name_or_path in VARIANTS and config.variant != name_or_path:
         raise CheckpointError(f"{name_or_path} was asked for, but {path} holds a {config.variant}")
-    sam = Sam(config, params)
+    sam = Sam(config, params, thresholds=convert.read_thresholds(path))
     if image_size is None:
         return sam
     return sam.with_image_size(image_size if isinstance(image_size, int) else tuple(image_size))

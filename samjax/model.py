@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import meta
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from samjax import transforms
@@ -114,8 +115,8 @@ jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multima
 
 
 @functools.cache
-def abstract_params(config: SamConfig) -> Params:
-    """Names and shapes of the parameters, without computing any."""
+def declared_params(config: SamConfig) -> Params:
+    """Shapes of the parameters with what they start from (`samjax.nn.initialise.Declared`), without computing any."""
     execution = Execution()
     encoder = ImageEncoder(config.image_encoder, config.width, execution)
     prompt_encoder = PromptEncoder(config, execution.dtype)
@@ -125,7 +126,7 @@ def abstract_params(config: SamConfig) -> Params:
         single = module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), False)
         return single, module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), True)
 
-    def declare():
+    def init():
         key = jax.random.key(0)
         zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
         pixels, mask = zeros((*config.image_size, 3)), zeros(config.mask_size)
@@ -136,10 +137,16 @@ def abstract_params(config: SamConfig) -> Params:
             "mask_decoder": decoder.init(key, grid, tokens, method=run_decoder)["params"],
         }
 
-    return jax.eval_shape(declare)
+    return jax.eval_shape(init)
+
+
+@functools.cache
+def abstract_params(config: SamConfig) -> Params:
+    """Names and shapes of the parameters, without computing any."""
+    return meta.unbox(declared_params(config))
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
     """Freshly initialised float32 parameters."""
-    return initialise(abstract_params(config), key)
+    return initialise(declared_params(config), key)

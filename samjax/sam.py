@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Key
 
 from samjax import pictures, transforms
-from samjax.config import VARIANTS, Execution, SamConfig
+from samjax.config import VARIANTS, Execution, MaskThresholds, SamConfig
 from samjax.model import Params, init_params, jitted_decode, jitted_encode
 from samjax.nn.image_encoder import resample_positions
 from samjax.types import ArrayLike, Embedding, Prediction, Prompts
@@ -30,13 +30,17 @@ class Sam:
     config: SamConfig
     params: Params
     execution: Execution = dataclasses.field(default_factory=Execution.for_backend)
+    thresholds: MaskThresholds = dataclasses.field(
+        default_factory=MaskThresholds
+    )  # that suit the model, for `samjax.amg`
 
     def tree_flatten(self):
-        return (self.params,), (self.config, self.execution)
+        return (self.params,), (self.config, self.execution, self.thresholds)
 
     @classmethod
     def tree_unflatten(cls, static, children):
-        return cls(static[0], children[0], static[1])
+        config, execution, thresholds = static
+        return cls(config, children[0], execution, thresholds)
 
     @classmethod
     def init(cls, variant: str | SamConfig, key: Key[Array, ""] | None = None) -> "Sam":

@@ -83,7 +83,8 @@ def export(
             params = unflatten_dict(cast, sep="/")
         if metrics := checkpoints.metrics(step):
             provenance["metrics"] = metrics
-    convert.write(destination, sam, params, to=to, provenance=provenance, overwrite=overwrite)
+    carried = {"provenance": provenance, "thresholds": run_folder.thresholds(run)}
+    convert.write(destination, sam, params, to=to, overwrite=overwrite, **carried)
     at_start = validations(run / JSONL).get(0, {})
     unmeasured = raw and config.optim.ema is not None
     return Exported(convert.describe(destination), step, why, named, decay, metrics, unmeasured, at_start)

@@ -43,7 +43,7 @@ def record(folder: Path, extension: Extension) -> None:
     config, sam = run_folder.read_config(folder)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=extension.steps))
     before = [known for known in run_folder.extensions(folder) if known.at != extension.at]
-    run_folder.write_config(folder, config, sam, [*before, extension])
+    run_folder.write_config(folder, config, sam, [*before, extension], run_folder.thresholds(folder))
 
 
 def explained(extension: Extension, config: TrainConfig) -> str:

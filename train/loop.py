@@ -90,7 +90,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
     training, validation = pipelines(config, sources, sam, mesh, out)
     if jax.process_index() == 0 and not started:
-        run_folder.write_config(out, config, sam)
+        suited = hub.thresholds(config.model.init) if config.model.init is not None else None
+        run_folder.write_config(out, config, sam, thresholds=suited)
 
     say_left_out(training, validation, even_nothing=True)
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,8 @@
 """A run's folder, and the configuration that stands in it.
 
 RUN/config.json       the recipe as it was run; under "sam" the network it trains, under "extended" when it was given
-                      more steps (`samjax.train.extension`)
+                      more steps (`samjax.train.extension`), under "thresholds" those of mask generation that came with
+                      the weights it started from, if they are not Meta's
 RUN/checkpoints/      see `samjax.train.checkpoints`
 RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
 RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
@@ -19,8 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from samjax.atomic import replacing
-from samjax.checkpoint import CheckpointError, from_json
-from samjax.config import SamConfig
+from samjax.checkpoint import CheckpointError, from_json, thresholds_from_json
+from samjax.config import MaskThresholds, SamConfig
 from samjax.lock import FolderInUse, working_in
 
 from .config import TrainConfig
@@ -48,23 +49,36 @@ class Extension:
     time: str  # when, as ISO 8601 in UTC
 
 
-def to_json(config: TrainConfig, sam: SamConfig | None = None, extensions: Sequence[Extension] = ()) -> str:
+def to_json(
+    config: TrainConfig,
+    sam: SamConfig | None = None,
+    extensions: Sequence[Extension] = (),
+    thresholds: MaskThresholds | None = None,
+) -> str:
     fields = dataclasses.asdict(config)
     if sam is not None:
         fields["sam"] = dataclasses.asdict(sam)
     if extensions:
         fields["extended"] = [dataclasses.asdict(extension) for extension in extensions]
+    if thresholds is not None and thresholds != MaskThresholds():
+        fields["thresholds"] = dataclasses.asdict(thresholds)
     return json.dumps(fields, indent=1) + "\n"
 
 
-def write_config(folder: Path, config: TrainConfig, sam: SamConfig, extensions: Sequence[Extension] = ()) -> None:
+def write_config(
+    folder: Path,
+    config: TrainConfig,
+    sam: SamConfig,
+    extensions: Sequence[Extension] = (),
+    thresholds: MaskThresholds | None = None,
+) -> None:
     with replacing(folder / CONFIG, overwrite=True) as temporary:
-        temporary.write_text(to_json(config, sam, extensions), encoding="utf-8")
+        temporary.write_text(to_json(config, sam, extensions, thresholds), encoding="utf-8")
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None]:
     """A run's `config.json`, given itself or the run's folder. Raises ValueError where it is none."""
-    config, sam, _ = _read(path)
+    config, sam, _, _ = _read(path)
     return config, sam
 
 
@@ -73,7 +87,12 @@ def extensions(path: str | os.PathLike[str]) -> list[Extension]:
     return _read(path)[2]
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, list[Extension]]:
+def thresholds(path: str | os.PathLike[str]) -> MaskThresholds:
+    """The thresholds of mask generation that came with the weights it started from; as `read_config` otherwise."""
+    return _read(path)[3]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, list[Extension], MaskThresholds]:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no folder {path}; name the folder of a training run")
@@ -82,7 +101,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, 
         fields = json.loads(path.read_text(encoding="utf-8"))
         sam, extended = fields.pop("sam", None), fields.pop("extended", [])
         known = [from_json(Extension, extension) for extension in extended]
-        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam), known
+        suited = thresholds_from_json(fields.pop("thresholds", {}), path)
+        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam), known, suited
     except FileNotFoundError:
         raise ValueError(f"{path.parent} is no folder of a training run: it holds no {path.name}") from None
     except CheckpointError as error:

@@ -1,6 +1,7 @@
 """The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
 
 import contextlib
+import dataclasses
 import functools
 import sys
 import warnings
@@ -21,6 +22,7 @@ from samjax import assets, hub, maps, pictures
 from samjax import convert as converter
 from samjax.cli.everything import everything
 from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.config import MaskThresholds
 from samjax.download import cache_dir
 from samjax.embeddings import EmbeddingStore
 from samjax.model import abstract_params
@@ -347,6 +349,9 @@ def _print_description(path: str | Path, description: Any) -> None:
         )
         if value
     }
+    if description.thresholds != MaskThresholds():
+        suited = dataclasses.asdict(description.thresholds)
+        rows["thresholds"] = ", ".join(f"{name} {value:g}" for name, value in suited.items())
     for key, value in description.provenance.items():
         rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
     print(printable(path))

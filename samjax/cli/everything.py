@@ -1,20 +1,86 @@
 """The command `samjax everything`."""
 
 import collections
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from samjax import hub
+from samjax.amg.config import GenerationConfig
 from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.names import printable
 
 FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
 _SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str) -> int:
+    """2000000000, 2GB (10^9) or 1.5GiB (2^30) as a number of bytes."""
+    number = text.rstrip("bBiIkKmMgG ")
+    try:
+        size = float(number) * _UNITS[text[len(number) :].strip().upper()]
+        if not 1 <= size < 2**63:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"a memory budget is a number of bytes, or one with KB, MB, GB, MiB, GiB; got {text!r}"
+        ) from None
+    return int(size)
+
+
+_BYTES = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="BYTES",
+    instance_from_str=lambda texts: parse_bytes(texts[0]),
+    is_instance=lambda budget: budget is None or isinstance(budget, int),
+    str_from_instance=lambda budget: [str(budget)],
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions(GenerationConfig):
+    """How masks are found and filtered."""
+
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32
+    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64
+    pred_iou_thresh: Annotated[
+        float | None,
+        arg(help="Drop masks with no higher predicted IoU; by default Meta's 0.88, less with samjax-tiny."),
+    ] = None
+    stability_score_thresh: Annotated[
+        float | None, arg(help="Drop masks that are less stable; by default Meta's 0.95, less with samjax-tiny.")
+    ] = None
+    stability_score_offset: Annotated[
+        float | None,
+        arg(help="Shift of the threshold in the stability score; by default Meta's 1, less with samjax-tiny."),
+    ] = None
+    box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7
+    crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0
+    crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = 0.7
+    crop_overlap_ratio: Annotated[float, arg(help="Overlap of crops, share of the shorter side.")] = 512 / 1500
+    crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = 1
+    min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = 0
+    point_grids: Suppress[None] = None
+    memory_budget: Annotated[
+        int | None, _BYTES, arg(help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
+    ] = None
+    nms: Annotated[Literal["box", "mask"], arg(help="Duplicates by boxes, or by masks and nesting.")] = "box"
+    containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = 0.9
+    tile: Annotated[int | None, arg(metavar="PX", help="Cut large photos into tiles of this side.")] = None
+    overlap: Annotated[int | None, arg(metavar="PX", help="Overlap of tiles; a quarter by default.")] = None
+
+    def __post_init__(self) -> None:
+        """Checks nothing: tyro would dress the error up."""
+
+    def checked(self) -> GenerationConfig:
+        """The settings; raises ValueError if they make no sense."""
+        return GenerationConfig(**dataclasses.asdict(self))
 
 
 def everything(
@@ -40,32 +106,7 @@ def everything(
         arg(metavar="EPSG:N", help="GeoJSON: coordinate system of photos that do not name theirs (world files)."),
     ] = None,
     overlay: Annotated[bool, arg(help="Write a picture with all masks.")] = True,
-    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32,
-    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64,
-    pred_iou_thresh: Annotated[
-        float | None,
-        arg(help="Drop masks with no higher predicted IoU; by default Meta's 0.88, less with samjax-tiny."),
-    ] = None,
-    stability_score_thresh: Annotated[
-        float | None, arg(help="Drop masks that are less stable; by default Meta's 0.95, less with samjax-tiny.")
-    ] = None,
-    stability_score_offset: Annotated[
-        float | None,
-        arg(help="Shift of the threshold in the stability score; by default Meta's 1, less with samjax-tiny."),
-    ] = None,
-    box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7,
-    crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0,
-    crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = 0.7,
-    crop_overlap_ratio: Annotated[float, arg(help="Overlap of crops, share of the shorter side.")] = 512 / 1500,
-    crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = 1,
-    min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = 0,
-    nms: Annotated[Literal["box", "mask"], arg(help="Duplicates by boxes, or by masks and nesting.")] = "box",
-    containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = 0.9,
-    tile: Annotated[int | None, arg(metavar="PX", help="Cut large photos into tiles of this side.")] = None,
-    overlap: Annotated[int | None, arg(metavar="PX", help="Overlap of tiles; a quarter by default.")] = None,
-    memory_budget: Annotated[
-        str | None, arg(metavar="BYTES", help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
-    ] = None,
+    generation: Annotated[GenerationOptions, OmitArgPrefixes] = GenerationOptions(),
     explain: Annotated[bool, arg(help="Print the expected memory by size of photo, and stop.")] = False,
     dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
     image_size: ImageSize = None,
@@ -80,46 +121,25 @@ def everything(
     A stopped run resumes where it was; photos that fail are listed at the end. In folders hidden files are
     skipped, and sub-folders are searched and appear in the results.
     """
-    from samjax.amg.generator import SamAutomaticMaskGenerator
+    from samjax.amg.generator import MaskGenerator
     from samjax.embeddings import model_hash
     from samjax.everything import Job, find_photos, run
     from samjax.writers import Options
 
     photos = find_photos(images, out)
     options = Options(polygons, polygon_tolerance, labelmap_suffix, crs)
-    budget = None if memory_budget is None else parse_bytes(memory_budget)
     index, count = process_share(process_index, process_count)
+    config = generation.checked()
+    settings = config.with_thresholds(hub.thresholds(checkpoint)).deciding()
     chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
-    thresholds = {
-        "pred_iou_thresh": pred_iou_thresh,
-        "stability_score_thresh": stability_score_thresh,
-        "stability_score_offset": stability_score_offset,
-    }
-    deciding: dict[str, Any] = {
-        "points_per_side": points_per_side,
-        **hub.everything_thresholds(checkpoint),
-        **{name: value for name, value in thresholds.items() if value is not None},
-        "box_nms_thresh": box_nms_thresh,
-        "crop_n_layers": crop_n_layers,
-        "crop_nms_thresh": crop_nms_thresh,
-        "crop_overlap_ratio": crop_overlap_ratio,
-        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
-        "min_mask_region_area": min_mask_region_area,
-        "nms": nms,
-        "containment_thresh": containment_thresh,
-        "tile": tile,
-        "overlap": overlap,
-    }
-    job = Job(out, (*chosen, *(["overlay"] if overlay else [])), deciding, options, index, count, overwrite)
+    job = Job(out, (*chosen, *(["overlay"] if overlay else [])), settings, options, index, count, overwrite)
     if not explain:
         check_writable(out)
     sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
-    generator = SamAutomaticMaskGenerator(
-        sam, points_per_batch=points_per_batch, output_mode="coco_rle", memory_budget=budget, **deciding
-    )
+    generator = MaskGenerator(sam, config)
     if explain:
         return _explain(photos, generator)
-    if budget is not None and (sizes := _sizes(photos)[0]):
+    if config.memory_budget is not None and (sizes := _sizes(photos)[0]):
         generator.explain(max(sizes, key=_area))  # raises where the budget is too small
     job = job.of_model(model_hash(sam))
     ready: set[Any] = set()
@@ -139,20 +159,6 @@ def everything(
         listed = "\n  ".join(map(printable, reasons))
         raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
     return 0
-
-
-def parse_bytes(text: str) -> int:
-    """2000000000, 2GB (10^9) or 1.5GiB (2^30) as a number of bytes."""
-    number = text.rstrip("bBiIkKmMgG ")
-    try:
-        size = float(number) * _UNITS[text[len(number) :].strip().upper()]
-        if not 1 <= size < 2**63:
-            raise ValueError
-    except (ValueError, KeyError):
-        raise ValueError(
-            f"a memory budget is a number of bytes, or one with KB, MB, GB, MiB, GiB; got {text!r}"
-        ) from None
-    return int(size)
 
 
 def process_share(index: int | None, count: int | None) -> tuple[int, int]:

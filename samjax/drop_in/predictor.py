@@ -88,7 +88,8 @@ class RegistryModel:
                     f"there is no device {str(device)!r}; JAX sees {', '.join(map(str, jax.devices()))}"
                 ) from error
         execution = Execution.for_backend(device.platform, self.sam.execution.compute_dtype)
-        self.sam = Sam(self.sam.config, jax.device_put(self.sam.params, device), execution)
+        params = jax.device_put(self.sam.params, device)
+        self.sam = dataclasses.replace(self.sam, params=params, execution=execution)
         return self
 
     def eval(self) -> "RegistryModel":

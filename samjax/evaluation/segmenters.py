@@ -1,5 +1,6 @@
 """Models to be evaluated: samjax on its devices, and whatever has the interface of `segment_anything.SamPredictor`."""
 
+import dataclasses
 import hashlib
 import importlib
 import sys
@@ -44,7 +45,7 @@ class SamSegmenter:
         self._sharding = None if mesh is None else batch_sharding(mesh)
         self.sam = sam
         if mesh is not None:
-            self.sam = Sam(sam.config, jax.device_put(sam.params, shardings(sam.params, mesh)), sam.execution)
+            self.sam = dataclasses.replace(sam, params=jax.device_put(sam.params, shardings(sam.params, mesh)))
         self._embeddings: Embedding | None = None
         self._sizes: list[transforms.Size] = []
 

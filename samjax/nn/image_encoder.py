@@ -1,5 +1,7 @@
 """The ViT image encoder: photo pixels to an embedding at 1/patch of their size (SAM paper, section 3; ViTDet)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int32
 
 from samjax.config import Execution, ImageEncoderConfig
-from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, declared, gelu
+from samjax.nn.initialise import ZEROS, Uniform, declare
+from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, gelu
 from samjax.ops import attention, resize, windows
 from samjax.ops.batching import map_batch
 from samjax.ops.broadcasting import with_rank
@@ -24,7 +27,7 @@ class Attention(nn.Module):
         width, size = self.config.width, self.config.window_size
         table_sizes = self.config.grid if self.is_global else (size, size)
         self.rel_pos_h, self.rel_pos_w = (
-            self.param(name, declared, (2 * side - 1, self.config.head_dim))
+            self.param(name, declare(ZEROS), (2 * side - 1, self.config.head_dim))
             for name, side in zip(("rel_pos_h", "rel_pos_w"), table_sizes, strict=True)
         )
         self.qkv = Dense(width, 3 * width, self.execution.dtype)
@@ -96,7 +99,7 @@ class Conv3x3(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W features"]:
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", declared, shape).astype(self.dtype)
+        kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape).astype(self.dtype)
         layout = lax.conv_dimension_numbers((1, *x.shape), shape, ("NHWC", "HWIO", "NHWC"))
         return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=layout)[0]
 
@@ -124,7 +127,7 @@ class ImageEncoder(nn.Module):
     def setup(self) -> None:
         config, dtype = self.config, self.execution.dtype
         self.patch_embed = PatchEmbed(config, dtype)
-        self.pos_embed = self.param("pos_embed", declared, (1, *config.grid, config.width))
+        self.pos_embed = self.param("pos_embed", declare(ZEROS), (1, *config.grid, config.width))
         block = nn.remat(Block) if self.execution.remat else Block
         self.blocks = ModuleList(
             lambda i: block(config, self.execution, i in config.global_blocks), tuple(range(config.depth))

@@ -1,41 +1,99 @@
-"""Initial parameters, drawn for the whole tree at once.
+"""Initial parameters: modules declare a distribution beside each parameter, and all are drawn at once.
 
 Flax would draw each of the hundreds of arrays by a random generator of its own, which XLA takes half a minute to
-compile even for the smallest SAM; slices of one draw compile in a second. So modules declare shapes only, and the
-distributions stand here, by the name of the leaf.
+compile even for the smallest SAM; slices of one draw compile in a second. So an initialiser only says what to draw, and
+`initialise` draws.
 """
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from flax import struct
+from flax.core.meta import AxisMetadata
+from jaxtyping import Array, Float32, Key
 
 
-def initialise(shapes: Any, key: Key[Array, ""]) -> Any:
-    """Float32 arrays for a tree of shapes.
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """U(-1/√fan_in, 1/√fan_in): PyTorch's default for kernels, and so the reference's."""
 
-    Kernels are U(-1/√fan_in, 1/√fan_in), PyTorch's default and so the reference's; embeddings and the Fourier matrix
-    N(0, 1); norm scales 1; biases and position tables 0.
-    """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    is_random = [path[-1].key in ("kernel", "embedding", "positional_encoding_gaussian_matrix") for path, _ in leaves]
-    total = sum(math.prod(leaf.shape) for (_, leaf), random in zip(leaves, is_random, strict=True) if random)
-    uniform = jax.random.uniform(key, (total,), jnp.float32, minval=-1.0, maxval=1.0)
+    fan_in: int
+    is_random: ClassVar = True
+
+    def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        """Values of this distribution from ones that are uniform in [-1, 1)."""
+        return uniform * self.fan_in**-0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """N(0, 1)."""
+
+    is_random: ClassVar = True
+
+    def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        return math.sqrt(2) * jax.scipy.special.erfinv(uniform)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same number everywhere."""
+
+    value: float
+    is_random: ClassVar = False
+
+    def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        return jnp.full_like(uniform, self.value)
+
+
+Distribution = Uniform | Normal | Constant
+ZEROS, ONES, NORMAL = Constant(0.0), Constant(1.0), Normal()
+
+
+class Declared(struct.PyTreeNode, AxisMetadata):
+    """A parameter's shape with its distribution, as Flax boxes a parameter's metadata; modules see the value alone."""
+
+    value: Any
+    distribution: Distribution = struct.field(pytree_node=False)
+
+    def unbox(self) -> Any:
+        return self.value
+
+    def replace_boxed(self, val: Any) -> "Declared":
+        return self.replace(value=val)
+
+    def add_axis(self, index: int, params: dict[Any, Any]) -> "Declared":
+        return self
+
+    def remove_axis(self, index: int, params: dict[Any, Any]) -> "Declared":
+        return self
+
+
+def declare(distribution: Distribution) -> Any:
+    """A Flax initialiser that declares a float32 parameter without drawing it."""
+
+    def declared(key: Any, shape: tuple[int, ...]) -> Declared:
+        # By name: the default becomes float64 where a program turns on 64 bits.
+        return Declared(jnp.zeros(shape, jnp.float32), distribution)
+
+    return declared
+
+
+def initialise(declared: Any, key: Key[Array, ""]) -> Any:
+    """Float32 arrays for a tree of `Declared` shapes."""
+    leaves, structure = jax.tree.flatten(declared, is_leaf=lambda leaf: isinstance(leaf, Declared))
+    total = sum(math.prod(leaf.value.shape) for leaf in leaves if leaf.distribution.is_random)
+    drawn = jax.random.uniform(key, (total,), jnp.float32, minval=-1.0, maxval=1.0)
     arrays, start = [], 0
-    for (path, leaf), random in zip(leaves, is_random, strict=True):
-        name, shape = path[-1].key, leaf.shape
-        if not random:
-            arrays.append(jnp.full(shape, 1.0 if name == "scale" else 0.0, jnp.float32))
-            continue
-        draw = uniform[start : start + math.prod(shape)].reshape(shape)
-        start += math.prod(shape)
-        if name == "kernel":
-            # (in, 2, 2, out) transposed convolutions: every output sees one position of the kernel.
-            is_transposed = any(getattr(entry, "key", None) == "output_upscaling" for entry in path)
-            fan_in = shape[0] if is_transposed else math.prod(shape[:-1])
-            arrays.append(draw * fan_in**-0.5)
+    for leaf in leaves:
+        shape = leaf.value.shape
+        if leaf.distribution.is_random:
+            uniform = drawn[start : start + math.prod(shape)].reshape(shape)
+            start += math.prod(shape)
         else:
-            arrays.append(math.sqrt(2) * jax.scipy.special.erfinv(draw))
-    return jax.tree_util.tree_unflatten(structure, arrays)
+            uniform = jnp.zeros(shape, jnp.float32)
+        arrays.append(leaf.distribution.sample(uniform))
+    return jax.tree.unflatten(structure, arrays)

@@ -1,6 +1,6 @@
 """Layers that more than one of SAM's three parts uses, holding parameters under the reference's names."""
 
-import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -8,11 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from samjax.nn.initialise import NORMAL, ONES, ZEROS, Uniform, declare
 from samjax.ops.broadcasting import with_rank
-
-# Modules declare shapes; what parameters start from is in `samjax.nn.initialise`.
-# float32 by name: the default becomes float64 where a program turns on 64 bits.
-declared = functools.partial(nn.initializers.zeros, dtype=jnp.float32)
 
 
 class Dense(nn.Module):
@@ -30,8 +27,8 @@ class Dense(nn.Module):
     def setup(self) -> None:
         window = (self.patch, self.patch) if self.patch else ()
         shape = (*window, self.inputs, self.features)
-        self.stored_kernel = self.param("kernel", declared, shape)
-        self.stored_bias = self.param("bias", declared, (self.features,)) if self.use_bias else None
+        self.stored_kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape)
+        self.stored_bias = self.param("bias", declare(ZEROS), (self.features,)) if self.use_bias else None
 
     @property
     def kernel(self) -> Float[Array, "inputs features"]:
@@ -77,8 +74,8 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-        scale = self.param("scale", declared, (self.features,))
-        bias = self.param("bias", declared, (self.features,))
+        scale = self.param("scale", declare(ONES), (self.features,))
+        bias = self.param("bias", declare(ZEROS), (self.features,))
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
@@ -94,7 +91,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "rows features"]:
-        return self.param("embedding", declared, (self.rows, self.features)).astype(jnp.float32)
+        return self.param("embedding", declare(NORMAL), (self.rows, self.features)).astype(jnp.float32)
 
 
 class ModuleList(nn.Module):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from samjax.config import DecoderConfig, SamConfig
-from samjax.nn.layers import Dense, Embedding, FeedForward, LayerNorm, ModuleList, declared, gelu
+from samjax.nn.initialise import ZEROS, Uniform, declare
+from samjax.nn.layers import Dense, Embedding, FeedForward, LayerNorm, ModuleList, gelu
 from samjax.ops import attention
 from samjax.ops.broadcasting import with_rank
 
@@ -242,8 +243,9 @@ class ConvTranspose2x2(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B 2 2 features"]:
         shape = (self.inputs, 2, 2, self.features)
-        kernel = self.param("kernel", declared, shape).astype(self.dtype)
-        bias = self.param("bias", declared, (self.features,)).astype(self.dtype)
+        # Every output sees one position of the kernel.
+        kernel = self.param("kernel", declare(Uniform(fan_in=self.inputs)), shape).astype(self.dtype)
+        bias = self.param("bias", declare(ZEROS), (self.features,)).astype(self.dtype)
         y = (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:])
         return y + with_rank(bias, y.ndim)
 

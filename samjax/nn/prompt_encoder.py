@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32
 
 from samjax.config import PromptLabel, SamConfig
-from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, declared, gelu
+from samjax.nn.initialise import NORMAL, declare
+from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, gelu
 from samjax.ops import positions
 
 
@@ -16,7 +17,7 @@ class FourierPositions(nn.Module):
     features: int
 
     def setup(self) -> None:
-        self.matrix = self.param("positional_encoding_gaussian_matrix", declared, (2, self.features // 2))
+        self.matrix = self.param("positional_encoding_gaussian_matrix", declare(NORMAL), (2, self.features // 2))
 
     def __call__(self, unit: Float32[Array, "*B 2"]) -> Float32[Array, "*B C"]:
         return positions.fourier_features(unit, jax.lax.stop_gradient(self.matrix))

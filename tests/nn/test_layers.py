@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import meta
 from jax import lax
 
 from samjax.nn.image_encoder import Conv3x3
@@ -18,7 +19,7 @@ def normal(*shape: int) -> jax.Array:
 
 
 def with_random_parameters(module, x):
-    params = module.init(jax.random.key(0), x)
+    params = meta.unbox(module.init(jax.random.key(0), x))
     return jax.tree.map(lambda leaf: normal(*leaf.shape), params)
 
 
@@ -44,7 +45,7 @@ def test_norms_are_computed_in_float32():
     """In bfloat16 the mean of values around 1000 would lose everything below 4."""
     x = (1000 + normal(3, 64)).astype(jnp.bfloat16)
     module = LayerNorm(64, 1e-6)
-    variables = module.init(jax.random.key(0), x)
+    variables = meta.unbox(module.init(jax.random.key(0), x))
     half = module.apply(variables, x)
     assert half.dtype == jnp.bfloat16
     exact = module.apply(variables, x.astype(jnp.float32))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from samjax.amg.generator import SamAutomaticMaskGenerator
+from samjax.amg.config import GenerationConfig
+from samjax.amg.generator import MaskGenerator
 from samjax.evaluation.protocol import RLE, Record, Sample, Segmenter, Summary
 from samjax.evaluation.protocols.detection import coco_index, quiet
 from samjax.evaluation.segmenters import SamSegmenter
@@ -63,8 +64,7 @@ class Proposals:
     def propose(self, segmenter: Segmenter, sample: Sample) -> tuple[list[RLE], Float[np.ndarray, " N"]]:
         """The masks of a photo that are left after suppression, and what they are ranked by."""
         if isinstance(segmenter, SamSegmenter):
-            generator = SamAutomaticMaskGenerator(
-                segmenter.sam,
+            config = GenerationConfig(
                 points_per_side=self.grid.points_per_side,
                 points_per_batch=self.grid.points_per_batch,
                 pred_iou_thresh=0.0,
@@ -72,7 +72,7 @@ class Proposals:
                 stability_score_offset=STABILITY_OFFSET,
                 box_nms_thresh=self.grid.nms_threshold,
             )
-            found = generator.candidates(sample.rgb)
+            found = MaskGenerator(segmenter.sam, config).candidates(sample.rgb)
             masks, scores = found.rles, (found.iou + found.stability) / 2
         else:
             masks, scores = self._ask(segmenter, sample)
