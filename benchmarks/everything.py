@@ -78,8 +78,9 @@ def samjax_stages(checkpoint: Path, photo: np.ndarray, options: dict[str, Any]) 
         state["embedding"] = jax.block_until_ready(sam.encode(photo))
 
     def decode():
-        view = generator.views(photo.shape[:2])[0]
-        found = nothing.find(state["embedding"], view, photo.shape[:2], generator.points_per_batch)
+        size = photo.shape[0], photo.shape[1]
+        view = generator.generator.views(size)[0]
+        found = nothing.generator.find(state["embedding"], view, size, generator.config.points_per_batch)
         jax.block_until_ready(found)
 
     def whole():
