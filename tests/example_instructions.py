@@ -28,9 +28,7 @@ def text(value: str) -> bytes:
 
 
 # Pushes a storage of four numbers.
-STORAGE = (
-    b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
-)
+STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
 
 
 def tensor(
