@@ -1,7 +1,7 @@
 """Matches a state dict with our parameters: each name is used once and each shape fits, or the error says why."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
     tensors, constants = drop_constants(tensors, source)
     if convention == "huggingface":
         tensors = _untie(tensors, source)
-    depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in tensors) // 2
-    known = find_entries(tensors, source=convention, iou_head_depth=depth)
+    known = _find_known(tensors, convention)
     shapes = {known[name].meta if name in known else name: tensor.shape for name, tensor in tensors.items()}
     if len(known) < _RECOGNISED * len(tensors) and _ESSENTIAL - {entry.meta for entry in known.values()}:
         raise _unrecognised(tensors, known, source)
@@ -161,33 +160,28 @@ def _recognise(tensors: StateDict, others: dict[str, Any]) -> tuple[StateDict, d
     Of several prefixes ("teacher.", "student.") the one with the most names of a SAM is removed.
     """
     best: tuple[int, StateDict, dict[str, Any], str] = (-1, tensors, others, "meta")
-    unwrapped = _rename(tensors, _without_wrappers)
+    unwrapped = _shorten(tensors, "")
     for convention, anchor in (("meta", "image_encoder."), ("huggingface", "vision_encoder.")):
         prefixes = dict.fromkeys(name[: name.find(anchor)] for name in unwrapped if anchor in name) or {"": None}
         for prefix in sorted(prefixes, key=len)[:_MAX_PREFIXES]:
-
-            def shorten(name: str, prefix: str = prefix) -> str:
-                return _without_wrappers(name).removeprefix(prefix)
-
-            stripped = _rename(tensors, shorten)
-            depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in stripped) // 2
-            count = len(find_entries(stripped, source=convention, iou_head_depth=depth))
-            best = max(best, (count, stripped, _rename(others, shorten), convention), key=lambda each: each[0])
+            shortened = _shorten(tensors, prefix)
+            count = len(_find_known(shortened, convention))
+            best = max(best, (count, shortened, _shorten(others, prefix), convention), key=lambda each: each[0])
     return best[1:]
 
 
-def _rename(items: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """Renames the items; an item whose new name belongs to another keeps its old one."""
-    renamed = dict.fromkeys(items)
+def _find_known(tensors: StateDict, convention: str) -> dict[str, KeyEntry]:
+    depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in tensors) // 2  # weights and biases
+    return find_entries(tensors, source=convention, iou_head_depth=depth)
+
+
+def _shorten(items: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Removes wrappers and a prefix from the names; an item whose new name belongs to another keeps its old one."""
     result: dict[str, Any] = {}
     for name, item in items.items():
-        new = rename(name)
-        result[name if new in result or (new != name and new in renamed) else new] = item
+        new = ".".join(part for part in name.split(".") if part not in _WRAPPERS).removeprefix(prefix)
+        result[name if new in result or (new != name and new in items) else new] = item
     return result
-
-
-def _without_wrappers(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _untie(tensors: StateDict, source: Path) -> StateDict:
