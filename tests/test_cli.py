@@ -217,10 +217,10 @@ def test_a_device_that_is_not_there_is_one_clear_error(run_python, photo, tmp_pa
     code = f"""
 import contextlib, io
 from samjax.cli import command
-for command in {[list(map(str, command)) for command in commands]}:
+for words in {[list(map(str, words)) for words in commands]}:
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
-        assert command.main(command) == 2, command
+        assert command.main(words) == 2, words
     (line,) = errors.getvalue().splitlines()
     assert line.startswith("samjax: error: JAX_PLATFORMS=nonsense asks for a device that JAX cannot use here ("), line
 """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from example_models import SMALL, random_params, random_photo
 
-from samjax import Prompts, checkpoint, convert, hub
+from samjax import Prompts, checkpoint, convert, download, hub
 from samjax.checkpoint import CheckpointError
 from samjax.download import DownloadError, RemoteFile, cache_dir
 
@@ -193,7 +193,7 @@ def test_without_network_a_damaged_file_in_the_cache_is_named(files, server, cac
 
 
 def test_the_last_attempt_may_find_too_long_a_part(files, cache, content, monkeypatch):
-    monkeypatch.setattr(hub, "_ATTEMPTS", 1)
+    monkeypatch.setattr(download, "_ATTEMPTS", 1)
     cache.mkdir()
     (cache / "sam_small.pth.part").write_bytes(content + b"more")
     with pytest.raises(DownloadError, match="answers 416"):

@@ -79,7 +79,7 @@ sys.path.insert(0, {str(installed)!r})
 sys.argv = ["samjax", "--help"]
 import samjax.cli.command
 assert list(samjax.__path__) == [{str(installed / "samjax")!r}]
-samjax.cli.main()
+samjax.cli.command.main()
 """
     assert "usage: samjax" in run_python(code)
 

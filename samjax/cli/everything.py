@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
-from tyro.constructors import PrimitiveConstructorSpec
 
 from samjax import hub
 from samjax.amg.config import GenerationConfig
@@ -32,15 +31,6 @@ def parse_bytes(text: str) -> int:
             f"a memory budget is a number of bytes, or one with KB, MB, GB, MiB, GiB; got {text!r}"
         ) from None
     return int(size)
-
-
-_BYTES = PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="BYTES",
-    instance_from_str=lambda texts: parse_bytes(texts[0]),
-    is_instance=lambda budget: budget is None or isinstance(budget, int),
-    str_from_instance=lambda budget: [str(budget)],
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +57,8 @@ class GenerationOptions(GenerationConfig):
     crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = 1
     min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = 0
     point_grids: Suppress[None] = None
-    memory_budget: Annotated[
-        int | None, _BYTES, arg(help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
+    memory_budget: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]  (a text, which `checked` reads)
+        str | None, arg(metavar="BYTES", help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
     ] = None
     nms: Annotated[Literal["box", "mask"], arg(help="Duplicates by boxes, or by masks and nesting.")] = "box"
     containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = 0.9
@@ -80,7 +70,8 @@ class GenerationOptions(GenerationConfig):
 
     def checked(self) -> GenerationConfig:
         """The settings; raises ValueError if they make no sense."""
-        return GenerationConfig(**dataclasses.asdict(self))
+        budget = None if self.memory_budget is None else parse_bytes(self.memory_budget)
+        return GenerationConfig(**{**dataclasses.asdict(self), "memory_budget": budget})
 
 
 def everything(
@@ -130,9 +121,8 @@ def everything(
     options = Options(polygons, polygon_tolerance, labelmap_suffix, crs)
     index, count = process_share(process_index, process_count)
     config = generation.checked()
-    settings = config.with_thresholds(hub.thresholds(checkpoint)).deciding()
     chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
-    job = Job(out, (*chosen, *(["overlay"] if overlay else [])), settings, options, index, count, overwrite)
+    job = Job(out, (*chosen, *(["overlay"] if overlay else [])), {}, options, index, count, overwrite)
     if not explain:
         check_writable(out)
     sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
@@ -141,7 +131,7 @@ def everything(
         return _explain(photos, generator)
     if config.memory_budget is not None and (sizes := _sizes(photos)[0]):
         generator.explain(max(sizes, key=_area))  # raises where the budget is too small
-    job = job.of_model(model_hash(sam))
+    job = dataclasses.replace(job, settings={"model": model_hash(sam), **generator.config.deciding()})
     ready: set[Any] = set()
 
     def generate(rgb: Any) -> Any:

@@ -46,10 +46,6 @@ class Job:
                 f"of {self.process_count}"
             )
 
-    def of_model(self, model: str) -> "Job":
-        """The same with the model's identity among the settings."""
-        return dataclasses.replace(self, settings={"model": model, **self.settings})
-
     def journal(self) -> Journal:
         options = dataclasses.asdict(self.options)
         formats = {name: {option: options[option] for option in FORMATS[name].options} for name in self.formats}
@@ -92,7 +88,7 @@ def run(
 
     Args:
         photos: of ALL processes, in the same order everywhere.
-        generate: a `SamAutomaticMaskGenerator`'s, with output_mode="coco_rle".
+        generate: a `samjax.amg.generator.MaskGenerator`'s.
         job: what to do.
         report: is told of every photo that is done.
         say: is told what a person should know, e.g. that settings have changed.

@@ -38,7 +38,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentedPhoto:
-    """A photo with the records of its masks, as `SamAutomaticMaskGenerator` makes them with output_mode="coco_rle"."""
+    """A photo with the records of its masks, as `samjax.amg.generator.MaskGenerator` makes them."""
 
     photo: Photo
     rgb: UInt8[np.ndarray, "H W 3"]

@@ -6,6 +6,8 @@ import pytest
 from example_models import SHAPES, shapes_photo, shapes_sam
 
 from samjax import VARIANTS, Execution, Sam, SamAutomaticMaskGenerator, transforms
+from samjax.amg.config import GenerationConfig
+from samjax.amg.generator import MaskGenerator
 from samjax.amg.labels import label_map
 from samjax.amg.program import frame_of, jitted_choose, jitted_decode, jitted_draw, jitted_judge
 from samjax.drop_in.predictor import RegistryModel
@@ -256,9 +258,8 @@ class TestTiles:
         # Padding at the top and on the left by the step of the tiles moves the lattice onto itself.
         photo = scene[0][:256, :256]
         padded = np.pad(photo, ((64, 0), (64, 0), (0, 0)))
-        options = {**TILES, "output_mode": "coco_rle"}
-        before = SamAutomaticMaskGenerator(shapes, **options).candidates(photo)
-        after = SamAutomaticMaskGenerator(shapes, **options).candidates(padded)
+        generator = MaskGenerator(shapes, GenerationConfig(**TILES))
+        before, after = generator.candidates(photo), generator.candidates(padded)
         inside = [box for box in before.boxes.tolist() if min(box[:2]) > 70 and max(box[2:]) < 250]
         moved = {tuple(np.array(box) + 64) for box in inside}
         assert len(inside) > 1

@@ -1,5 +1,6 @@
 """Every format to every other: the same configuration, the same bytes."""
 
+import dataclasses
 import itertools
 import json
 
@@ -7,11 +8,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 from example_models import SMALL, random_params
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from samjax import VARIANTS, checkpoint, convert
+from samjax import VARIANTS, checkpoint, convert, hub
 from samjax.checkpoint import CheckpointError
+from samjax.config import MaskThresholds
 
 FORMATS = {"pth": "sam.pth", "safetensors": "sam.safetensors", "huggingface": "folder", "native": "native"}
 
@@ -237,3 +240,41 @@ def test_the_files_are_the_same_whenever_they_are_written(params, tmp_path):
         convert.write(tmp_path / f"first-{file}", SMALL, params)
         convert.write(tmp_path / f"second-{file}", SMALL, params)
         assert (tmp_path / f"first-{file}").read_bytes() == (tmp_path / f"second-{file}").read_bytes()
+
+
+SUITED = MaskThresholds(0.3, 0.7, 0.25)
+
+
+@pytest.mark.parametrize("destination", ["native", "folder", "sam.safetensors"])
+def test_thresholds_of_mask_generation_travel_with_a_checkpoint(tmp_path, destination):
+    """Through every format that has a place for them, and back; they are no part of the checksum."""
+    config, params = SMALL, random_params(SMALL)
+    convert.write(tmp_path / "first", config, params, thresholds=SUITED)
+    to = {"folder": "huggingface"}.get(destination)
+    convert.convert(tmp_path / "first", tmp_path / destination, to)
+    described = convert.convert(tmp_path / destination, tmp_path / "last")
+    assert described.thresholds == SUITED
+    assert described.checksum == convert.describe(tmp_path / "first").checksum
+    assert hub.load(tmp_path / destination).thresholds == SUITED
+    assert (
+        hub.load(tmp_path / destination).with_image_size(SMALL.image_size).with_dtype("bfloat16").thresholds == SUITED
+    )
+    assert hub.everything_thresholds(tmp_path / destination) == dataclasses.asdict(SUITED)
+
+
+@pytest.mark.parametrize("destination", ["native", "sam.safetensors", "sam.pth"])
+def test_a_checkpoint_without_thresholds_has_meta_s(tmp_path, destination):
+    convert.write(tmp_path / destination, SMALL, random_params(SMALL))
+    assert hub.load(tmp_path / destination).thresholds == MaskThresholds(0.88, 0.95, 1.0)
+    assert convert.describe(tmp_path / destination).thresholds == MaskThresholds()
+
+
+@pytest.mark.parametrize(
+    "damage", ['{"pred_iou_thresh": "high"}', '{"pred_iou_thresh": NaN}', '{"iou": 0.3}', "[0.3]", "0.3", "{"]
+)
+def test_damaged_thresholds_are_one_clear_error(tmp_path, damage):
+    path = tmp_path / "sam.safetensors"
+    convert.write(path, SMALL, random_params(SMALL), thresholds=SUITED)
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, {"samjax_thresholds": damage})
+    with pytest.raises(CheckpointError, match=r"sam\.safetensors"):
+        hub.load(path)

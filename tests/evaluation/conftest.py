@@ -9,13 +9,13 @@ from PIL import Image
 @pytest.fixture
 def samjax(tmp_path, monkeypatch, capsys):
     """Runs the command; returns (exit code, standard output, standard error)."""
-    from samjax import cli
+    from samjax.cli import command
 
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
 
     def run(*args) -> tuple[int, str, str]:
         try:
-            code = cli.main([str(arg) for arg in args])
+            code = command.main([str(arg) for arg in args])
         except SystemExit as left:  # tyro, for --help and for options that it does not know
             code = left.code
         printed = capsys.readouterr()

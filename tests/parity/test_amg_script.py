@@ -10,7 +10,8 @@ import pytest
 from example_models import shapes_photo, shapes_sam
 
 import samjax
-from samjax import cli, convert
+from samjax import convert
+from samjax.cli import command
 
 pytestmark = pytest.mark.parity
 OPTIONS = {"points_per_side": 10, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.7, "crop_n_layers": 1}
@@ -96,6 +97,6 @@ def test_the_program_writes_the_same_files(made, tmp_path):
 def test_the_command_writes_the_same_files(made, tmp_path):
     flags = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     arguments = [str(made / "photo.png"), "--checkpoint", str(made / "shapes.pth"), "--out", str(tmp_path)]
-    assert cli.main(["everything", *arguments, *flags, "--format", "png", "--convert-to-rle"]) == 0
+    assert command.main(["everything", *arguments, *flags, "--format", "png", "--convert-to-rle"]) == 0
     assert_same_folders(tmp_path / "photo", made / "binary_mask" / "photo")
     assert_same_records(tmp_path / "photo.json", made / "coco_rle" / "photo.json")

@@ -75,13 +75,13 @@ def test_other_programs_formats(run, params, tmp_path, name, to, format):
 @pytest.fixture
 def samjax_export(run, tmp_path, monkeypatch, capfd):
     """Runs `samjax export` on the run: exit code, output and errors, those of libraries' loggers included."""
-    from samjax import cli
+    from samjax.cli import command
 
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cli, "_keep_compiled_programs", lambda _: None)  # a setting of the whole process
+    monkeypatch.setattr(command, "_keep_compiled_programs", lambda _: None)  # a setting of the whole process
 
     def export(*args):
-        code = cli.main(["export", str(run), *map(str, args)])
+        code = command.main(["export", str(run), *map(str, args)])
         return code, *capfd.readouterr()
 
     return export

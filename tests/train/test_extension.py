@@ -151,14 +151,14 @@ def test_a_loss_that_comes_back_is_announced():
 def test_a_new_run_from_the_configuration_of_such_a_one_is_warned_of(
     done, recipe, folder, tmp_path, monkeypatch, capsys
 ):
-    from samjax import cli
+    from samjax.cli import command
 
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cli, "_keep_compiled_programs", lambda _: None)
+    monkeypatch.setattr(command, "_keep_compiled_programs", lambda _: None)
     out = folder(8, extensions=[Extension(at=5, steps=8, steps_before=5, time="")])
     for file in (tmp_path / "data").glob("*.jpg"):
         file.write_bytes(b"no photo")  # so that nothing is trained
-    assert cli.main(["train", str(out / "config.json"), "--out", str(tmp_path / "new")]) == 3
+    assert command.main(["train", str(out / "config.json"), "--out", str(tmp_path / "new")]) == 3
     told = capsys.readouterr().err
     assert f"warning: the run of {out / 'config.json'} was given more steps when it had finished, at step 5" in told
     assert "a new run has one schedule over all 8 steps" in told

@@ -28,12 +28,12 @@ def lines(folder):
 def test_a_run_is_measured_before_its_first_step_and_compared_with_that(recipe, done, tmp_path, capsys, monkeypatch):
     from samjax.train.run_folder import to_json
 
-    from samjax import cli
+    from samjax.cli import command
 
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cli, "_keep_compiled_programs", lambda _: None)  # a setting of the whole process
+    monkeypatch.setattr(command, "_keep_compiled_programs", lambda _: None)  # a setting of the whole process
     (tmp_path / "recipe.json").write_text(to_json(recipe))
-    assert cli.main(["train", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run")]) == 0
+    assert command.main(["train", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run")]) == 0
     assert done == [0, 1, 2, 3, 4, 0, 5, 6, 7, 8, 0]
     measured = {line["step"]: line["val/iou"] for line in lines(tmp_path / "run") if "val/iou" in line}
     assert measured == pytest.approx({0: 0.11, 4: 0.16, 8: 0.21})
