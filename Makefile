@@ -32,10 +32,14 @@ legs: $(VENV)/installed-test
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright
 
+# The links are for pyright and editors: pyproject.toml, [tool.pyright].
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
+	mkdir -p $(VENV)/source/samjax
+	ln -sfn ../../../samjax/__init__.py ../../../convert ../../../train $(VENV)/source/samjax
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
@@ -52,7 +56,8 @@ $(VENV)/installed-heavy: $(VENV)/installed-parity
 	$(BIN)/python -m pip install --quiet libtpu
 	touch $@
 
-$(VENV)/installed-lint: $(VENV)/installed
+# With the tests' packages: pyright reads the types of everything that is imported, PyTorch apart.
+$(VENV)/installed-lint: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	touch $@
 

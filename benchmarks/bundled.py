@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from samjax.train.packing import GRABCUT, SOURCES, group_of, sound
 
 import samjax
 from samjax.evaluation.metrics.object_records import rank_correlation
@@ -23,6 +22,7 @@ from samjax.evaluation.protocols.boxes import Boxes
 from samjax.evaluation.protocols.points import Points
 from samjax.evaluation.segmenters import SamSegmenter
 from samjax.readers.sources import open_sources
+from samjax.train.packing import GRABCUT, SOURCES, group_of, sound
 
 OBJECTS = 5  # of a photo
 COLUMNS = ("filled", "box", "1 point", "best of 3", "3 points", "5 points", "Spearman, box", "Spearman, 1 point")

@@ -106,5 +106,5 @@ def _contend(pipe: Any, stages: Callable[..., Stages], arguments: tuple) -> None
         start = time.perf_counter()
         functions[stage]()
         seconds = time.perf_counter() - start
-        status = Path("/proc/self/status").read_text()
-        pipe.send((seconds, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024))
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        pipe.send((seconds, int(peak) * 1024))

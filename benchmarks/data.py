@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from contest import machine
-from samjax.train.config import DataConfig
-from samjax.train.data.pipeline import Pipeline
-from samjax.train.data.report import BadRecords
 
 from samjax import SamConfig
 from samjax.readers.sources import open_sources
+from samjax.train.config import DataConfig
+from samjax.train.data.pipeline import Pipeline
+from samjax.train.data.report import BadRecords
 
 JITTER = {"flip": 0.5, "scale": (0.1, 2.0), "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 BATCH = 16

@@ -31,9 +31,9 @@ def read_photo(path: Path | None) -> np.ndarray:
     return np.asarray(picture if path else picture.resize((1800, 1200), Image.Resampling.BICUBIC))
 
 
-def write_confident_checkpoint(variant: str, path: Path) -> None:
-    """A checkpoint with random weights in Meta's format whose predicted IoUs are positive: a threshold of 0 or less
-    would turn the filter off."""
+def write_confident_checkpoint(variant: Any, path: Path) -> None:
+    """A checkpoint of `variant`, a name or a `SamConfig`, in Meta's format. Weights are random and predicted IoUs
+    positive: a threshold of 0 or less would turn the filter off."""
     from samjax import Sam, convert
 
     sam = Sam.init(variant)
@@ -78,8 +78,9 @@ def samjax_stages(checkpoint: Path, photo: np.ndarray, options: dict[str, Any]) 
         state["embedding"] = jax.block_until_ready(sam.encode(photo))
 
     def decode():
-        view = generator.generator.views(photo.shape[:2])[0]
-        found = nothing.generator.find(state["embedding"], view, photo.shape[:2], generator.points_per_batch)
+        size = photo.shape[0], photo.shape[1]
+        view = generator.generator.views(size)[0]
+        found = nothing.generator.find(state["embedding"], view, size, generator.config.points_per_batch)
         jax.block_until_ready(found)
 
     def whole():
@@ -92,6 +93,7 @@ def torch_stages(checkpoint: Path, photo: np.ndarray, options: dict[str, Any]) -
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import torch
     from parity.reference import build_reference, import_segment_anything
+
     from samjax.convert import describe
 
     reference = build_reference(describe(checkpoint).config)

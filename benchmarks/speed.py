@@ -58,9 +58,9 @@ def torch_stages(checkpoint: Path) -> Stages:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import torch
     from parity.reference import build_reference, import_segment_anything
-    from samjax.convert import describe
 
     from samjax import read_image
+    from samjax.convert import describe
     from samjax.transforms import to_pixels
 
     config, photo = describe(checkpoint).config, read_image(PHOTO)

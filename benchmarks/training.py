@@ -14,6 +14,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contest import Stages, apart, contest, machine
@@ -29,12 +30,11 @@ def write_checkpoint(variant: str, path: Path) -> None:
 
 
 def read_batch(variant: str, spec: str, images: int, masks: int, folder: Path):
+    from samjax import VARIANTS
+    from samjax.readers.sources import open_sources
     from samjax.train.config import DataConfig
     from samjax.train.data.pipeline import Pipeline
     from samjax.train.data.report import BadRecords
-
-    from samjax import VARIANTS
-    from samjax.readers.sources import open_sources
 
     report = BadRecords(folder / "bad.jsonl")
     data = DataConfig(masks_per_image=masks, threads=0)
@@ -42,13 +42,12 @@ def read_batch(variant: str, spec: str, images: int, masks: int, folder: Path):
 
 
 def samjax_stages(checkpoint: Path, batch) -> Stages:
+    import samjax
+    from samjax.sharding import make_mesh
     from samjax.train.config import OptimConfig, RunConfig, TrainConfig
     from samjax.train.optim import make_optimizer
     from samjax.train.state import init_state
     from samjax.train.step import make_step
-
-    import samjax
-    from samjax.sharding import make_mesh
 
     sam = samjax.load(checkpoint)
     config = TrainConfig(
@@ -72,10 +71,10 @@ def torch_stages(checkpoint: Path, batch) -> Stages:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import torch
     from parity.reference import build_reference
-    from samjax.convert import describe
-    from samjax.train.batch import unpack_cells
     from torch.nn import functional
 
+    from samjax.convert import describe
+    from samjax.train.batch import unpack_cells
     from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 
     config = describe(checkpoint).config
@@ -107,14 +106,15 @@ def torch_stages(checkpoint: Path, batch) -> Stages:
 
     def step():
         optimizer.zero_grad()
-        total = 0.0
+        total: Any = 0.0
         for photo, size, cells, valid in zip(batch.image, batch.size, batch.cells, batch.valid, strict=True):
             pixels = (photo.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD
             pixels[size[0] :] = pixels[:, size[1] :] = 0
             features = model.image_encoder(torch.from_numpy(pixels).permute(2, 0, 1)[None])
             truth = unpack_cells(cells[valid], ratio)
             shares = functional.avg_pool2d(torch.from_numpy(truth.astype(np.float32))[:, None], ratio)
-            points, labels, logits = [], [], None
+            points, labels = [], []
+            logits: Any = None
             for number in range(PASSES):
                 if number == 0:
                     chosen = [(divmod(int(rng.choice(np.flatnonzero(mask))), mask.shape[1])[::-1], 1) for mask in truth]

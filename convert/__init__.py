@@ -28,9 +28,9 @@ from .state_dict import open_state_dict
 from .thresholds import metadata, read_thresholds
 from .torch_writer import write_torch
 
-__all__ = ["convert", "describe", "read", "read_thresholds", "write"]
+__all__ = ["CheckpointFormat", "convert", "describe", "read", "read_thresholds", "write"]
 
-Target = Literal["native", "meta", "huggingface"]
+CheckpointFormat = Literal["native", "meta", "huggingface"]
 PathLike = str | os.PathLike[str]
 
 
@@ -39,11 +39,11 @@ def read(
 ) -> tuple[SamConfig, Params]:
     """Reads a checkpoint of any format.
 
-    Warns where float64 is rounded to float32, or one of several state dicts is chosen.
+    Warns if float64 is rounded to float32, or if one of several state dicts is chosen.
 
     Args:
         path: a native folder, a Hugging Face folder or file, `.pth`, `.pt`, `.bin`, `.pkl`, `.npz` or `.safetensors`.
-        place: called with (name, array) for each parameter as it is read; what it returns takes the array's place.
+        place: called with (name, array) for each parameter as it is read; its result takes the array's place.
         drop: patterns (`loss.*`) for names of tensors to leave out, which are no part of the model.
 
     Returns:
@@ -51,7 +51,7 @@ def read(
         of the file but for float64.
 
     Raises:
-        CheckpointError: the file is damaged, or is not exactly a SAM; nothing in it is executed.
+        CheckpointError: the file is missing, damaged, or not exactly a SAM; nothing in it is executed.
     """
     matched = _open(Path(path), drop)
     _warn(Path(path), matched)
@@ -67,7 +67,7 @@ def write(
     config: SamConfig,
     params: Params,
     *,
-    to: Target | None = None,
+    to: CheckpointFormat | None = None,
     provenance: dict[str, Any] | None = None,
     thresholds: MaskThresholds | None = None,
     overwrite: bool = False,
@@ -83,14 +83,15 @@ def write(
         provenance: kept in a native checkpoint; other formats have no place for it.
         thresholds: that suit the model in mask generation, kept in native checkpoints and `.safetensors`; None are
             Meta's.
-        overwrite: replace what stands at `path`: a file, or a folder that is empty or a checkpoint and nothing else.
+        overwrite: replace a file at `path`, or a folder that is empty or a checkpoint and nothing else.
 
     Raises:
-        FileExistsError: `path` exists, and `overwrite` is not asked for or would delete other things than a checkpoint.
-        CheckpointError: the parameters do not fit `config`; nothing is written.
+        FileExistsError: `path` exists, and `overwrite` is not set or would delete other things than a checkpoint.
+        CheckpointError: the parameters do not fit `config`, the ending of `path` belongs to no format, or Hugging Face
+            has no model of this shape; nothing is written.
     """
     path = Path(path)
-    to = to or _target(path)
+    to = to or _format_of(path)
     leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
     checkpoint.check_names(config, {name: leaf.shape for name, leaf in leaves.items()})
     if to == "native":
@@ -111,16 +112,20 @@ def write(
 def convert(
     source: PathLike,
     destination: PathLike,
-    to: Target | None = None,
+    to: CheckpointFormat | None = None,
     *,
     overwrite: bool = False,
     drop: Sequence[str] | str = (),
 ) -> Description:
-    """Converts a checkpoint of any format to another; see `read` and `write`.
+    """Converts a checkpoint of any format to another; see `read` and `write` for the arguments.
 
-    Returns what was written, with what of the source was skipped and dropped.
+    Returns:
+        A description of the result, which also lists the skipped and dropped contents of the source.
 
-    The destination can be neither the source nor a folder that the source lies in, whatever `overwrite` says.
+    Raises:
+        FileExistsError: as `write`; also if `destination` is the source or a folder that it lies in, even with
+            `overwrite`.
+        CheckpointError: as `read` and `write`.
     """
     source, destination = Path(source), Path(destination)
     _check_apart(source, destination)
@@ -133,7 +138,13 @@ def convert(
 
 
 def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:
-    """Says what a checkpoint of any format holds; the checksum of the same parameters is the same in every format."""
+    """Describes a checkpoint of any format.
+
+    The checksum is of the parameters, not of the file: the same parameters have the same checksum in every format.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
     path = Path(path)
     if checkpoint.is_native(path) and not drop:
         return checkpoint.describe(path)
@@ -172,7 +183,7 @@ def _warn(path: Path, matched: Matched) -> None:
 
 
 def _check_apart(source: Path, destination: Path) -> None:
-    """Raises FileExistsError where writing `destination` would delete `source`, or the link that leads to it."""
+    """Raises FileExistsError if writing `destination` would delete `source`, or the link that leads to it."""
     if not destination.exists() or not source.exists():
         return
     places = source.resolve(), source.parent.resolve() / source.name
@@ -182,7 +193,7 @@ def _check_apart(source: Path, destination: Path) -> None:
         raise FileExistsError(f"{destination} holds the source {source}; choose another destination")
 
 
-def _target(path: Path) -> Target:
+def _format_of(path: Path) -> CheckpointFormat:
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         return "meta"
     if path.suffix:
@@ -193,5 +204,5 @@ def _target(path: Path) -> Target:
 
 
 def _common_dtype(tensors: dict[str, LazyArray]) -> str:
-    """Hugging Face declares one dtype; where a file mixes several, the widest loses nothing."""
+    """Chooses the one dtype that Hugging Face declares; of several in a file, the widest loses nothing."""
     return max((leaf.dtype for leaf in tensors.values()), key=lambda dtype: dtype.itemsize).name

@@ -20,20 +20,20 @@ _MAX_SUGGESTED = 5
 
 
 def drop_matching(tensors: StateDict, patterns: Sequence[str]) -> tuple[StateDict, tuple[str, ...]]:
-    """The tensors whose names match no pattern, and the names of the others."""
+    """Splits off the tensors whose names match a pattern: returns the others, and the names of those dropped."""
     kept = {name: tensor for name, tensor in tensors.items() if not _matches(name, patterns)}
     return kept, tuple(name for name in tensors if name not in kept)
 
 
 def unused_patterns(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Says which patterns match no name: one may be misspelt."""
+    """Returns a warning for each pattern that matches no name: it may be misspelt."""
     names = list(names)
     unused = [pattern for pattern in patterns if not any(_matches(name, [pattern]) for name in names)]
     return [f"no tensor has a name like {pattern!r}, which was to be dropped" for pattern in unused]
 
 
 def suggest_patterns(names: Iterable[str]) -> str:
-    """Options that would drop these names, for the command line and for Python."""
+    """Writes the options that would drop these names, for the command line and for Python."""
     patterns = list(dict.fromkeys(map(_pattern, names)))
     shown = [shortened(pattern) for pattern in patterns[:_MAX_SUGGESTED]]
     more = " …" if len(patterns) > len(shown) else ""
@@ -42,10 +42,14 @@ def suggest_patterns(names: Iterable[str]) -> str:
 
 
 def drop_constants(tensors: StateDict, source: Path) -> tuple[StateDict, tuple[str, ...]]:
-    """The tensors without `pixel_mean` and `pixel_std`, and those names, with the reason.
+    """Drops `pixel_mean` and `pixel_std`, three numbers each, which are constants here.
 
-    Raises `CheckpointError` where they are not Meta's, of photos in 0..255 or in 0..1: the model has learnt from pixels
-    that are normalised in another way.
+    Returns:
+        The other tensors, and the dropped names with the reason.
+
+    Raises:
+        CheckpointError: their values are not Meta's, for photos in 0..255 or in 0..1: the model was trained on pixels
+            that were normalised in another way.
     """
     present = {name: tensors[name] for name in _CONSTANTS if name in tensors}
     for scale in (1, 255):
@@ -62,17 +66,17 @@ def drop_constants(tensors: StateDict, source: Path) -> tuple[StateDict, tuple[s
             kept = {name: tensor for name, tensor in tensors.items() if name not in present}
             return kept, tuple(f"{name} (Meta's own values)" for name in present)
     found = ", ".join(
-        f"{name} {_say(tensor.read()) if tensor.size <= 3 else f'of shape {tensor.shape}'}"
+        f"{name} {_as_list(tensor.read()) if tensor.size <= 3 else f'of shape {tensor.shape}'}"
         for name, tensor in present.items()
     )
-    expected = ", ".join(f"{name} {_say(_CONSTANTS[name])}" for name in present)
+    expected = ", ".join(f"{name} {_as_list(_CONSTANTS[name])}" for name in present)
     raise CheckpointError(
         f"{source} holds {found}, but samjax normalises photos as Meta does, with {expected}: the masks of a model "
-        f"that has learnt otherwise would be wrong. Where it has not, drop them: {suggest_patterns(present)}"
+        f"that was trained otherwise would be wrong. If it was not, drop them: {suggest_patterns(present)}"
     )
 
 
-def _say(values: np.ndarray) -> list[float]:
+def _as_list(values: np.ndarray) -> list[float]:
     return [round(float(value), 3) for value in values.reshape(-1)]
 
 

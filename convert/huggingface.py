@@ -11,7 +11,10 @@ from .infer import Declared
 
 
 def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:
-    """Writes the two files that `SamModel.from_pretrained` and `SamProcessor.from_pretrained` read."""
+    """Writes the two files that `SamModel.from_pretrained` and `SamProcessor.from_pretrained` read.
+
+    Raises `CheckpointError` if the model does not take square images; so do `model_config` and `preprocessor_config`.
+    """
     for name, content in (
         ("config.json", model_config(config, dtype)),
         ("preprocessor_config.json", preprocessor_config(config)),
@@ -20,7 +23,7 @@ def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:
 
 
 def model_config(config: SamConfig, dtype: str = "float32") -> dict[str, Any]:
-    """config.json, as `SamModel.save_pretrained` writes it."""
+    """Returns config.json, as `SamModel.save_pretrained` writes it."""
     encoder, decoder = config.image_encoder, config.mask_decoder
     image_size = _square(config)
     return {
@@ -74,15 +77,15 @@ def model_config(config: SamConfig, dtype: str = "float32") -> dict[str, Any]:
             "num_multimask_outputs": decoder.multimask_outputs,
             "iou_head_depth": decoder.iou_head_depth,
             "iou_head_hidden_dim": decoder.iou_head_dim,
-            # Meta's transformer has PyTorch's default of 1e-5. Hugging Face's own conversions say 1e-6 here, and
-            # their masks differ from Meta's for it.
+            # Meta's transformer has PyTorch's default of 1e-5. transformers' default, and Hugging Face's own
+            # conversions, say 1e-6, so that their masks differ from Meta's.
             "layer_norm_eps": 1e-5,
         },
     }
 
 
 def preprocessor_config(config: SamConfig) -> dict[str, Any]:
-    """preprocessor_config.json: the longest side to the model's input size, ImageNet's mean and deviation, padding."""
+    """Returns preprocessor_config.json: longest side to the input size, ImageNet's mean and deviation, padding."""
     side, mask_side = _square(config), config.mask_size[0]
     return {
         "image_processor_type": "SamImageProcessor",
@@ -104,7 +107,7 @@ def preprocessor_config(config: SamConfig) -> dict[str, Any]:
 
 
 def declared_by(declared: dict[str, Any] | None, source: Path) -> Declared:
-    """What config.json says beyond the shapes; the defaults where there is none."""
+    """Reads from config.json what shapes cannot tell; the defaults if there is none. Raises `CheckpointError`."""
     if not declared:
         return Declared()
     vision, decoder = (_section(declared, name, source) for name in ("vision_config", "mask_decoder_config"))
@@ -117,7 +120,7 @@ def declared_by(declared: dict[str, Any] | None, source: Path) -> Declared:
 
 
 def check_declared(declared: dict[str, Any] | None, config: SamConfig, source: Path) -> None:
-    """Raises `CheckpointError` where config.json speaks of another function than the one that the shapes show."""
+    """Raises `CheckpointError` if config.json declares another function than the one that the shapes show."""
     if not declared:
         return
     kind = declared.get("model_type", "sam")

@@ -1,10 +1,10 @@
-"""Says what a checkpoint of another architecture seems to be, as far as its parameter names tell."""
+"""Guesses the architecture of a checkpoint that is no SAM from its parameter names."""
 
 import re
 from collections.abc import Iterable
 
-# (what it is, regular expressions that must each match at the start of some name). The first row that fits is
-# answered, so relatives of SAM, which share most of its names, come before the wide families.
+# (architecture, regular expressions that must each match at the start of some name). The first that fits is returned,
+# so relatives of SAM, which share most of its names, come before the wide families.
 _ARCHITECTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("SAM 3", (r"(detector|tracker)(_model)?\.", r"detector.*(trunk|vision_encoder|geometry_encoder)")),
     ("SAM 2", (r"(image_encoder\.trunk|vision_encoder\.backbone)\.", r"(sam_)?mask_decoder\.")),
@@ -38,7 +38,7 @@ _ARCHITECTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def identify(names: Iterable[str]) -> str | None:
-    """The architecture that the parameter names suggest, None where they suggest nothing known."""
+    """Returns the architecture that the parameter names suggest, None if they suggest none of those known."""
     listing = "\n".join(name[:200] for name in names)
     for architecture, patterns in _ARCHITECTURES:
         if all(

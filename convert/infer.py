@@ -11,12 +11,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 MAX_DEPTH = 256  # of anything; a hostile file may number its layers up to any count
 MAX_SIDE = 1 << 16  # pixels, channels
-MAX_GRID = 2048  # tokens along a side; relative positions take memory by its square
+MAX_GRID = 2048  # tokens along a side; relative positions need memory in proportion to its square
 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What shapes cannot tell and Hugging Face's config.json does."""
+    """The part of Hugging Face's config.json that shapes cannot tell; None if it is unknown."""
 
     decoder_heads: int = 8
     window_size: int | None = None
@@ -24,15 +24,19 @@ class Declared:
 
 
 def candidates(shapes: Shapes, declared: Declared = Declared()) -> list[SamConfig]:
-    """The configurations that the shapes may belong to, the likeliest first.
+    """Returns the configurations that the shapes may belong to, the likeliest first.
 
-    The first follows the shapes wherever they lead; the last is the variant of the table that is nearest in width and
-    depth, so that one damaged shape is reported as one difference. They are the same for a sound variant.
+    The first follows from the shapes alone. The last is the nearest variant in width and depth, so that one damaged
+    shape is reported as one difference. For a sound variant they are the same, and there is one.
+
+    Args:
+        shapes: shapes in PyTorch's layout by Meta's names; any shapes, also of a hostile file.
+        declared: what a config.json beside the file declares.
     """
     nearest = _nearest_variant(shapes)
     inferred = nearest
     for part in (_image_encoder, _decoder):
-        # Where a name that it needs is missing or misshaped, the comparison of all names will say so.
+        # If a name that it needs is missing or misshaped, the comparison of all names will say so.
         with contextlib.suppress(KeyError, ValueError, IndexError, ZeroDivisionError):
             inferred = part(inferred, shapes, declared)
     return [inferred] if inferred == nearest else [inferred, nearest]
@@ -80,7 +84,7 @@ def _decoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig
 def _attention(
     tables: list[tuple[int, ...]], grid: tuple[int, int], width: int, declared: Declared
 ) -> tuple[int, tuple[int, ...]]:
-    """Window size and global blocks, from the lengths of the relative position tables: 2 side - 1."""
+    """Infers window size and global blocks from the lengths of the relative position tables, 2 * side - 1."""
     sides = [((height + 1) // 2, (width + 1) // 2) for height, _, width, _ in tables]
     windows = set(sides) - {grid}
     if windows:

@@ -18,14 +18,15 @@ from .storages import SavedObject, Storage, dtype_named
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _COUNT = struct.Struct("<q")
-# Bytes an element, of types that are passed over.
+# Bytes per element of types that are skipped.
 _OTHERS = {"torch.ComplexFloatStorage": 8, "torch.ComplexDoubleStorage": 16, "torch.storage.UntypedStorage": 1}
 
 
 class PickleFile(SavedObject):
-    """What `pickle.dump`, or `torch.save` in its old format, wrote. Raises `CheckpointError` where it is damaged."""
+    """A file by `pickle.dump`, or by `torch.save` in its old format."""
 
     def __init__(self, path: Path) -> None:
+        """Reads the pickles. Raises `CheckpointError` if the file is damaged, big-endian or of an unknown version."""
         self.path = path
         self.size = path.stat().st_size
         self._storages: dict[str, Storage] = {}
@@ -72,5 +73,5 @@ class PickleFile(SavedObject):
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins with `start` may be a pickle of protocol 2 or newer."""
+    """Tells whether a file that begins with `start` may be a pickle of protocol 2 or newer."""
     return start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")

@@ -1,7 +1,7 @@
-"""Finds the state dict in what a training program has saved, wherever it lies, and names what lies beside it.
+"""Finds the state dict in an object that a training program has saved, and names everything beside it.
 
-Training programs save dictionaries, tuples and objects of their own around it: beside an optimizer, within the state of
-a trainer, or as the modules of a whole model, whose parameters are the state of objects that are not built.
+It may stand beside an optimizer or within the state of a trainer, or be the modules of a whole model, whose parameters
+are the state of objects that are not built.
 """
 
 import collections
@@ -33,9 +33,9 @@ _LONGEST_PREFIX = 1000
 _MAX_TRANSIENT = 100  # buffers of a module
 _MAX_VISITED = 20_000  # objects
 _MAX_ENTRIES = 20_000  # of a dictionary; ViT-H has 594
-_MAX_ITEMS = 1000  # of a list: who keeps a state dict beyond them?
+_MAX_ITEMS = 1000  # of a list: no state dict is expected beyond them
 _MAX_STATES = 10  # of an object, which has one or two
-_CLASSES_SHOWN = 3  # of what a skipped container holds
+_CLASSES_SHOWN = 3  # of the contents of a skipped container
 _SKIPPED_SHOWN = 20
 
 
@@ -44,9 +44,9 @@ class Located:
     """A state dict within a saved object."""
 
     tensors: dict[str, Reference]
-    others: dict[str, Any]  # what lies in it and is no tensor
-    place: str  # "model", "trainer.model (the parameters of a my.Sam)"; "" where it is the whole
-    skipped: tuple[str, ...]  # what lies beside it, as "name (class)"
+    others: dict[str, Any]  # its values that are no tensors
+    place: str  # "model", "trainer.model (the parameters of a my.Sam)"; "" if it is the whole object
+    skipped: tuple[str, ...]  # everything beside it, as "name (class)"
     rivals: tuple[str, ...]  # places of other state dicts that it might have been
 
 
@@ -67,16 +67,19 @@ class _Candidate:
         return f"{place} ({parameters})" if place else parameters
 
     def rank(self) -> tuple[bool, int, int]:
-        """The lower, the likelier among equals: averages of the weights last."""
+        """Orders equally good candidates, the likeliest first; averages of the weights come last."""
         average = any(_AVERAGES.search(name) for name in self.path)
         named = [WRAPPERS.index(name) for name in self.path[-1:] if name in WRAPPERS]
         return average, named[0] if named else len(WRAPPERS), len(self.path)
 
 
 def locate(content: Any) -> Located | None:
-    """The state dict in a saved object; None where there is none.
+    """Returns the state dict in a saved object, None if there is none.
 
-    It is the one with the most names of a SAM, or where none has any, with the most tensors.
+    It is the dictionary with the most names of a SAM or, if none has any, with the most tensors.
+
+    Args:
+        content: `pickle_reader.Pickle.value`; containers in it may be shared, or contain themselves.
     """
     candidates = _candidates(content)
     scores = [sum(bool(_SAM.search(name)) for name in each.tensors) for each in candidates]
@@ -96,7 +99,7 @@ def locate(content: Any) -> Located | None:
 
 
 def describe_kind(value: Any) -> str:
-    """The class of a value in a file, with the classes that a container holds."""
+    """Names the class of a value in a file, with the classes in it if it is a container."""
     if isinstance(value, Opaque | Global):
         return shortened(value.name)
     if isinstance(value, TensorReference):
@@ -111,12 +114,12 @@ def describe_kind(value: Any) -> str:
 
 
 def list_entries(value: Any) -> list[tuple[str, str]]:
-    """The first entries of a container or an object, with their classes."""
+    """Lists the first ten entries of a container or an object as (name, class)."""
     return [(name, describe_kind(item)) for name, item in _entries(value)[:10]]
 
 
 def _majority(candidate: _Candidate) -> int:
-    """The number of tensors of a dictionary that consists of them; a few numbers beside them (an epoch) do no harm."""
+    """Counts the tensors of a candidate that mostly consists of them; a few numbers (an epoch) do no harm."""
     if any(name.startswith("optim") for name in candidate.path):
         return 0
     return len(candidate.tensors) if len(candidate.tensors) > len(candidate.others) else 0
@@ -125,7 +128,7 @@ def _majority(candidate: _Candidate) -> int:
 def _candidates(content: Any) -> list[_Candidate]:
     found = []
     budget = itertools.repeat(None, _MAX_MODULES)
-    queue = collections.deque([(content, (), ())])
+    queue: collections.deque[tuple[Any, tuple[str, ...], tuple[Any, ...]]] = collections.deque([(content, (), ())])
     visited: set[int] = set()  # by identity: objects may be shared, or contain themselves
     while queue and len(visited) < _MAX_VISITED:
         value, path, parents = queue.popleft()
@@ -172,7 +175,7 @@ def _add(name: str, item: Any, tensors: dict[str, Reference], others: dict[str, 
 
 
 def _module_attributes(value: Any) -> dict[str, Any] | None:
-    """The attributes of a `torch.nn.Module`, which was pickled whole."""
+    """Returns the attributes of a `torch.nn.Module` that was pickled whole, None for anything else."""
     if isinstance(value, Opaque):
         for state in value.states:
             if isinstance(state, dict) and isinstance(state.get("_modules"), dict) and "_parameters" in state:
@@ -181,7 +184,7 @@ def _module_attributes(value: Any) -> dict[str, Any] | None:
 
 
 def _flatten(module: Any, budget: Iterator[None]) -> tuple[dict[str, Reference], dict[str, Any]]:
-    """What the module's `state_dict()` would give, and what else stands in the place of a parameter."""
+    """Collects the tensors that the module's `state_dict()` would give, and other values in the place of parameters."""
     tensors: dict[str, Reference] = {}
     others: dict[str, Any] = {}
     stack = [(module, "")]
@@ -209,7 +212,7 @@ def _flatten(module: Any, budget: Iterator[None]) -> tuple[dict[str, Reference],
 
 
 def _elements(value: Any) -> list[Any]:
-    """What a set holds."""
+    """Returns the first elements of a set."""
     if not isinstance(value, Opaque):
         return []
     listed = value.arguments[0] if value.arguments and isinstance(value.arguments[0], list) else []
@@ -217,12 +220,12 @@ def _elements(value: Any) -> list[Any]:
 
 
 def _children(value: Any, limit: int = _MAX_ENTRIES) -> list[tuple[str, Any]]:
-    """The containers and objects within one, with their names."""
+    """Lists the containers and objects within one, with their names."""
     return [(name, item) for name, item in _entries(value, limit) if isinstance(item, dict | list | tuple | Opaque)]
 
 
 def _entries(value: Any, limit: int = _MAX_ENTRIES) -> list[tuple[str, Any]]:
-    """What lies within a container or an object, with names; of a long list the beginning."""
+    """Lists the contents of a container or an object with their names; of a long one, the beginning."""
     if isinstance(value, dict):
         named = itertools.islice(value.items(), limit)
         return [(key if isinstance(key, str) else key.name, item) for key, item in named]
@@ -235,7 +238,7 @@ def _entries(value: Any, limit: int = _MAX_ENTRIES) -> list[tuple[str, Any]]:
 
 
 def _beside(found: _Candidate) -> list[str]:
-    """Names what lies in the containers on the way to the state dict, but not on that way."""
+    """Names everything in the containers on the way to the state dict that is not on the way itself."""
     skipped: list[tuple[str, Any]] = []
     for depth, parent in enumerate(found.parents):
         prefix = "".join(f"{name}." for name in found.path[:depth])
@@ -247,7 +250,7 @@ def _beside(found: _Candidate) -> list[str]:
 
 
 def _classes_within(value: Any) -> list[str]:
-    """The first few classes of objects that a container holds, at any depth."""
+    """Names the first few classes of objects in a container, at any depth."""
     names: dict[str, None] = {}
     queue = collections.deque([value])
     visited: set[int] = set()

@@ -1,7 +1,8 @@
 """The one key table: Meta's names, Hugging Face's names, and (derived from Meta's) ours, with the layout of each.
 
-A row pairs a Meta module with a Hugging Face module; `{}` stands for a number and is carried over. Our path is Meta's
-with "/" for ".", and its leaf follows from the kind of the module.
+A rule pairs a Meta module with a Hugging Face module; `{}` stands for a number and is carried over. Our path is Meta's
+with "/" for ".", which keeps the table short and checkable; its leaf follows from the kind of the module. Kernels are
+stored input-first, as Flax has them.
 """
 
 import dataclasses
@@ -34,14 +35,16 @@ RAW = (Leaf("", ""),)  # a parameter of its own, not of a module
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class KeyRule:
+    """A module under Meta's name and under Hugging Face's, with its parameters."""
+
     meta: str
     huggingface: str
     leaves: tuple[Leaf, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class KeyEntry:
     """One parameter under its three names; `axes` permute PyTorch's layout into ours, None leaves it."""
 
     meta: str
@@ -49,34 +52,35 @@ class Entry:
     ours: str
     axes: Axes | None
 
-    def numbered(self, number: str) -> "Entry":
-        names = (name.replace("{}", number) for name in (self.meta, self.huggingface, self.ours))
-        return Entry(*names, self.axes)
+    def numbered(self, number: str) -> "KeyEntry":
+        """Fills in the number that `{}` stands for."""
+        meta, huggingface, ours = (name.replace("{}", number) for name in (self.meta, self.huggingface, self.ours))
+        return KeyEntry(meta, huggingface, ours, self.axes)
 
 
 _NUMBER = re.compile(r"(?<=[./])\d+(?=[./])")  # a whole component
 
 
-def _rows(leaves: tuple[Leaf, ...], *pairs: tuple[str, str]) -> list[Row]:
-    return [Row(meta, huggingface, leaves) for meta, huggingface in pairs]
+def _rules(leaves: tuple[Leaf, ...], *pairs: tuple[str, str]) -> list[KeyRule]:
+    return [KeyRule(meta, huggingface, leaves) for meta, huggingface in pairs]
 
 
-def _attention(meta: str, huggingface: str) -> list[Row]:
+def _attention(meta: str, huggingface: str) -> list[KeyRule]:
     parts = ("q_proj", "k_proj", "v_proj", "out_proj")
-    return _rows(LINEAR, *((f"{meta}.{part}", f"{huggingface}.{part}") for part in parts))
+    return _rules(LINEAR, *((f"{meta}.{part}", f"{huggingface}.{part}") for part in parts))
 
 
 _BLOCK = ("image_encoder.blocks.{}", "vision_encoder.layers.{}")
 _LAYER = "mask_decoder.transformer.layers.{}"
-TABLE: tuple[Row, ...] = (
-    *_rows(
+_KEY_RULES: tuple[KeyRule, ...] = (
+    *_rules(
         RAW,
         ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
         (f"{_BLOCK[0]}.attn.rel_pos_h", f"{_BLOCK[1]}.attn.rel_pos_h"),
         (f"{_BLOCK[0]}.attn.rel_pos_w", f"{_BLOCK[1]}.attn.rel_pos_w"),
         ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
     ),
-    *_rows(
+    *_rules(
         CONV,
         ("image_encoder.patch_embed.proj", "vision_encoder.patch_embed.projection"),
         ("image_encoder.neck.0", "vision_encoder.neck.conv1"),
@@ -85,12 +89,12 @@ TABLE: tuple[Row, ...] = (
         ("prompt_encoder.mask_downscaling.3", "prompt_encoder.mask_embed.conv2"),
         ("prompt_encoder.mask_downscaling.6", "prompt_encoder.mask_embed.conv3"),
     ),
-    *_rows(
+    *_rules(
         UPCONV,
         ("mask_decoder.output_upscaling.0", "mask_decoder.upscale_conv1"),
         ("mask_decoder.output_upscaling.3", "mask_decoder.upscale_conv2"),
     ),
-    *_rows(
+    *_rules(
         NORM,
         (f"{_BLOCK[0]}.norm1", f"{_BLOCK[1]}.layer_norm1"),
         (f"{_BLOCK[0]}.norm2", f"{_BLOCK[1]}.layer_norm2"),
@@ -102,7 +106,7 @@ TABLE: tuple[Row, ...] = (
         ("mask_decoder.transformer.norm_final_attn", "mask_decoder.transformer.layer_norm_final_attn"),
         ("mask_decoder.output_upscaling.1", "mask_decoder.upscale_layer_norm"),
     ),
-    *_rows(
+    *_rules(
         EMBEDDING,
         ("prompt_encoder.point_embeddings.{}", "prompt_encoder.point_embed.{}"),
         ("prompt_encoder.not_a_point_embed", "prompt_encoder.not_a_point_embed"),
@@ -110,7 +114,7 @@ TABLE: tuple[Row, ...] = (
         ("mask_decoder.iou_token", "mask_decoder.iou_token"),
         ("mask_decoder.mask_tokens", "mask_decoder.mask_tokens"),
     ),
-    *_rows(
+    *_rules(
         LINEAR,
         (f"{_BLOCK[0]}.attn.qkv", f"{_BLOCK[1]}.attn.qkv"),
         (f"{_BLOCK[0]}.attn.proj", f"{_BLOCK[1]}.attn.proj"),
@@ -135,36 +139,36 @@ FOURIER = "shared_image_embedding.positional_embedding"
 _HYPERNETWORK_DEPTH = 3
 
 
-def _head(head: str, depth: int) -> list[Row]:
+def _head(head: str, depth: int) -> list[KeyRule]:
     inner = [(f"{head}.layers.{i}", f"{head}.layers.{i - 1}") for i in range(1, depth - 1)]
     first, last = (f"{head}.layers.0", f"{head}.proj_in"), (f"{head}.layers.{depth - 1}", f"{head}.proj_out")
-    return _rows(LINEAR, first, *inner, last)
+    return _rules(LINEAR, first, *inner, last)
 
 
-def rows(iou_head_depth: int = 3) -> list[Row]:
-    """The table, with the layers of the heads: those of the IoU head are as many as the configuration says."""
+def _key_rules(iou_head_depth: int) -> list[KeyRule]:
+    """Completes the table with the layers of the heads; the configuration says how many the IoU head has."""
     return [
-        *TABLE,
+        *_KEY_RULES,
         *_head("mask_decoder.output_hypernetworks_mlps.{}", _HYPERNETWORK_DEPTH),
         *_head("mask_decoder.iou_prediction_head", iou_head_depth),
     ]
 
 
-def entries(names: Iterable[str], *, source: str, iou_head_depth: int = 3) -> dict[str, Entry]:
+def find_entries(names: Iterable[str], *, source: str, iou_head_depth: int = 3) -> dict[str, KeyEntry]:
     """Finds names in the table.
 
     Args:
         names: parameter names in the convention `source`.
-        source: "meta", "huggingface" or "ours": a field of `Entry`.
+        source: "meta", "huggingface" or "ours": a field of `KeyEntry`.
         iou_head_depth: layers of the IoU head, which Hugging Face's names depend on.
 
     Returns:
         The entry of each name that the table knows; others are left out.
     """
-    known = _expand(rows(iou_head_depth), source)
+    known = _expand(_key_rules(iou_head_depth), source)
     found = {}
     for name in names:
-        # A number is a wildcard in some rows ("blocks.{}") and part of a name in others ("neck.0").
+        # A number is a wildcard in some rules ("blocks.{}") and part of a name in others ("neck.0").
         number = _NUMBER.search(name)
         pattern = _NUMBER.sub("{}", name, count=1)
         if name in known and "{}" not in name:
@@ -174,29 +178,30 @@ def entries(names: Iterable[str], *, source: str, iou_head_depth: int = 3) -> di
     return found
 
 
-def _expand(table: list[Row], source: str) -> dict[str, Entry]:
+def _expand(rules: list[KeyRule], source: str) -> dict[str, KeyEntry]:
+    """Lists the entries of all rules by their names in the convention `source`."""
     known = {}
-    for row in table:
-        for leaf in row.leaves:
-            meta, huggingface = (f"{module}.{leaf.torch}".rstrip(".") for module in (row.meta, row.huggingface))
-            ours = f"{row.meta.replace('.', '/')}/{leaf.ours}".rstrip("/")
-            entry = Entry(meta, huggingface, ours, leaf.axes)
+    for rule in rules:
+        for leaf in rule.leaves:
+            meta, huggingface = (f"{module}.{leaf.torch}".rstrip(".") for module in (rule.meta, rule.huggingface))
+            ours = f"{rule.meta.replace('.', '/')}/{leaf.ours}".rstrip("/")
+            entry = KeyEntry(meta, huggingface, ours, leaf.axes)
             known[getattr(entry, source)] = entry
     return known
 
 
 def to_ours(tensor: LazyArray, axes: Axes | None) -> LazyArray:
-    """PyTorch's layout to ours."""
+    """Permutes a tensor from PyTorch's layout to ours when it is read."""
     return tensor if axes is None else _permute(tensor, axes)
 
 
 def to_torch(tensor: LazyArray, axes: Axes | None) -> LazyArray:
-    """Our layout to PyTorch's."""
+    """Permutes a tensor from our layout to PyTorch's when it is read."""
     return tensor if axes is None else _permute(tensor, _inverse(axes))
 
 
 def torch_shape(shape: tuple[int, ...], axes: Axes | None) -> tuple[int, ...]:
-    """The shape in PyTorch's layout of a parameter of ours."""
+    """Permutes the shape of one of our parameters to PyTorch's layout."""
     return shape if axes is None else tuple(shape[axis] for axis in _inverse(axes))
 
 
@@ -209,6 +214,12 @@ def _permute(tensor: LazyArray, axes: Axes) -> LazyArray:
     return LazyArray(shape, tensor.dtype, lambda: np.ascontiguousarray(tensor.read().transpose(axes)))
 
 
-def rename(tensors: Mapping[str, LazyArray], table: Mapping[str, Entry], *, target: str) -> dict[str, LazyArray]:
-    """Our parameters under the names and in the layout of `target` ("meta" or "huggingface")."""
+def rename(tensors: Mapping[str, LazyArray], table: Mapping[str, KeyEntry], *, target: str) -> dict[str, LazyArray]:
+    """Gives our parameters the names and the layout of another program.
+
+    Args:
+        tensors: parameters by our names ("a/b/c").
+        table: the entry of each, by our names; see `matching.expected_entries`.
+        target: "meta" or "huggingface".
+    """
     return {getattr(table[name], target): to_torch(tensor, table[name].axes) for name, tensor in tensors.items()}

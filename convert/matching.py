@@ -1,7 +1,7 @@
-"""Makes a state dict our parameters: every name is used once and every shape fits, or an error says what does not."""
+"""Matches a state dict with our parameters: each name is used once and each shape fits, or the error says why."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from .huggingface import check_declared, declared_by
 from .identify import identify
 from .infer import candidates
 from .locate import Located, describe_kind
-from .mapping import FOURIER, TIED, Entry, entries, to_ours, torch_shape
+from .mapping import FOURIER, TIED, KeyEntry, find_entries, to_ours, torch_shape
 from .state_dict import Opened, StateDict
 
 _FLOATS = ("float32", "float16", "bfloat16")
-# Components that torch.compile, FSDP, activation checkpointing, DistributedDataParallel and accelerate put into names.
+# Components that torch.compile, FSDP, activation checkpointing, accelerate and DistributedDataParallel put into names.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module")
 _MAX_PREFIXES = 10
 _ESSENTIAL = {"image_encoder.pos_embed", "mask_decoder.iou_token.weight", "prompt_encoder.no_mask_embed.weight"}
@@ -31,14 +31,14 @@ _RECOGNISED = 0.5  # of the names; with fewer, a list of differences would be a 
 
 @dataclasses.dataclass(frozen=True)
 class Matched:
-    """A SAM, whatever file it comes from; `params` is flat ("a/b/c") and still in the file."""
+    """A SAM from a file of any format; `params` is flat ("a/b/c") and still in the file."""
 
     config: SamConfig
     params: dict[str, LazyArray]
     convention: str  # of the names: "meta", "huggingface" or "native"
     files: tuple[Path, ...] = ()
     place: str = ""  # of the state dict in a saved object
-    skipped: tuple[str, ...] = ()  # what lies beside it, as "name (class)"
+    skipped: tuple[str, ...] = ()  # everything beside it, as "name (class)"
     dropped: tuple[str, ...] = ()  # names of tensors that are no part of the model
     warnings: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
         drop: patterns with `*`, `?` and `[...]` for names of tensors to leave out.
 
     Raises:
-        CheckpointError: the state dict is not exactly a SAM.
+        CheckpointError: the state dict is not exactly a SAM; the message lists missing, extra and misshaped names.
     """
     located = opened.located
     others = located.others if located else {}
@@ -63,8 +63,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
     tensors, constants = drop_constants(tensors, source)
     if convention == "huggingface":
         tensors = _untie(tensors, source)
-    depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in tensors) // 2
-    known = entries(tensors, source=convention, iou_head_depth=depth)
+    known = _find_known(tensors, convention)
     shapes = {known[name].meta if name in known else name: tensor.shape for name, tensor in tensors.items()}
     if len(known) < _RECOGNISED * len(tensors) and _ESSENTIAL - {entry.meta for entry in known.values()}:
         raise _unrecognised(tensors, known, source)
@@ -95,7 +94,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
 
 
 def _choice(located: Located | None) -> list[str]:
-    """Says which of several state dicts is read."""
+    """Warns which of several state dicts is read."""
     if not located or not located.rivals:
         return []
     rivals = ", ".join(located.rivals[:5])
@@ -111,7 +110,7 @@ def _refusal(
     known: Collection[str],
     dropped: Collection[str],
 ) -> CheckpointError:
-    """What keeps the tensors from being a SAM."""
+    """Explains why the tensors are not a SAM of the configuration that they resemble most."""
     found = {name: tensor.shape for name, tensor in tensors.items()}
     look = identify(tensors)
     for name, value in others.items():
@@ -131,14 +130,14 @@ def _refusal(
         problem += f" The names look like {look}, which is another architecture."
     if complete:
         extra = [name for name in found if name not in expected]
-        problem += f" Where they have no part in the model, drop them: {suggest_patterns(extra)}"
+        problem += f" If they are no part of the model, drop them: {suggest_patterns(extra)}"
     return CheckpointError(f"{problem}\n{explain_mismatch(expected, found)}")
 
 
-def expected_entries(config: SamConfig) -> dict[str, Entry]:
-    """The rows of the key table for every parameter of a configuration, by our names."""
+def expected_entries(config: SamConfig) -> dict[str, KeyEntry]:
+    """Returns the entry of the key table for every parameter of a configuration, by our names ("a/b/c")."""
     ours = flatten_dict(abstract_params(config), sep="/")
-    return entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
+    return find_entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
 
 
 def _unrecognised(tensors: StateDict, known: Collection[str], source: Path) -> CheckpointError:
@@ -150,48 +149,43 @@ def _unrecognised(tensors: StateDict, known: Collection[str], source: Path) -> C
     )
 
 
-def _expected_shapes(config: SamConfig, table: dict[str, Entry], convention: str) -> dict[str, tuple[int, ...]]:
-    leaves = flatten_dict(abstract_params(config), sep="/")
+def _expected_shapes(config: SamConfig, table: dict[str, KeyEntry], convention: str) -> dict[str, tuple[int, ...]]:
+    leaves: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
     return {getattr(entry, convention): torch_shape(leaves[name].shape, entry.axes) for name, entry in table.items()}
 
 
 def _recognise(tensors: StateDict, others: dict[str, Any]) -> tuple[StateDict, dict[str, Any], str]:
-    """Takes the prefix of a wrapper ("module.", "sam.") off the names, and says whose names they are.
+    """Removes the prefix of a wrapper ("module.", "sam.") from the names, and tells whose convention they follow.
 
-    Of several prefixes ("teacher.", "student.") the one with the most names of a SAM is taken off.
+    Of several prefixes ("teacher.", "student.") the one with the most names of a SAM is removed.
     """
     best: tuple[int, StateDict, dict[str, Any], str] = (-1, tensors, others, "meta")
-    unwrapped = _rename(tensors, _without_wrappers)
+    unwrapped = _shorten(tensors, "")
     for convention, anchor in (("meta", "image_encoder."), ("huggingface", "vision_encoder.")):
         prefixes = dict.fromkeys(name[: name.find(anchor)] for name in unwrapped if anchor in name) or {"": None}
         for prefix in sorted(prefixes, key=len)[:_MAX_PREFIXES]:
-
-            def shorten(name: str, prefix: str = prefix) -> str:
-                return _without_wrappers(name).removeprefix(prefix)
-
-            stripped = _rename(tensors, shorten)
-            depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in stripped) // 2
-            count = len(entries(stripped, source=convention, iou_head_depth=depth))
-            best = max(best, (count, stripped, _rename(others, shorten), convention), key=lambda each: each[0])
+            shortened = _shorten(tensors, prefix)
+            count = len(_find_known(shortened, convention))
+            best = max(best, (count, shortened, _shorten(others, prefix), convention), key=lambda each: each[0])
     return best[1:]
 
 
-def _rename(items: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """The items by their new names; those of which a new name is another's keep the old one."""
-    renamed = dict.fromkeys(items)
+def _find_known(tensors: StateDict, convention: str) -> dict[str, KeyEntry]:
+    depth = sum(name.startswith("mask_decoder.iou_prediction_head.") for name in tensors) // 2  # weights and biases
+    return find_entries(tensors, source=convention, iou_head_depth=depth)
+
+
+def _shorten(items: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Removes wrappers and a prefix from the names; an item whose new name belongs to another keeps its old one."""
     result: dict[str, Any] = {}
     for name, item in items.items():
-        new = rename(name)
-        result[name if new in result or (new != name and new in renamed) else new] = item
+        new = ".".join(part for part in name.split(".") if part not in _WRAPPERS).removeprefix(prefix)
+        result[name if new in result or (new != name and new in items) else new] = item
     return result
 
 
-def _without_wrappers(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
 def _untie(tensors: StateDict, source: Path) -> StateDict:
-    """Hugging Face's Fourier matrix under its first name; where the file holds both names they must be equal."""
+    """Keeps Hugging Face's Fourier matrix under its first name; if the file holds both, they must be equal."""
     if TIED not in tensors:
         return tensors
     tied = tensors[TIED]
@@ -203,7 +197,7 @@ def _untie(tensors: StateDict, source: Path) -> StateDict:
 
 
 def _to_known_dtypes(tensors: StateDict, source: Path) -> tuple[StateDict, list[str]]:
-    """The tensors with those in float64 rounded when they are read, and a word about it."""
+    """Rounds tensors in float64 to float32 when they are read, and warns of it."""
     for name, tensor in tensors.items():
         if tensor.dtype.name not in (*_FLOATS, "float64"):
             kind = "of an unknown type" if tensor.dtype.kind == "V" else tensor.dtype.name

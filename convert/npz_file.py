@@ -1,9 +1,10 @@
-"""NumPy's `.npz`, as `numpy.savez(FILE, **state_dict)` writes it: names to arrays that are still in their file."""
+"""Reads NumPy's `.npz`, as `numpy.savez(FILE, **state_dict)` writes it: names to arrays that stay in their file."""
 
 import functools
 import math
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -15,7 +16,7 @@ _FLAWS = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedE
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a zip archive holds arrays of NumPy and nothing else."""
+    """Tells whether a file is a zip archive of NumPy arrays and nothing else."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -25,9 +26,10 @@ def is_npz(path: Path) -> bool:
 
 
 def read_npz(path: Path) -> dict[str, LazyArray]:
-    """The arrays of a file, none read yet; objects in it are not built.
+    """Opens the arrays of a file; none is read yet, and objects in it are not built.
 
-    Raises `CheckpointError` where it is damaged, compressed, or holds something else than numbers.
+    Raises:
+        CheckpointError: the file is damaged, compressed, or holds anything but numbers.
     """
     tensors = {}
     try:
@@ -62,6 +64,6 @@ def _read(path: Path, name: str) -> np.ndarray:
     return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
-def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes] | zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     return read.get(npy.read_magic(stream), npy.read_array_header_1_0)(stream)

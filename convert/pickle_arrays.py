@@ -1,9 +1,9 @@
-"""NumPy arrays inside a pickle: recognised among the objects that are not built, and read from the file when needed."""
+"""Recognises NumPy arrays among the objects of a pickle that are not built, and reads them when needed."""
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -20,16 +20,16 @@ _RECONSTRUCT = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_c
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArrayReference:
-    """A NumPy array whose bytes are at hand or lie in the pickle."""
+    """A NumPy array whose bytes are in memory or still in the pickle."""
 
     shape: tuple[int, ...]
     dtype: np.dtype  # with its byte order
-    order: str  # "C" or "F"
-    content: bytes | str | Extent  # a text has one byte in each character
+    order: Literal["C", "F"]
+    content: bytes | str | Extent  # each character of a text is one byte
 
 
 def as_array(value: Any) -> ArrayReference | None:
-    """The array that an `Opaque` stands for; None where it is none, or one of objects or records."""
+    """Returns the array that an `Opaque` stands for; None if it is none, or one of objects or records."""
     if not isinstance(value, Opaque):
         return None
     if value.name in _FROM_BUFFER and len(value.arguments) == 4:
@@ -50,14 +50,15 @@ def as_array(value: Any) -> ArrayReference | None:
 
 
 def open_array(reference: ArrayReference, source: str, read: Callable[[int, int], bytes]) -> LazyArray:
-    """The array, still in its file.
+    """Opens an array, which is read later; the result is in C order and native byte order.
 
     Args:
-        reference: what `as_array` gave.
+        reference: the result of `as_array`.
         source: the file, named in errors.
-        read: gives the bytes of the file that the pickle's buffer has at (start, size).
+        read: (start, size) to the bytes of the file that the pickle's buffer has there.
 
-    Raises `CheckpointError`, here or when it is read, where the bytes are not as many as the shape says.
+    Raises:
+        CheckpointError: here or when it is read; the number of bytes does not fit the shape.
     """
     size = math.prod(reference.shape) * reference.dtype.itemsize
     content = reference.content
@@ -91,6 +92,7 @@ def open_array(reference: ArrayReference, source: str, read: Callable[[int, int]
 
 
 def _is_plain(arguments: tuple[Any, ...]) -> bool:
+    """Tells whether `_reconstruct` makes an array of no subclass."""
     return bool(arguments) and arguments[0] == Global("numpy.ndarray")
 
 
@@ -107,7 +109,7 @@ def _dtype(value: Any) -> np.dtype | None:
 
 
 def _bytes(value: Any) -> bytes | str | Extent | None:
-    """What holds an array's bytes; before protocol 3 they are a text to be encoded."""
+    """Returns the value that holds an array's bytes; before protocol 3 it is a text to be encoded."""
     if isinstance(value, Opaque) and value.name == "_codecs.encode" and len(value.arguments) == 2:
         value, encoding = value.arguments
         return value if encoding == "latin1" and (isinstance(value, str) or _is_text(value)) else None

@@ -1,4 +1,4 @@
-"""Splits a pickle into its instructions, quickly, and leaves long texts and bytes where they are in the file."""
+"""Splits a pickle into its instructions, and leaves long texts and bytes in the file."""
 
 import codecs
 import dataclasses
@@ -13,14 +13,14 @@ import numpy as np
 Buffer = bytes | mmap.mmap
 
 MAX_BYTES = 64 << 20  # of instructions, beside the texts and bytes that stay in the file; ViT-H needs 60 kB
-MAX_INSTRUCTIONS = 20_000_000  # numbers in a row count as one; about six seconds
-_LONG = 4096  # bytes of a text that can still be a name
+MAX_INSTRUCTIONS = 20_000_000  # about six seconds; numbers in a row count as one
+_LONG = 4096  # bytes; no longer text is a name
 _LONGEST_LINE = 65_536  # bytes of an argument in the text formats
 _ROW = 1024  # numbers read at once
 
 
 class PickleError(ValueError):
-    """A pickle that is too long, or has an instruction that no checkpoint needs."""
+    """Raised for a pickle that is too long, or has an instruction that no checkpoint needs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,10 +92,15 @@ ROW = 256  # stands for the code of several numbers in a row
 def instructions(data: Buffer, position: int, end: int) -> Iterator[tuple[int, Any]]:
     """Yields (code, argument) up to STOP, whose argument is the position after it.
 
-    The argument of `ROW` is a list of numbers; a long text or long bytes come as an `Extent`.
+    The argument of `ROW` is a list of numbers; long texts and bytes are `Extent`s.
+
+    Args:
+        data: the file, or a part of it.
+        position: offset in `data` where the pickle begins, bytes.
+        end: offset at which it must have ended.
 
     Raises:
-        PickleError: more bytes or instructions than a checkpoint has, or an unknown instruction.
+        PickleError: there are more bytes or instructions than a checkpoint has, or an unknown instruction.
         IndexError, struct.error, ValueError: the pickle is damaged, or has no STOP before `end`.
     """
     budget = position + MAX_BYTES
@@ -152,13 +157,13 @@ def instructions(data: Buffer, position: int, end: int) -> Iterator[tuple[int, A
     if position >= end:
         raise ValueError("it ends without STOP")
     raise PickleError(
-        f"its pickle has more than {MAX_BYTES >> 20} MB or {MAX_INSTRUCTIONS:,} instructions beside its arrays, a "
-        "state dict needs less than a thousandth of it (is there a long history beside it?)"
+        f"its pickle has more than {MAX_BYTES >> 20} MB or {MAX_INSTRUCTIONS:,} instructions beside its arrays; a "
+        "state dict needs less than a thousandth of that (is there a long history beside it?)"
     )
 
 
 def _row(data: Buffer, position: int, end: int, code: int) -> list[Any]:
-    """The arguments of the same instruction from `position` on, as many times as it comes."""
+    """Reads the arguments of an instruction that repeats from `position` on."""
     kind = _ROWS[code]
     row = np.frombuffer(data, kind, min(_ROW, (end - position) // kind.itemsize), position)
     others = row["code"] != code

@@ -1,9 +1,9 @@
-"""Reads the pickle inside a PyTorch checkpoint, and can build tensors and containers and nothing else.
+"""Reads the pickle inside a PyTorch checkpoint; it can build tensors and containers and nothing else.
 
-A subclass of `pickle.Unpickler` still obeys every opcode: a filtered `find_class` leaves BUILD, memo indices in the
-billions and hashes of nested tuples to the file's author. This machine knows the opcodes that `torch.save` emits; a
-global is a name that is never looked up, imported or called. An object of any class but a tensor's is an `Opaque`: the
-name of its class and the plain data that the file has for it.
+A subclass of `pickle.Unpickler` still obeys every opcode of a hostile file: a filtered `find_class` leaves BUILD, memo
+indices in the billions and hashes of nested tuples to the file's author. This machine knows the opcodes that
+`torch.save` emits and a fixed table of functions; a global is a name that is never looked up, imported or called. An
+object of any other class becomes an `Opaque`: the name of its class and the plain data that the file has for it.
 """
 
 import dataclasses
@@ -36,20 +36,21 @@ STORAGES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StorageReference:
-    """Where a tensor's numbers lie: the storage `key` of the file, as `numel` numbers of the type that `kind` names."""
+    """The storage `key` of the file: `numel` numbers of the type that `kind` names."""
 
     key: str
-    kind: str  # a key of `STORAGES`, or of a type that is not supported
+    kind: str  # a key of `STORAGES`, or the class of an unsupported type
     numel: int
 
     @property
     def dtype(self) -> str:
+        """The name of NumPy's (or ml_dtypes') dtype. Raises `KeyError` if it is not supported."""
         return STORAGES[self.kind]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorReference:
-    """A view of a storage, all in elements; nothing here has been compared with the file yet."""
+    """A view of a storage, measured in elements; nothing here has been compared with the file yet."""
 
     storage: StorageReference
     offset: int
@@ -59,25 +60,25 @@ class TensorReference:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Opaque:
-    """An object that is not built, or what a function that is not called would give; with what the file has for it."""
+    """Stands for an object that is not built or the result of a call that is not made, with the file's data for it."""
 
     name: str  # of its class or function
     arguments: tuple[Any, ...] = ()
-    items: dict[Any, Any] | None = None  # where it is a dictionary
-    elements: list[Any] | None = None  # where it is a list or a set
-    states: list[Any] = dataclasses.field(default_factory=list)  # its attributes, or what its class makes them of
+    items: dict[Any, Any] | None = None  # if it is a dictionary
+    elements: list[Any] | None = None  # if it is a list or a set
+    states: list[Any] = dataclasses.field(default_factory=list)  # arguments of BUILD: attributes or `__setstate__`'s
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Global:
-    """The name of a class or function."""
+    """The full name of a class or function, which is never looked up."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pickle:
-    """What a pickle holds."""
+    """A pickle that was read."""
 
     value: Any  # dicts, lists, tuples, numbers, strings, None, `Extent`, `TensorReference`, `Global` and `Opaque`
     end: int  # position after it
@@ -90,11 +91,11 @@ def read_pickle(data: Buffer, source: str, start: int = 0, end: int | None = Non
     Args:
         data: the bytes of a file or of a part of it.
         source: named in errors.
-        start: where the pickle begins.
-        end: where it ends at the latest; the end of `data` by default.
+        start: offset in `data` where the pickle begins, bytes.
+        end: offset at which it must have ended; the end of `data` by default.
 
     Raises:
-        CheckpointError: the pickle is damaged, or what it builds is larger than `MAX_MEMORY`.
+        CheckpointError: the pickle is damaged, too long, or builds more than `MAX_MEMORY`.
     """
     try:
         return _Machine(source).run(data, start, len(data) if end is None else end)
@@ -109,12 +110,14 @@ def read_pickle(data: Buffer, source: str, start: int = 0, end: int | None = Non
 
 def _refusal(source: str, problem: str) -> CheckpointError:
     return CheckpointError(
-        f"{source}: {problem}. Only tensors and plain containers are read; where you trust the file, "
-        "re-save it with torch.save(model.state_dict(), ...)"
+        f"{source}: {problem}. Only tensors and plain containers are read; if you trust the file, "
+        "save it again with torch.save(model.state_dict(), ...)"
     )
 
 
 class _Machine:
+    """The stack, marks and memo of a pickle, with a method for each instruction."""
+
     def __init__(self, source: str) -> None:
         self.source = source
         self.stack: list[Any] = []
@@ -125,8 +128,7 @@ class _Machine:
         self.end = 0
 
     def run(self, data: Buffer, start: int, end: int) -> Pickle:
-        named = {CODES[name]: handler for name, handler in self.handlers().items()}
-        handlers = [named.get(code) for code in range(ROW)] + [self.row]
+        handlers = {CODES[name]: handler for name, handler in self.handlers().items()} | {ROW: self.row}
         for code, argument in instructions(data, start, end):
             handlers[code](argument)
         (result,) = self.stack
@@ -137,7 +139,7 @@ class _Machine:
     def stop(self, position: int) -> None:
         self.end = position
 
-    def handlers(self) -> dict[str, Callable[[Any], None]]:
+    def handlers(self) -> dict[str, Callable[[Any], object]]:
         push = self.stack.append
         literals = (
             *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT"),
@@ -157,7 +159,7 @@ class _Machine:
             "NEWTRUE": lambda _: push(True),
             "NEWFALSE": lambda _: push(False),
             "POP": self.pop,
-            "POP_MARK": lambda _: self.pop_to_mark() and None,
+            "POP_MARK": lambda _: self.pop_to_mark(),
             "DUP": lambda _: push(self.stack[-1]),
             "EMPTY_LIST": lambda _: self.push_built([], 72),
             "EMPTY_DICT": lambda _: self.push_built({}, 80),
@@ -274,7 +276,7 @@ class _Machine:
             raise TypeError("attributes of something that has none")
 
     def persistent(self, identity: Any) -> Any:
-        """What torch.save keeps beside the pickle: a storage, and in its old format the source code of a class."""
+        """Resolves a reference outside of the pickle: a storage, or in the old format the source code of a class."""
         kind, cls, *others = identity
         if kind == "module" and isinstance(cls, Global):
             return cls
@@ -288,7 +290,7 @@ class _Machine:
     def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(arguments, tuple):
             raise TypeError("arguments that are no tuple")
-        if isinstance(function, Opaque):  # what a function that was not called would have given
+        if isinstance(function, Opaque):  # the result of a call that was not made
             return Opaque(function.name, (function, *arguments))
         if not isinstance(function, Global):
             raise TypeError("a call of something that is no function")
@@ -298,15 +300,15 @@ class _Machine:
 
 
 def _key(key: Any) -> Any:
-    """Texts as they are, hashed by Python with a secret; anything else as an object of its own, hashed by identity.
+    """Keeps a text, which Python hashes with a secret; replaces anything else by an object, hashed by identity.
 
-    A file's author could choose numbers, or tuples, that all have one hash.
+    A file's author could otherwise choose numbers, or tuples, that all have the same hash.
     """
     return key if isinstance(key, str | Opaque) else Opaque(str(key) if isinstance(key, int) else type(key).__name__)
 
 
 def _is_pair_of_dicts(state: tuple[Any, ...]) -> bool:
-    """Whether it is the state of a class with `__slots__`."""
+    """Tells whether this is the state of a class with `__slots__`."""
     return len(state) == 2 and all(isinstance(part, dict | None) for part in state)
 
 
@@ -315,7 +317,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> TensorReference | Opaque:
-    """A tensor, from (storage, offset, shape, strides, requires_grad, hooks, metadata)."""
+    """Rebuilds a tensor from (storage, offset, shape, strides, requires_grad, hooks, metadata)."""
     if not isinstance(storage, StorageReference) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError("a tensor is not described by a storage, a shape and strides")
     if len(shape) != len(strides) or len(shape) > MAX_RANK or not all(map(_is_count, (offset, *shape, *strides))):
@@ -328,7 +330,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -
 
 
 def _tensor_of_new_type(*arguments: Any) -> Opaque:
-    """A tensor of a type without a storage class (unsigned integers, 8-bit floats)."""
+    """Stands for a tensor of a type without a storage class (unsigned integers, 8-bit floats)."""
     dtype = next((argument for argument in arguments[6:7] if isinstance(argument, Global)), Global("torch.Tensor"))
     return Opaque(f"tensor of {dtype.name}")
 
@@ -340,7 +342,7 @@ def _parameter(tensor: Any, *_: Any) -> TensorReference | Opaque:
 
 
 def _subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> TensorReference | Opaque:
-    """A tensor that carries Python attributes: (rebuild function, class, its arguments, attributes)."""
+    """Rebuilds a tensor with Python attributes from (rebuild function, class, its arguments, attributes)."""
     rebuild = _TENSORS.get(function.name) if isinstance(function, Global) else None
     if rebuild is None or not isinstance(arguments, tuple):
         return Opaque(kind.name if isinstance(kind, Global) else "torch.Tensor")
@@ -356,7 +358,7 @@ _TENSORS: dict[str, Callable[..., TensorReference | Opaque]] = {
 }
 _CALLS: dict[str, Callable[..., Any]] = {
     **_TENSORS,
-    # Its items follow as SETITEMS, but for Python 2, which gives pairs.
+    # Its items follow as SETITEMS, except that Python 2 gives pairs.
     "collections.OrderedDict": lambda pairs=(): {_key(key): value for key, value in pairs},
     "torch.Size": lambda sizes: tuple(itertools.islice(sizes, MAX_RANK + 1)),
     "torch._tensor._rebuild_from_type_v2": _subclass,

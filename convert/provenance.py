@@ -1,4 +1,4 @@
-"""Where parameters come from, as plain values for the native checkpoint's manifest."""
+"""Provenance of parameters, as plain values for the native checkpoint's manifest."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from .matching import Matched
 
 
 def provenance_of(source: Path, matched: Matched) -> dict[str, Any]:
-    """Name, format and sha256 of the source; a native checkpoint keeps the provenance that it has."""
+    """Returns name, format and sha256 of the source; a native checkpoint keeps the provenance that it has."""
     if matched.convention == "native":
         return checkpoint.describe(source).provenance
     hashes = {}

@@ -1,4 +1,4 @@
-"""`.safetensors`, read through the safetensors library and written one tensor at a time."""
+"""Reads `.safetensors` through the safetensors library, and writes it one tensor at a time."""
 
 import functools
 import json
@@ -19,7 +19,10 @@ _DTYPES = {
 
 
 def read_safetensors(path: Path) -> dict[str, LazyArray]:
-    """The tensors of a file, whose header the library checks against the file's length; no tensor is read yet."""
+    """Opens the tensors of a file; none is read yet.
+
+    Raises `CheckpointError` if the file is damaged: the library compares its header with its length.
+    """
     from safetensors import SafetensorError, safe_open
 
     tensors = {}
@@ -59,7 +62,7 @@ def _read(path: Path, name: str) -> np.ndarray:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, LazyArray], metadata: Mapping[str, str]) -> None:
-    """Writes the file that the library would, holding one tensor in memory where it holds all."""
+    """Writes the file that the library would, but holds one tensor in memory instead of all."""
     codes = {name: code for code, name in _DTYPES.items()}
     # The library's order: wide types first, so that every tensor is aligned; then by name.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))

@@ -22,7 +22,7 @@ _HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A state dict with what else its place tells."""
+    """A state dict, with what its place says about it."""
 
     tensors: StateDict
     files: tuple[Path, ...]  # those that hold the tensors
@@ -33,7 +33,7 @@ class Opened:
 def open_state_dict(path: Path) -> Opened:
     """Opens a file, or a Hugging Face folder; the format follows from the content, not from the name.
 
-    Raises `CheckpointError` where it is missing, damaged, of an unknown format, or holds no state dict.
+    Raises `CheckpointError` if it is missing, damaged, of an unknown format, or holds no state dict.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -93,13 +93,13 @@ def _open_object(saved: SavedObject) -> tuple[StateDict, Located]:
         raise CheckpointError(
             f"{saved.path} holds no state dict: expected names with tensors, at the top or under "
             f"{', '.join(WRAPPERS[:4])}; found a {describe_kind(saved.content)}{entries and f' with {entries}'}. "
-            "Objects are not built: where one is the model, save its weights with torch.save(model.state_dict(), ...)"
+            "Objects are not built: if one is the model, save its weights with torch.save(model.state_dict(), ...)"
         )
     return {name: saved.open(reference) for name, reference in located.tensors.items()}, located
 
 
 def _foreign(start: bytes) -> str:
-    """What a file of no supported format seems to be."""
+    """Guesses the format of a file that is not supported."""
     if not start:
         return "is empty; fetch it again"
     if start.startswith(b"version https://git-lfs"):

@@ -1,4 +1,4 @@
-"""Tensors and NumPy arrays of a saved object, opened where they lie in the file; the numbers are read later."""
+"""Opens the tensors and NumPy arrays of a saved object in place; the numbers are read from the file later."""
 
 import abc
 import dataclasses
@@ -17,7 +17,7 @@ from .pickle_reader import TensorReference
 
 
 def dtype_named(name: str) -> np.dtype:
-    """numpy's dtype, which does not know bfloat16 by name."""
+    """Returns NumPy's dtype of this name, bfloat16 included, which NumPy does not know. Raises `TypeError`."""
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
@@ -31,7 +31,7 @@ class Storage:
 
 
 class SavedObject(abc.ABC):
-    """An object graph that a file holds, with the storages that its tensors are views of."""
+    """An object graph in a file, with the storages that its tensors are views of."""
 
     path: Path
     size: int  # bytes of the file
@@ -39,17 +39,25 @@ class SavedObject(abc.ABC):
 
     @abc.abstractmethod
     def storage(self, key: str) -> Storage:
-        """Raises `CheckpointError` where the file has no such storage, or it is damaged."""
+        """Returns the bytes of a storage. Raises `CheckpointError` if it is missing or damaged."""
 
     @abc.abstractmethod
     def verify(self, storage: Storage, data: np.ndarray | None) -> None:
-        """Compares the checksum of a storage, given all its bytes or None; raises `CheckpointError`."""
+        """Compares the checksum of a storage with its bytes, all in `data` or, if that is None, in the file.
+
+        Raises `CheckpointError` if they differ.
+        """
 
     def damaged(self, problem: str) -> CheckpointError:
+        """Makes the error for a damaged file."""
         return CheckpointError(f"{self.path}: {problem[:300]}; the file is damaged, fetch it again")
 
     def open(self, reference: TensorReference | ArrayReference) -> LazyArray:
-        """Compares a tensor with the storage that it claims to lie in; nothing is read yet."""
+        """Opens a tensor or array after comparing it with the storage that it claims to lie in; nothing is read yet.
+
+        Raises:
+            CheckpointError: it does not fit its storage; when it is read, also if the file is damaged.
+        """
         if isinstance(reference, ArrayReference):
             return open_array(reference, str(self.path), self._read)
         shape, dtype = reference.shape, dtype_named(reference.storage.dtype)
@@ -71,7 +79,7 @@ class SavedObject(abc.ABC):
         raw = np.empty((_last(reference) - reference.offset + 1) * dtype.itemsize, np.uint8)
         with self.path.open("rb") as file:
             file.seek(storage.start + reference.offset * dtype.itemsize)
-            if file.readinto(raw) != raw.nbytes:
+            if file.readinto(raw.data) != raw.nbytes:
                 raise self.damaged(f"{storage.label} ends too early")
         self.verify(storage, raw if raw.nbytes == storage.nbytes else None)
         strides = [stride * dtype.itemsize for stride in reference.strides]
@@ -84,7 +92,7 @@ class SavedObject(abc.ABC):
 
 
 def _last(reference: TensorReference) -> int:
-    """The last element of its storage that a view touches."""
+    """Returns the index of the last element of its storage that a view touches, -1 if it is empty."""
     if 0 in reference.shape:
         return -1
     spans = (stride * (side - 1) for side, stride in zip(reference.shape, reference.strides, strict=True))

@@ -1,7 +1,7 @@
 """The thresholds of mask generation that suit a model, in the formats that have a place for them.
 
 A native checkpoint has them in its manifest (`samjax.checkpoint`), a `.safetensors` file, alone or in a Hugging Face
-folder, in its header. Meta's `.pth` has none: what `load_state_dict` does not know is an error there.
+folder, in its header. Meta's `.pth` has none: `load_state_dict` refuses names that it does not know.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ KEY = "samjax_thresholds"  # in the header of a .safetensors file
 
 
 def read_thresholds(path: Path) -> MaskThresholds:
-    """The thresholds that a checkpoint of any format carries, or Meta's if it has none; no tensor is read.
+    """Reads the thresholds that a checkpoint of any format carries, Meta's if it has none; no tensor is read.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or they are no numbers.
@@ -37,7 +37,7 @@ def read_thresholds(path: Path) -> MaskThresholds:
 
 
 def metadata(thresholds: MaskThresholds | None) -> dict[str, str]:
-    """What the header of a .safetensors file says: PyTorch's mark, and the thresholds if they are not Meta's."""
+    """Returns the header of a .safetensors file: PyTorch's mark, and the thresholds if they are not Meta's."""
     if thresholds is None or thresholds == MaskThresholds():
         return {"format": "pt"}
     return {"format": "pt", KEY: json.dumps(dataclasses.asdict(thresholds))}

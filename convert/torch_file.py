@@ -1,4 +1,4 @@
-"""PyTorch's zip checkpoints (`.pth`, `.pt`, `.bin`), read by offset; PyTorch is not needed.
+"""Reads PyTorch's zip checkpoints (`.pth`, `.pt`, `.bin`) by offset; PyTorch is not needed.
 
 The archive holds `NAME/data.pkl` (a pickle of the containers) and `NAME/data/KEY` (the bytes of one storage each,
 uncompressed), see torch/csrc/jit/serialization and torch/serialization.py.
@@ -23,9 +23,10 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
 class TorchArchive(SavedObject):
-    """What `torch.save` wrote. Raises `CheckpointError` where the archive is damaged or compressed."""
+    """A file by `torch.save`."""
 
     def __init__(self, path: Path) -> None:
+        """Reads the pickle. Raises `CheckpointError` if the archive is damaged, compressed or not by `torch.save`."""
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
@@ -58,10 +59,10 @@ class TorchArchive(SavedObject):
         return self._locate(name)
 
     def verify(self, storage: Storage, data: np.ndarray | None) -> None:
-        """Once for each storage, however many tensors are views of it."""
+        """Compares the checksum of a storage, which is read once however many tensors are views of it."""
         entry = self._entries[storage.label]
         if data is not None:
-            crc = zlib.crc32(data)
+            crc = zlib.crc32(data.data)
         elif entry.filename in self._verified:
             return
         else:
@@ -81,7 +82,7 @@ class TorchArchive(SavedObject):
         return self._read(storage.start, min(storage.nbytes, 16))
 
     def _locate(self, name: str) -> Storage:
-        """An entry's bytes, which must lie in the file as they are."""
+        """Finds an entry's bytes, which must be in the file uncompressed."""
         entry = self._entries[name]
         if name in self._starts:
             return Storage(name, self._starts[name], entry.file_size)

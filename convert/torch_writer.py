@@ -1,4 +1,4 @@
-"""PyTorch's zip checkpoints, written by hand as `torch.save` writes them; PyTorch is not needed."""
+"""Writes PyTorch's zip checkpoints as `torch.save` does; PyTorch is not needed."""
 
 import math
 import struct
@@ -17,7 +17,12 @@ _LOCAL_HEADER_SIZE = 30  # bytes
 
 
 def write_torch(path: Path, tensors: Mapping[str, LazyArray]) -> None:
-    """Writes what `torch.save(OrderedDict(tensors), path)` would, one tensor at a time."""
+    """Writes the file that `torch.save(OrderedDict(tensors), path)` would, one tensor at a time.
+
+    Args:
+        path: the file to make.
+        tensors: by name, in PyTorch's layout; of the dtypes in `pickle_reader.STORAGES`.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, "data.pkl", _pickle(tensors))
         _write_entry(archive, "byteorder", b"little")
@@ -36,7 +41,7 @@ def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) 
 
 
 def _pickle(tensors: Mapping[str, LazyArray]) -> bytes:
-    """An OrderedDict of tensors in protocol 2, as `torch.save` writes it."""
+    """Pickles an OrderedDict of tensors in protocol 2, as `torch.save` does."""
     kinds = {dtype: storage.removeprefix("torch.") for storage, dtype in STORAGES.items()}
     ordered_dict = b"ccollections\nOrderedDict\n)R"
     stream = [b"\x80\x02", ordered_dict, b"("]

@@ -1,5 +1,7 @@
 """Runs a converted model and Meta's own beside each other on a photo, stage by stage. Needs PyTorch."""
 
+# pyright: reportMissingImports=false
+
 import functools
 import pickle
 import warnings
@@ -23,11 +25,11 @@ from .matching import expected_entries
 
 
 class Stage(NamedTuple):
-    """A step of the computation and its distance from the reference."""
+    """A stage of the computation and its distance from the reference."""
 
     name: str
     error: float
-    allowed: float  # what float32 rounding explains
+    allowed: float  # by float32 rounding
 
     @property
     def passed(self) -> bool:
@@ -35,11 +37,11 @@ class Stage(NamedTuple):
 
 
 def verify(sam: Sam, reference: Any, image: UInt8[np.ndarray, "H W 3"]) -> list[Stage]:
-    """The error of every stage against the reference.
+    """Measures the error of every stage against the reference.
 
     Args:
         sam: our model with the converted parameters.
-        reference: a `segment_anything.modeling.Sam` that holds the source's.
+        reference: a `segment_anything.modeling.Sam` with the parameters of the source.
         image: an RGB photo; both models are asked for the object at its centre, by a point, then by a box around it.
 
     Returns:
@@ -81,31 +83,35 @@ def verify(sam: Sam, reference: Any, image: UInt8[np.ndarray, "H W 3"]) -> list[
 
 
 def require_reference() -> None:
-    """Raises ValueError where PyTorch and Meta's package cannot be imported."""
+    """Raises ValueError if PyTorch or Meta's package cannot be imported."""
     try:
         import segment_anything  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"verifying runs Meta's code, which is not here ({error}); "
+            f"verifying runs Meta's code, which is not installed ({error}); "
             "pip install torch torchvision segment-anything-py"
         ) from error
 
 
 def load_reference(path: Path, *, drop: Sequence[str] = ()) -> Any:
-    """Meta's torch `Sam` with the parameters of a checkpoint of any format.
+    """Loads the parameters of a checkpoint of any format into Meta's torch `Sam`.
 
     A plain state dict in PyTorch's format is read by PyTorch itself, so that our reader is verified too.
+
+    Raises:
+        CheckpointError: as `convert.read`.
+        ValueError: the model does not take square images.
     """
     import torch
 
-    with warnings.catch_warnings(action="ignore"):  # the conversion has said it
+    with warnings.catch_warnings(action="ignore"):  # the conversion has warned already
         config, params = read(path, drop=drop)
     reference = build_reference(config)
     if path.suffix in (".pth", ".pt", ".bin"):
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-        except (pickle.UnpicklingError, RuntimeError):  # objects beside the state dict, which our reader passes over
+        except (pickle.UnpicklingError, RuntimeError):  # objects beside the state dict, which our reader skips
             state = None
         if isinstance(state, dict) and "image_encoder.pos_embed" in state:
             reference.load_state_dict({name: state[name] for name in reference.state_dict()}, strict=True)
@@ -118,7 +124,11 @@ def load_reference(path: Path, *, drop: Sequence[str] = ()) -> Any:
 
 
 def build_reference(config: SamConfig) -> Any:
-    """Meta's torch `Sam` in the shape of `config`, in evaluation mode, with initial weights. Square images only."""
+    """Builds Meta's torch `Sam` in the shape of `config`, in evaluation mode, with initial weights.
+
+    Raises:
+        ValueError: the configuration does not take square images.
+    """
     import torch
     from segment_anything import modeling
 

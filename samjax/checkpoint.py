@@ -90,7 +90,7 @@ class Checksum:
 
     def add(self, name: str, array: np.ndarray) -> None:
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data.data).hexdigest()
         self.entries[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
 
     def hexdigest(self) -> str:

@@ -18,7 +18,7 @@ from samjax.types import Embedding
 def image_hash(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
     """SHA-256 of a photo's size and pixels, whatever file they came from."""
     digest = hashlib.sha256(repr(rgb.shape).encode())
-    digest.update(np.ascontiguousarray(rgb))
+    digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()
 
 

@@ -114,7 +114,7 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int]:
         with Image.open(picture.file) as image:
             if image.format in _SIZED:
                 sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-                return image.size if sideways else image.size[::-1]
+                return image.size if sideways else (image.height, image.width)
     return read_image(path).shape[:2]
 
 

@@ -40,7 +40,7 @@ def resize_photo(rgb: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarra
 
     if rgb.shape[:2] == size:
         return rgb
-    return np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def to_pixels(rgb: UInt8[np.ndarray, "H W 3"], config: SamConfig) -> Float32[np.ndarray, "h w 3"]:

@@ -6,7 +6,7 @@ integers naming pixels (their centres are at .5), and become model-input coordin
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ TOKEN_BUCKETS = (3, 6, 10, 18, 34, 66)  # 2^k points beside a box (2 tokens) or 
 PROMPT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # then steps of 64
 
 
+@dataclass_transform(frozen_default=True)
 def pytree(cls: type[T]) -> type[T]:
     """A frozen dataclass as a pytree of all its fields.
 

@@ -99,11 +99,11 @@ def stub_training(monkeypatch) -> list[int]:
     Returns a list to which each step adds its number, and each validation 0.
     """
     import jax
+
+    from samjax.config import VARIANTS
     from samjax.train import loop, validator
     from samjax.train.blocks import no_terms
     from samjax.train.state import abstract_state
-
-    from samjax.config import VARIANTS
 
     done: list[int] = []
 

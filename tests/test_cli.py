@@ -300,6 +300,7 @@ def test_info_and_convert_print_the_same_checksum(samjax, checkpoint, tmp_path):
 
 def test_what_a_training_program_saved_is_told_and_extra_tensors_dropped(samjax, checkpoint, tmp_path):
     from example_pickles import Built, Tensor, save
+
     from samjax.convert.state_dict import open_state_dict
 
     tensors = {name: Tensor(tensor.read()) for name, tensor in open_state_dict(checkpoint).tensors.items()}

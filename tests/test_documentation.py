@@ -48,16 +48,15 @@ def content_of(heading: str) -> str:
 
 def help_of(*command: str) -> str:
     """What `samjax COMMAND --help` prints."""
-    from samjax.train import command as training
-
-    from samjax.cli import command
+    from samjax.cli import command as cli
     from samjax.evaluation import command as evaluation
+    from samjax.train import command as training
 
     printed = io.StringIO()
     run = {
         "train": lambda: training.main([*command[1:], "--help"]),
         "evaluate": lambda: evaluation.main([*command[1:], "--help"]),
-    }.get(command[0], lambda: command.app.cli(prog="samjax", args=[*command, "--help"]))
+    }.get(command[0], lambda: cli.app.cli(prog="samjax", args=[*command, "--help"]))
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         run()
     text = printed.getvalue()

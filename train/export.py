@@ -9,10 +9,10 @@ from typing import Literal
 import ml_dtypes  # noqa: F401  (NumPy knows bfloat16 by it)
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from samjax.convert import Target
 
 from samjax import checkpoint, convert
 from samjax.checkpoint import Description
+from samjax.convert import CheckpointFormat
 
 from . import run_folder
 from .checkpoints import Checkpoints
@@ -40,7 +40,7 @@ def export(
     run: PathLike,
     destination: PathLike,
     *,
-    to: Target | None = None,
+    to: CheckpointFormat | None = None,
     step: int | None = None,
     raw: bool = False,
     dtype: Dtype | None = None,

@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from samjax.convert.mapping import to_ours, torch_shape
-from samjax.convert.matching import expected_entries
-from samjax.convert.state_dict import StateDict, open_state_dict
 
 from samjax.checkpoint import CheckpointError, place
 from samjax.config import SamConfig
+from samjax.convert.mapping import to_ours, torch_shape
+from samjax.convert.matching import expected_entries
+from samjax.convert.state_dict import StateDict, open_state_dict
 from samjax.mismatch import explain_mismatch
 from samjax.model import Params, abstract_params
 from samjax.ops.resize import resize_axis

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from parity.comparison import CASES, EMBEDDING_BAR, IOU_BAR, LOGITS_BAR, MASK_BAR, relative_error
-from samjax.convert import verify
 
 import samjax
 from gpu_sections.jobs import Record, Setting
 from gpu_sections.models import config_of, random_params
 from gpu_sections.stopwatch import check
 from samjax import Prompts, Sam, assets
+from samjax.convert import verify
 
 PHOTOS = ("astronaut", "cat")
 VARIANT = "vit_b"
@@ -39,7 +39,7 @@ def of_meta(setting: Setting) -> Iterator[Record]:
     else:
         model = verify.load_reference(setting.checkpoint)
     predictor = segment_anything.SamPredictor(model.to(torch_device.device()))
-    answers: dict[str, np.ndarray] = {}
+    answers: dict[str, Any] = {}
     for photo, rgb in _photos(setting).items():
         predictor.set_image(rgb)
         answers[f"{photo}/features"] = predictor.features[0].permute(1, 2, 0).cpu().numpy()

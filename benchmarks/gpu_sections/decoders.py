@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from samjax.train.flops import decoder_flops, image_side_flops
 
 from gpu_sections import jax_device
 from gpu_sections.jobs import Record, Setting
@@ -15,6 +14,7 @@ from gpu_sections.models import NAMES, config_of, random_params
 from gpu_sections.stopwatch import Warm, speed, warm
 from samjax import Embedding, Execution, Prompts, SamConfig
 from samjax.model import jitted_decode
+from samjax.train.flops import decoder_flops, image_side_flops
 
 DTYPE = "bfloat16"
 TOGETHER = 64  # prompts that Meta's generator decodes at once

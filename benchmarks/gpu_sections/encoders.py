@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from samjax.convert.huggingface import model_config
-from samjax.train.flops import encoder_flops
 
 from gpu_sections import jax_device
 from gpu_sections.jobs import Record, Setting
 from gpu_sections.models import NAMES, config_of, random_params, random_pixels
 from gpu_sections.stopwatch import Warm, speed, warm
 from samjax import Execution, SamConfig
+from samjax.convert.huggingface import model_config
 from samjax.model import jitted_encode
+from samjax.train.flops import encoder_flops
 
 DTYPE = "bfloat16"
 

@@ -118,13 +118,15 @@ class Worker:
                 env=environment(job, setting, gpu=gpu),
                 start_new_session=True,  # so that what it starts can be ended with it
             )
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
 
     def run(self, limit: float) -> Iterator[Record]:
         """The job's records as they come. Raises `JobFailed`; what came before it counts."""
         end = time.monotonic() + limit
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended before it began; its output says why
-                self._process.stdin.write(b"go\n")
+                self._input.write(b"go\n")
             while True:
                 ended = self._process.poll() is not None  # asked first: what is written until then is read below
                 yield from self._new_records()
@@ -143,7 +145,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the process, if it runs, and what it has started."""
-        self._process.stdin.close()
+        self._input.close()
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

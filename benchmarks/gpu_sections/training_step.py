@@ -8,11 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image, ImageDraw
-from samjax.train.batch import Batch, cell_ratio, pack_cells
-from samjax.train.flops import peak_flops, step_flops, utilisation
-from samjax.train.optim import make_optimizer
-from samjax.train.state import init_state
-from samjax.train.step import make_step
 
 from gpu_sections import jax_device
 from gpu_sections.jobs import Record, Setting
@@ -20,6 +15,11 @@ from gpu_sections.models import NAMES, config_of, random_params
 from gpu_sections.stopwatch import check, speed, warm
 from samjax import SamConfig
 from samjax.sharding import batch_sharding, make_mesh
+from samjax.train.batch import Batch, cell_ratio, pack_cells
+from samjax.train.flops import peak_flops, step_flops, utilisation
+from samjax.train.optim import make_optimizer
+from samjax.train.state import init_state
+from samjax.train.step import init_state, make_step
 
 
 def in_samjax(setting: Setting, *, variant: str, images: int, masks: int) -> Iterator[Record]:
@@ -44,7 +44,7 @@ def in_samjax(setting: Setting, *, variant: str, images: int, masks: int) -> Ite
     what = f"{NAMES[variant]} training step, {images} photos, {valid} masks, {passes} passes"
     finite = [bool(measured["finite"]) for measured in metrics]
     losses = [float(measured["loss"]) for measured in metrics]
-    yield check(f"{what}: steps that are finite", np.mean(finite), 1.0, at_least=True, losses=losses)
+    yield check(f"{what}: steps that are finite", float(np.mean(finite)), 1.0, at_least=True, losses=losses)
     yield check(f"{what}: masks miscounted", abs(int(metrics[-1]["masks"]) - valid), 0)
     flops = step_flops(
         sam,

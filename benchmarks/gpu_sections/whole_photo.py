@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from everything import read_photo, thresholds, write_confident_checkpoint
-from samjax.convert import verify
 
 import samjax
 from gpu_sections import jax_device
 from gpu_sections.jobs import Record, Setting
 from gpu_sections.models import NAMES, config_of
 from gpu_sections.stopwatch import speed, warm
+from samjax.convert import verify
 
 KEEP = 0.35  # share of the masks that the predicted IoU lets through, and half of those the stability score
 POINTS_PER_SIDE, TINY_POINTS_PER_SIDE = 32, 6
@@ -71,5 +71,5 @@ def _measure(setting: Setting, variant: str, dtype: str, generate: Callable[[], 
     height, width = _photo(setting).shape[:2]
     points = (TINY_POINTS_PER_SIDE if setting.tiny else POINTS_PER_SIDE) ** 2
     what = f"{NAMES[variant]}, everything in {height} x {width}, {points:,} points"
-    more = {"compile_seconds": first - timing.seconds} if device is jax_device else {}
+    more: dict[str, Any] = {"compile_seconds": first - timing.seconds} if device is jax_device else {}
     return speed(what, dtype, timing, count=1, masks=masks, peak_bytes=device.peak_bytes(), **more)

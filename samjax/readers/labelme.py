@@ -182,7 +182,7 @@ def _circle(points: np.ndarray, size: Size) -> Bool[np.ndarray, "H W"]:
 def _rasterised(kind: str, points: np.ndarray, size: Size) -> Bool[np.ndarray, "H W"]:
     from PIL import Image, ImageDraw
 
-    picture = Image.new("L", size[::-1])
+    picture = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(picture)
     xy: Sequence[tuple[float, float]] = [tuple(point) for point in points.tolist()]
     if kind == "rectangle" and len(xy) == 2:

@@ -212,10 +212,9 @@ def test_a_hugging_face_config_that_contradicts_the_shapes_is_refused(folder):
 
 
 def test_both_names_of_the_tied_fourier_matrix_must_agree(folder, tmp_path):
+    from samjax.checkpoint import lazy
     from samjax.convert.mapping import FOURIER, TIED
     from samjax.convert.safetensors_file import read_safetensors, write_safetensors
-
-    from samjax.checkpoint import lazy
 
     tensors = read_safetensors(folder / "model.safetensors")
     matrix = tensors[FOURIER].read()

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 import pytest
 from example_models import SMALL, random_params
-from samjax.convert.state_dict import open_state_dict
-from samjax.convert.torch_writer import write_torch
 
 from samjax import VARIANTS, convert
 from samjax.checkpoint import CheckpointError
+from samjax.convert.state_dict import open_state_dict
+from samjax.convert.torch_writer import write_torch
 
 pytestmark = pytest.mark.parity
 

@@ -42,6 +42,7 @@ def test_a_converted_model_agrees_at_every_stage(sam, reference):
 
 def test_another_model_does_not(sam):
     from parity.reference import build_reference
+
     from samjax.convert.verify import verify
 
     pixels, *others = verify(sam, build_reference(SMALL, seed=1), random_photo(48, 80))
@@ -52,6 +53,7 @@ def test_another_model_does_not(sam):
 @pytest.mark.parametrize("name", ["sam.pth", "sam.safetensors", "native", "wrapped.pth"])
 def test_the_reference_is_loaded_from_any_format(reference, tmp_path, name):
     import torch
+
     from samjax.convert.verify import load_reference
 
     torch.save(reference.state_dict(), tmp_path / "source.pth")

@@ -71,6 +71,7 @@ def build_reference(config: SamConfig, seed: int = 0, device: str = "cpu"):
     Norm scales, biases and embeddings are random too, so that no parameter can be swapped or dropped unseen.
     """
     import torch
+
     from samjax.convert import verify
 
     import_segment_anything()

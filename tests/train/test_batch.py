@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from example_models import SMALL
+
 from samjax.train.batch import cell_ratio, pack_cells
 
 

@@ -50,13 +50,12 @@ def test_without_a_recipe_it_lists_them(samjax):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_complete(samjax, name):
     """It has a description with its command, prints, comes back from what it prints, and its patterns fit."""
+    from samjax.checkpoint import from_json
+    from samjax.config import VARIANTS
     from samjax.train.command import _description, load_recipe, summary
     from samjax.train.config import TrainConfig
     from samjax.train.loop import network
     from samjax.train.optim import make_optimizer
-
-    from samjax.checkpoint import from_json
-    from samjax.config import VARIANTS
 
     config = load_recipe(name)
     assert f"samjax train {name}" in _description(name)

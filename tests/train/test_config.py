@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+
 from samjax.train.config import DataConfig, InteractionConfig, LossConfig, OptimConfig, RunConfig
 
 SECTIONS = {

@@ -121,6 +121,7 @@ def test_remarks_of_libraries_are_not_shown_and_their_errors_are(samjax_export, 
     import logging
 
     from absl import logging as absl_logging
+
     from samjax.train import export
 
     def convert_write(*args, **kwargs):
@@ -165,14 +166,14 @@ def test_metas_code_answers_as_the_trained_model_does(tmp_path, run, params):
     torch = pytest.importorskip("torch")
     from parity.comparison import CASES, EMBEDDING_BAR, assert_same_answer, embedding_error
     from parity.reference import import_segment_anything
+
+    from samjax import Sam
     from samjax.convert import verify
     from samjax.train import run_folder
     from samjax.train.checkpoints import Checkpoints
     from samjax.train.config import TrainConfig
     from samjax.train.export import export
     from samjax.train.state import TrainState
-
-    from samjax import Sam
 
     folder = tmp_path / "run"
     folder.mkdir()

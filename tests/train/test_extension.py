@@ -5,6 +5,7 @@ import json
 
 import pytest
 from example_training import nano_recipe, stub_training
+
 from samjax.train import extension
 from samjax.train.config import LossConfig, OptimConfig, RunConfig, TrainConfig
 from samjax.train.run_folder import Extension

@@ -241,9 +241,9 @@ def test_two_processes_train_what_one_trains(runs, undisturbed):
 def recipe(tmp_path, monkeypatch):
     """A recipe of which nothing may be computed."""
     from example_training import PICO
-    from samjax.train import loop
 
     from samjax.config import VARIANTS
+    from samjax.train import loop
 
     def computes(*_):
         raise AssertionError("something was computed")
@@ -274,9 +274,8 @@ def test_another_recipe_in_the_same_folder_is_refused_by_the_fields_that_differ(
 
 
 def test_a_run_at_work_is_left_alone(recipe, tmp_path):
-    from samjax.train.loop import train
-
     from samjax.lock import FolderInUse, working_in
+    from samjax.train.loop import train
 
     (tmp_path / "run").mkdir()
     with working_in(tmp_path / "run"), pytest.raises(FolderInUse, match="is in use by process"):
@@ -305,6 +304,7 @@ def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeyp
 
 def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch, capsys):
     from example_training import PICO
+
     from samjax.train import loop
     from samjax.train.data.report import TooManyBadRecords
 

@@ -243,13 +243,12 @@ def test_what_stands_in_the_slot_of_no_mask_changes_nothing():
 
 @pytest.mark.heavy
 def test_the_mean_over_passes_is_the_sum_divided_by_their_number():
+    from samjax.sharding import make_mesh
     from samjax.train.batch import Batch
     from samjax.train.config import InteractionConfig, LossConfig, OptimConfig, RunConfig, TrainConfig
     from samjax.train.optim import make_optimizer
     from samjax.train.state import fresh_params, init_state
     from samjax.train.step import make_step
-
-    from samjax.sharding import make_mesh
 
     mesh = make_mesh(1, devices=jax.devices()[:1])
     random = np.random.RandomState(0)

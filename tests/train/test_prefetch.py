@@ -13,6 +13,7 @@ import pytest
 from example_models import SMALL
 from example_source import ShapesSource
 from jax.sharding import SingleDeviceSharding
+
 from samjax.train.batch import Batch
 from samjax.train.config import DataConfig
 from samjax.train.data.pipeline import Pipeline

@@ -23,10 +23,9 @@ def clock(monkeypatch):
 @pytest.fixture
 def start(monkeypatch):
     """Begins a bar at step 20 of 100, by default on devices that can do 500 FLOP/s; the encoder is frozen."""
+    from samjax.sharding import make_mesh
     from samjax.train import progress
     from samjax.train.config import DataConfig, RunConfig, TrainConfig
-
-    from samjax.sharding import make_mesh
 
     def begin(peak=500.0):
         monkeypatch.setattr(progress, "peak_flops", lambda kind, dtype: peak)

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from samjax.train.regularise import drop_path_weights, dropout_weights
 
 from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
+from samjax.train.regularise import drop_path_weights, dropout_weights
 
 MODEL = SamConfig(
     ImageEncoderConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),

@@ -26,9 +26,8 @@ def lines(folder):
 
 
 def test_a_run_is_measured_before_its_first_step_and_compared_with_that(recipe, done, tmp_path, capsys, monkeypatch):
-    from samjax.train.run_folder import to_json
-
     from samjax.cli import command
+    from samjax.train.run_folder import to_json
 
     monkeypatch.setenv("SAMJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(command, "_keep_compiled_programs", lambda _: None)  # a setting of the whole process

@@ -76,7 +76,9 @@ def place_photo(rgb: UInt8[np.ndarray, "H W 3"], placement: Placement) -> UInt8[
             for edge in (corner, corner + side)
         )
         picture = Image.fromarray(rgb)
-        resized = picture.resize(placement.size[::-1], Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+        resized = picture.resize(
+            (placement.size[1], placement.size[0]), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)
+        )
         window = np.asarray(resized)
     return window[:, ::-1] if placement.flip else window
 

@@ -5,6 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 from example_models import random_photo
+
 from samjax.train.config import DataConfig
 from samjax.train.data import augment
 from samjax.train.data.augment import jitter_colours, sample_placement

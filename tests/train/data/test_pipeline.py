@@ -9,15 +9,15 @@ import pytest
 from example_models import SMALL
 from example_source import ShapesSource
 from pycocotools import mask as coco
+
+from samjax.config import SamConfig
+from samjax.readers.left_out import Reason
+from samjax.readers.record import Record
 from samjax.train.batch import Batch
 from samjax.train.config import DataConfig
 from samjax.train.data.pipeline import Pipeline
 from samjax.train.data.report import BadRecords, TooManyBadRecords
 from samjax.train.data.rows import ValidationRows
-
-from samjax.config import SamConfig
-from samjax.readers.left_out import Reason
-from samjax.readers.record import Record
 from samjax.transforms import input_size, resize_photo
 
 CONFIG = DataConfig(

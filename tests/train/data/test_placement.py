@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
-from samjax.train.data.placement import PlacedMask, Placement, place_photo
 
 from samjax.ops.rle import encode_rle
+from samjax.train.data.placement import PlacedMask, Placement, place_photo
 from samjax.transforms import input_size, resize_photo
 
 

@@ -11,10 +11,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from samjax.train.data.report import BadRecords, TooManyBadRecords
 
 from samjax.readers.left_out import Problem, Reason, Tally
 from samjax.readers.record import BadRecord, NoObjects, Record
+from samjax.train.data.report import BadRecords, TooManyBadRecords
 
 RGB = np.zeros((4, 4, 3), np.uint8)
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 from pycocotools import mask as coco
+
 from samjax.train.config import DataConfig
 from samjax.train.data.placement import Placement
 from samjax.train.data.sampling import choose_masks
