@@ -19,7 +19,7 @@ from samjax.train.batch import Batch, cell_ratio, pack_cells
 from samjax.train.flops import peak_flops, step_flops, utilisation
 from samjax.train.optim import make_optimizer
 from samjax.train.state import init_state
-from samjax.train.step import init_state, make_step
+from samjax.train.step import make_step
 
 
 def in_samjax(setting: Setting, *, variant: str, images: int, masks: int) -> Iterator[Record]:
