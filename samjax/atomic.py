@@ -52,7 +52,7 @@ def replacing(
 
 
 def scratch_prefix(name: str) -> str:
-    """What the folders that `replacing` writes in begin with: a long name is cut, its checksum tells it apart."""
+    """The prefix of the folders that `replacing` writes in: a long name is cut, its checksum tells it apart."""
     return f".{name}." if len(name) <= 40 else f".{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}."
 
 

@@ -63,7 +63,7 @@ class LazyArray:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a checkpoint holds, as `samjax info` prints it."""
+    """The contents of a checkpoint, as `samjax info` prints them."""
 
     format: str  # "native", "meta" or "huggingface"
     config: SamConfig
@@ -188,7 +188,7 @@ def is_native(path: str | os.PathLike[str]) -> bool:
 
 
 def foreign_to_checkpoints(folder: Path) -> list[str]:
-    """What a folder holds beside a native checkpoint and a Hugging Face model; without either, all that it holds."""
+    """Names of the entries of a folder that belong to no native checkpoint or Hugging Face model in it."""
     entries = list(folder.iterdir())
     own = {MANIFEST, "arrays"} if is_native(folder) else set()
     weights = {entry.name for entry in entries if _HUGGING_FACE_WEIGHTS.fullmatch(entry.name)}
@@ -198,7 +198,7 @@ def foreign_to_checkpoints(folder: Path) -> list[str]:
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
-    """What `samjax.json` says; the arrays themselves are not read."""
+    """Describes a checkpoint by its `samjax.json`; the arrays themselves are not read."""
     config, manifest = _read_manifest(Path(path))
     parameters = manifest["parameters"].values()
     return Description(

@@ -31,7 +31,7 @@ class RemoteFile:
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: `SAMJAX_CACHE`, else the platform's cache folder."""
+    """The folder of downloads: `SAMJAX_CACHE`, or else the platform's cache folder."""
     if folder := os.environ.get("SAMJAX_CACHE"):
         return Path(folder).expanduser()
     import pooch

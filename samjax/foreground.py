@@ -1,4 +1,4 @@
-"""What is foreground in a picture of a binary mask.
+"""The foreground in a picture of a binary mask.
 
 A binary mask has two values. Where it has more, because it was saved lossy or drawn with smooth edges, it is cut at
 half of its maximum, unless its values tell objects apart. Those of smooth edges and of compression lie along edges: a
@@ -140,7 +140,7 @@ def _strength(values: np.ndarray) -> np.ndarray:
 
 
 def _where_one_value(values: np.ndarray) -> np.ndarray | None:
-    """Where the values are not 0, if they are all the same there; else None."""
+    """True where the values are not 0, if they are all the same there; else None."""
     marked = values.any(-1) if values.ndim == 3 else values != 0
     if values.dtype == bool:
         return marked
@@ -150,7 +150,8 @@ def _where_one_value(values: np.ndarray) -> np.ndarray | None:
 
 
 def _several_objects(values: np.ndarray, is_lossy: bool) -> str | None:
-    """What tells several objects apart in values of more than one kind, for a message; None for one object."""
+    """Describes, for a message, what tells several objects apart in values of more than one kind; None for one
+    object."""
     top = values.max()
     if top <= _SMALL and (values == np.rint(values)).all():
         return f"the numbers {_listed(np.unique(values[values != 0]).tolist())}"
@@ -212,8 +213,8 @@ def _coded(values: np.ndarray) -> tuple[Int[np.ndarray, "H W"], Shaped[np.ndarra
 
 
 def _surroundings(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each pixel of (H, W): whether it is in a square of 2 x 2 equal ones, whether all of its eight neighbours are
-    equal, and whether they are equal or 0."""
+    """For each pixel of (H, W): is it in a square of 2 x 2 equal ones, are all of its eight neighbours equal, and are
+    they equal or 0?"""
     padded = np.pad(codes, 1, mode="edge")
     corner = padded[:-1, :-1]
     square = (corner == padded[1:, :-1]) & (corner == padded[:-1, 1:]) & (corner == padded[1:, 1:])
@@ -229,7 +230,7 @@ def _surroundings(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _areas(shares: Float32[np.ndarray, "H W"] | Float32[np.ndarray, "H W 3"], tolerance: float) -> str | None:
-    """As `_several_objects`, of shares of the maximum in which each area has about one value."""
+    """`_several_objects` for shares of the maximum in which each area has about one value."""
     greys = _strength(shares)
     bright = greys >= 0.5
     flat = _is_flat(greys, tolerance, 3)
@@ -251,7 +252,7 @@ def _areas(shares: Float32[np.ndarray, "H W"] | Float32[np.ndarray, "H W 3"], to
 
 
 def _areas_of_colours(shares: Float32[np.ndarray, "H W 3"], tolerance: float) -> str | None:
-    """As `_areas`, of areas that may be equally bright."""
+    """`_areas` for areas that may be equally bright."""
     is_bright = _strength(shares) >= 0.5
     middle = np.median(shares[is_bright], 0)
     apart = is_bright & (_strength(np.abs(shares - middle)) > 0.25)
@@ -263,7 +264,7 @@ def _areas_of_colours(shares: Float32[np.ndarray, "H W 3"], tolerance: float) ->
 
 
 def _is_flat(shares: Float32[np.ndarray, "H W"], tolerance: float, size: int) -> Bool[np.ndarray, "H W"]:
-    """Whether the square around each pixel differs from it by the tolerance at most."""
+    """True where the square around a pixel differs from it by the tolerance at most."""
     from scipy import ndimage
 
     highest = ndimage.maximum_filter(shares, size, mode="nearest")

@@ -108,7 +108,7 @@ def load(
 
 
 def describe(name_or_path: str | os.PathLike[str]) -> Description:
-    """What a model is, as `samjax info` prints it, without loading it; raises what `load` does."""
+    """Describes a model, as `samjax info` prints it, without loading it; raises what `load` does."""
     from samjax import convert
 
     return convert.describe(locate(name_or_path))

@@ -63,7 +63,7 @@ class Owner:
 
 @dataclasses.dataclass(frozen=True)
 class _Sign:
-    """What can be seen of another job."""
+    """The visible traces of another job."""
 
     file: Path
     job: Owner | None  # None where the file cannot be read

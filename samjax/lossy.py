@@ -1,4 +1,4 @@
-"""Which pictures do not keep numbers as they were, read from the headers of their compressed bytes."""
+"""Pictures that do not keep numbers as they were, recognised by the headers of their compressed bytes."""
 
 import struct
 import zlib
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 
 def jpeg(data: bytes) -> bool:
-    """Whether JPEG loses; its lossless process (ISO 10918-1, annex H) does not, of which SOF3 is the frame header."""
+    """True if JPEG loses; its lossless process (ISO 10918-1, annex H) does not, of which SOF3 is the frame header."""
     return all(marker != 0xC3 for marker, _ in _segments(data, 2))
 
 
 def webp(data: bytes) -> bool:
-    """Whether a frame is coded as VP8, and not VP8L (RFC 9649)."""
+    """True if a frame is coded as VP8, and not VP8L (RFC 9649)."""
     place, end = 12, len(data)
     while place + 8 <= end:
         chunk, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
@@ -25,7 +25,7 @@ def webp(data: bytes) -> bool:
 
 
 def jpeg_2000(data: bytes) -> bool:
-    """Whether the wavelet is the irreversible one of 9 and 7 taps (ISO 15444-1, A.6.1)."""
+    """True if the wavelet is the irreversible one of 9 and 7 taps (ISO 15444-1, A.6.1)."""
     start = data.find(b"\xff\x4f\xff\x51")  # of the codestream, and of its first segment
     if start < 0:
         return False
@@ -34,7 +34,7 @@ def jpeg_2000(data: bytes) -> bool:
 
 
 def lerc(data: bytes, packing: int = 0) -> bool:
-    """Whether numbers may differ by more than rounding, which is 0.5 for whole numbers (Esri's Lerc2 and CntZImage).
+    """True if numbers may differ by more than rounding, which is 0.5 for whole numbers (Esri's Lerc2 and CntZImage).
 
     `packing` is how TIFF has packed the blob: 0 not at all, 1 Deflate, 2 ZSTD.
     """

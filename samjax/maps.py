@@ -215,7 +215,7 @@ def _shown(page: Page, expected: str) -> np.ndarray:
 
 
 def _greyed(page: Page) -> Page:
-    """The same with one channel, where three are equal."""
+    """A page of one channel, if three are equal."""
     numbers = page.numbers
     if numbers.ndim == 3 and (numbers == numbers[..., :1]).all():
         return dataclasses.replace(page, numbers=numbers[..., 0])
@@ -244,7 +244,7 @@ def _labels_of_pillow(contents: _Contents) -> np.ndarray:
 
 
 def _png_scale(picture: OpenPicture) -> int:
-    """By what Pillow multiplies the numbers of a grey PNG of 2 or 4 bits, so that the largest is white."""
+    """The factor by which Pillow multiplies the numbers of a grey PNG of 2 or 4 bits, so that the largest is white."""
     picture.file.seek(0)
     header = picture.file.read(26)
     if not header.startswith(b"\x89PNG") or header[25] != 0:
@@ -269,7 +269,7 @@ def _whole(labels: np.ndarray) -> np.ndarray:
 
 
 def _lossy_format(picture: OpenPicture, form: str) -> str | None:
-    """As in `_Contents`, of a file of Pillow's format."""
+    """The lossy format, as in `_Contents`, of a file that Pillow reads."""
     if form in _LOSSY:
         return f"{'JPEG' if form == 'MPO' else form}, which is lossy"
     name, loses = _TELLING.get(form, ("", None))

@@ -1,4 +1,4 @@
-"""What differs between the parameters that a model expects and those that a checkpoint holds, said so that it helps."""
+"""Differences between the parameters that a model expects and those that a checkpoint holds, with the nearest match."""
 
 import difflib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ LONGEST_NAME = 120  # a hostile file may hold names of any length
 
 
 def count_mismatches(expected: Shapes, found: Shapes) -> int:
-    """How many names are missing, extra or misshaped."""
+    """The number of names that are missing, extra or misshaped."""
     return sum(expected.get(name) != found.get(name) for name in expected.keys() | found.keys())
 
 

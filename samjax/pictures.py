@@ -176,13 +176,14 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def is_pillow(image: Any) -> bool:
-    """Whether it is a Pillow image, which is not imported for it."""
+    """True for a Pillow image, which is not imported for it."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(image, module.Image)
 
 
 def rgb_of_pillow(image: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """What `read_image` makes of the file of a Pillow image; of several frames the one it is at. It stays as it is.
+    """RGB of a Pillow image, as `read_image` reads its file; of several frames the present one. The image is not
+    changed.
 
     Raises ValueError where Pillow misread a TIFF file that cannot be read again.
     """
@@ -204,8 +205,8 @@ def _rgb_of_upright(image: Any) -> np.ndarray:
 
 
 def _is_misread(tags: Any) -> bool:
-    """Whether Pillow takes a TIFF file's numbers for others, by its tags: planes of 16 bits, 32 bits for signed ones, 8
-    bits for unsigned ones, or wide ones of which 0 is white for those of which 0 is black."""
+    """True if Pillow mistakes a TIFF file's numbers, by its tags: planes of 16 bits, 32 bits for signed ones, 8 bits
+    for unsigned ones, or wide ones of which 0 is white for those of which 0 is black."""
     bits, form = (int(np.max(tags.get(tag, 1))) for tag in (_BITS, _SAMPLE_FORMAT))
     if tags.get(_SAMPLES, 1) > 1:
         return bits > 8 and tags.get(_PLANAR, 1) == 2
@@ -213,7 +214,7 @@ def _is_misread(tags: Any) -> bool:
 
 
 def _rgb_of_misread(image: Any) -> np.ndarray:
-    """Of the TIFF file that an image was opened from, read again."""
+    """RGB of the TIFF file that an image was opened from, read again."""
     file, path = getattr(image, "fp", None), image.filename
     if file is not None and not file.closed:
         position = file.tell()

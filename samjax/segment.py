@@ -1,4 +1,4 @@
-"""What to segment in a photo, checked as a whole, and the model's answer at the photo's size."""
+"""A request to segment objects in a photo, checked as a whole, and the model's answer at the photo's size."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the photo
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to segment in a photo.
+    """The prompts for one photo.
 
     All points together describe one object, beside the box where there is exactly one; several boxes are one object
     each. `mask` is a binary mask of the photo's size that describes the one object further. Raises ValueError where
@@ -53,7 +53,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """What the model answered: N objects with M masks each."""
+    """The model's answer: N objects with M masks each."""
 
     masks: Bool[np.ndarray, "N M H W"]
     iou: Float32[np.ndarray, "N M"]  # predicted, may exceed 1

@@ -44,7 +44,7 @@ class TiffPage:
 
     @property
     def kind(self) -> str:
-        """For messages: "3 bands of uint16 (rgb, planar, lzw)"."""
+        """A description for messages: "3 bands of uint16 (rgb, planar, lzw)"."""
         packed = f" ({self.bits} bits)" if self.bits not in (1, 8 * self.dtype.itemsize) else ""
         bands = "1 band" if self.bands == 1 else f"{self.bands} bands"
         words = [self.photometric, *(["planar"] if self.planar else []), f"compression {self.compression}"]
@@ -52,12 +52,12 @@ class TiffPage:
 
     @property
     def suits_pillow(self) -> bool:
-        """Whether Pillow reads the page as it should: unsigned numbers of at most 8 bits."""
+        """True if Pillow reads the page as it should: unsigned numbers of at most 8 bits."""
         return self.bits <= 8 and self.dtype in (np.uint8, np.bool_)
 
     @functools.cached_property
     def lossy(self) -> str | None:
-        """How the compression does not keep numbers, or may not have: "jpeg compression, which is lossy"."""
+        """The compression that does not keep numbers, or may not have: "jpeg compression, which is lossy"."""
         return self._loss()
 
     def numbers(self) -> np.ndarray:

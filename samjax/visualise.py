@@ -78,7 +78,7 @@ def overlay_labels(rgb: UInt8[np.ndarray, "H W 3"], labels: Int32[np.ndarray, "H
 
 
 def _colouring(labels: Int32[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:
-    """For each label from 1 on a colour's number: one that labels near it have least, larger labels first."""
+    """A colour's number for each label from 1 on, one that labels near it have least, larger labels first."""
     count = int(labels.max(initial=0))
     step = max(1, min(labels.shape) // 300)
     coarse = labels[::step, ::step].astype(np.int64)
@@ -179,7 +179,7 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
 
 
 def _any_near(present: Bool[np.ndarray, "..."], axis: int, beyond: int, length: int) -> Bool[np.ndarray, "..."]:
-    """Whether any of `length` neighbours along an axis is true: the first ones begin, and the last ones end, `beyond`
+    """True if any of `length` neighbours along an axis is true: the first ones begin, and the last ones end, `beyond`
     outside the array."""
     widths = [(beyond, beyond) if each == axis else (0, 0) for each in range(present.ndim)]
     present = np.moveaxis(np.pad(present, widths), axis, 0)
@@ -204,7 +204,7 @@ class _Mark(NamedTuple):
     width: int = 0  # of the frame, inwards
 
     def is_in(self, left: int, top: int, side: int) -> bool:
-        """Whether something of it is drawn in a square."""
+        """True if some of it is drawn in a square."""
         x0, y0, x1, y1 = self.edges
         w = self.width
         frame = (x0, y0, x1, y0 + w), (x0, y1 - w, x1, y1), (x0, y0, x0 + w, y1), (x1 - w, y0, x1, y1)

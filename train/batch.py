@@ -1,4 +1,4 @@
-"""What the data pipeline hands to a training step, and how masks are packed for the way to the device.
+"""Batches that the data pipeline hands to a training step, and the packing of masks for the way to the device.
 
 A mask at the size of the model's input is kept as CELLS: one integer for each pixel of the decoder's low-resolution
 output, whose bits are the r x r input pixels under it (r = patch size / 4). That is an eighth of a byte a pixel, and

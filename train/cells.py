@@ -23,7 +23,7 @@ def unpack(cells: UInt[Array, "*B h w"], ratio: int) -> Bool[Array, "*B H W"]:
 
 
 def counts(cells: UInt[Array, "*B h w"]) -> Int32[Array, "*B h w"]:
-    """How many pixels of each cell are in the set."""
+    """The number of pixels of each cell that are set."""
     return lax.population_count(cells).astype(jnp.int32)
 
 
@@ -79,7 +79,7 @@ def sample_pixel(
 
 
 def _find(number: Int32[Array, " n"], rank: Int32[Array, ""]) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
-    """Which of n bins, holding `number` items each, has the item of this rank, and its rank within the bin."""
+    """Finds which of n bins, holding `number` items each, has the item of this rank, and its rank within the bin."""
     before = jnp.cumsum(number, dtype=jnp.int32) - number
     index = jnp.minimum((before + number <= rank).sum(dtype=jnp.int32), len(number) - 1)
     return index, rank - before[index]

@@ -174,7 +174,7 @@ class Checkpoints:
         return max(reversed(measured), key=scores.__getitem__, default=None)
 
     def metrics(self, step: int) -> dict[str, float]:
-        """What was measured at a step; {} where nothing was."""
+        """The metrics measured at a step; {} if there are none."""
         file = self.folder / str(step) / "metrics" / "metrics"
         return json.loads(file.read_text()) if file.exists() else {}
 
@@ -205,7 +205,7 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        """Of every array of a checkpoint, by "item/name"."""
+        """The shape of every array of a checkpoint, by "item/name"."""
         with _readable(self.folder / str(step)):
             metadata = self._manager.item_metadata(step)
             return {
@@ -258,7 +258,7 @@ def state_bytes(abstract_state: Any) -> int:
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
-    """What is written as one item each: arrays by their names."""
+    """The arrays that are written as one item each, by their names."""
     parts = {"params": state.params, "ema": state.ema, "optimiser": _optimiser(state)}
     return {name: _named(part) for name, part in parts.items() if jax.tree.leaves(part)}
 

@@ -1,4 +1,4 @@
-"""Where a careful user clicks: on the host, by exact Euclidean distances (Sofiiuk et al., arXiv 2102.06583).
+"""The clicks of a careful user: on the host, by exact Euclidean distances (Sofiiuk et al., arXiv 2102.06583).
 
 Regions are cells (`samjax.train.batch`). Distances are measured between cells, those more than half in the region; the
 click itself is a pixel of the region, so that it is never beside a thin object.

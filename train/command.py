@@ -27,7 +27,7 @@ USAGE = "usage: samjax train RECIPE [--out DIR] [--print-config] [--distributed]
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What is given beside the recipe."""
+    """The options beside the recipe."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help="The run's folder; continues a run it holds.")] = None
@@ -80,7 +80,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def _summary(outcome: Outcome, run: RunConfig) -> str:
-    """What a run has come to, and beside it where it began."""
+    """The scores of a run, and beside them those at its start."""
     state = "finished" if outcome.finished else "stopped; the same command continues"
     length = f"of {run.steps}" if run.minutes is None else f"in {run.minutes:g} minutes"
     lines = [f"{printable(outcome.folder)}: step {outcome.step} {length}, {state}"]
@@ -123,7 +123,7 @@ def load_recipe(name: str) -> TrainConfig:
 
 
 def _is_saved(recipe: str) -> bool:
-    """Whether a recipe is a run's saved configuration, or its folder."""
+    """True if a recipe is a run's saved configuration, or its folder."""
     return recipe not in recipe_names() and not recipe.endswith(".py")
 
 

@@ -1,4 +1,4 @@
-"""What a training run is made of, as frozen data; a recipe (`samjax.train.configs`) is one `TrainConfig`.
+"""Configuration of a training run, as frozen data; a recipe (`samjax.train.configs`) is one `TrainConfig`.
 
 Comments at fields are the help of `samjax train RECIPE --help`. "paper" and "SAM 2" in them name another's value, since
 the one shown beside them is the recipe's (`VALUES_OF_OTHERS`).
@@ -63,7 +63,7 @@ def _are_patterns(values: tuple[str, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Which network is trained and what it starts from."""
+    """The network to train and the weights it starts from."""
 
     variant: str = "vit_b"  # the network: vit_b, vit_l, vit_h or vit_tiny; with --model.init the checkpoint's own
     image_size: int | None = None  # side of the model's input in pixels; None: the variant's own
@@ -75,7 +75,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where photos and masks come from and what happens to them before the model sees them.
+    """Sources of photos and masks, and their treatment before the model sees them.
 
     A source is written FORMAT=PATH: sa1b=FOLDER_OR_TAR, coco=IMAGES,ANNOTATIONS.json, labelmap=IMAGES,MAPS
     (classmap: each region of a class is a mask), labelme=FOLDER, pairs=IMAGES,MASKS. Paths are local or gs://, s3://,
@@ -193,7 +193,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """How long, how wide, how often."""
+    """Length, size and rhythm of a run."""
 
     steps: int = 90_000  # updates in all; a finished run can be given more (paper: 90,000; ViT-B and ViT-L 180,000)
     # wall-clock minutes after which the run ends, whatever its step; the schedules, which are laid over run.steps, then

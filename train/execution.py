@@ -1,4 +1,4 @@
-"""How encoder and decoder run in training: chosen by device and mesh, without an influence on the loss."""
+"""`Execution` of encoder and decoder in training, chosen by device and mesh, without an influence on the loss."""
 
 import dataclasses
 
@@ -10,21 +10,21 @@ from .config import TrainConfig
 
 
 def encoder_execution(config: TrainConfig, mesh: Mesh) -> Execution:
-    """How the encoder runs in a step: on one device in pieces that fit it, on several all images at once, because a
-    loop over a sharded axis would gather it."""
+    """The encoder's in a step: on one device in pieces that fit it, on several all images at once, because a loop over
+    a sharded axis would gather it."""
     how = Execution.for_backend(mesh.devices.flat[0].platform, config.run.compute_dtype)
     together = None if mesh.size > 1 else config.run.images_together or how.images_per_step
     return dataclasses.replace(how, images_per_step=together, remat=config.run.remat)
 
 
 def validation_execution(config: TrainConfig, mesh: Mesh) -> Execution:
-    """How trained parameters are looked at, on the same devices."""
+    """The execution of validation, on the same devices."""
     how = Execution.for_backend(mesh.devices.flat[0].platform, config.run.compute_dtype)
     return dataclasses.replace(how, images_per_step=None) if mesh.size > 1 else how
 
 
 def decoder_execution(config: TrainConfig) -> Execution:
-    """How a block of masks runs: all at once, `blocks_for` having cut it to size."""
+    """The execution of a block of masks: all at once, `blocks_for` having cut it to size."""
     return Execution(config.run.compute_dtype)
 
 

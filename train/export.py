@@ -24,7 +24,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written, and which weights of the run they are."""
+    """A written checkpoint, and the weights of the run that it holds."""
 
     description: Description
     step: int

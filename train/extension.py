@@ -11,7 +11,7 @@ from .run_folder import Extension
 
 
 def requested(folder: Path, config: TrainConfig) -> Extension | None:
-    """What `config` adds to the run in `folder`, which is the same but for `run.steps`; None: nothing.
+    """The steps that `config` adds to the run in `folder`, which is the same but for `run.steps`; None: nothing.
 
     Raises ValueError where the run has not finished or has more steps than that behind it.
     """
@@ -47,7 +47,7 @@ def record(folder: Path, extension: Extension) -> None:
 
 
 def explained(extension: Extension, config: TrainConfig) -> str:
-    """What the run is told at its console; `config` has the new number of steps."""
+    """The message about more steps at the run's console; `config` has their new number."""
     optim, at = config.optim, extension.at
     rate_before = float(make_schedule(optim, extension.steps_before)(max(at - 1, 0)))
     rate = float(make_schedule(optim, extension.steps)(at))

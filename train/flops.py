@@ -1,4 +1,4 @@
-"""How many floating-point operations SAM needs, and how many a device can do: what model FLOP utilisation is made of.
+"""Floating-point operations that SAM needs, and that a device can do: the parts of model FLOP utilisation.
 
 Counted are multiplications and additions of matrix products and convolutions as the code of `samjax` does them
 (windows padded, decoder reordered, projections folded where the decoder folds them), two for each product; norms,
@@ -36,7 +36,7 @@ PEAK: tuple[tuple[str, dict[str, float]], ...] = (
 
 
 def encoder_flops(config: SamConfig) -> int:
-    """Of one image's embedding."""
+    """Operations of one image's embedding."""
     encoder = config.image_encoder
     tokens, width = math.prod(encoder.grid), encoder.width
     count = 2 * tokens * 3 * encoder.patch_size**2 * width
@@ -55,7 +55,7 @@ def encoder_flops(config: SamConfig) -> int:
 
 
 def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mask_prompt: bool) -> int:
-    """Of one prompt of `prompt_tokens` points and corners on one image.
+    """Operations of one prompt of `prompt_tokens` points and corners on one image.
 
     Without a mask prompt, what all prompts of an image share is not counted: see `image_side_flops`.
     """
@@ -83,12 +83,13 @@ def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mas
 
 
 def image_side_flops(config: SamConfig) -> int:
-    """Of the first decoder layer's projections of the image, which prompts without a mask share."""
+    """Operations of the first decoder layer's projections of the image, which prompts without a mask share."""
     return 2 * math.prod(config.grid) * 3 * config.width * (config.width // config.mask_decoder.downsample)
 
 
 def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_asks: bool = False) -> int:
-    """Of one cross-attention between tokens and image, the way of `samjax.nn.mask_decoder.TokenAttention`.
+    """Operations of one cross-attention between tokens and image, in the order of
+    `samjax.nn.mask_decoder.TokenAttention`.
 
     Args:
         projected: whether the image's projections are at hand, those of `image_side_flops`.
@@ -113,7 +114,8 @@ def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_a
 def step_flops(
     config: SamConfig, *, images: int, masks: float, passes: int, prompt_tokens: int, trains_encoder: bool = True
 ) -> int:
-    """Of one training step: forward, and backward as twice the forward. Recomputation is not counted, as is usual.
+    """Operations of one training step: forward, and backward as twice the forward. Recomputation is not counted, as is
+    usual.
 
     Args:
         config: the model.
@@ -130,7 +132,7 @@ def step_flops(
 
 
 def peak_flops(kind: str, compute_dtype: str) -> float | None:
-    """What `PEAK` says about a `device_kind`; None where it says nothing."""
+    """The peak of a `device_kind` by `PEAK`; None if it is not there."""
     return next((peaks[compute_dtype] for start, peaks in PEAK if kind.startswith(start)), None)
 
 

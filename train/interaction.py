@@ -22,7 +22,7 @@ FIRST = 2  # slots of the first prompt
 
 
 class Target(NamedTuple):
-    """What a mask should be, and where the photo is."""
+    """The mask to be found, and the place of the photo."""
 
     mask: UInt[Array, "h w"]  # cells
     photo: UInt[Array, "h w"]  # cells that are not padding
@@ -63,8 +63,8 @@ def noisy_box(
 
 
 def click_schedule(config: InteractionConfig, key: Key[Array, ""]) -> Bool[Array, " later"]:
-    """Which passes after the first get a new click: all but the last and, at random places before a click, as many more
-    as there are refinements beside it."""
+    """Marks the passes after the first that get a new click: all but the last and, at random places before a click, as
+    many more as there are refinements beside it."""
     if not config.corrections or not config.refinements:
         return jnp.full(config.passes - 1, config.corrections > 0)
     elsewhere = config.refinements - 1

@@ -40,7 +40,7 @@ class NotFinite(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Where a run has come to."""
+    """The outcome of a run."""
 
     folder: Path
     step: int
@@ -187,7 +187,7 @@ class Loop:
         stop: StopRequests,
         out: Path,
     ) -> Outcome:
-        """From `start` updates on to the last, or to where a stop is asked for; both leave a checkpoint, and so does
+        """Runs from `start` updates to the last, or until a stop is asked for; both leave a checkpoint, and so does
         whatever goes wrong in a validation. A stop before the first step leaves none: there is nothing to keep."""
         run, progress, validator, pace = self.config.run, self.progress, self.validator, self.pace
         prefetched = itertools.chain([next(prefetched)], prefetched)  # bad data stop the run before anything compiles
@@ -269,7 +269,7 @@ class Loop:
 
 
 def weights(state: TrainState) -> Params:
-    """What is validated and exported: the average, where there is one."""
+    """The parameters that are validated and exported: the average, if there is one."""
     return state.params if state.ema is None else state.ema
 
 
@@ -292,7 +292,7 @@ def numbers_of(metrics: Metrics) -> dict[str, float]:
 
 
 def network(config: TrainConfig) -> SamConfig:
-    """Which network a new run trains."""
+    """The network that a new run trains."""
     model = config.model
     if model.init is not None:
         if model.mae is not None:
@@ -320,7 +320,7 @@ def say_left_out(training: Pipeline, validation: Pipeline | None, *, even_nothin
 
 
 def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
-    """What a new run starts from, on the mesh."""
+    """The parameters that a new run starts from, on the mesh."""
     if config.model.init is not None:
 
         def placed(name: str, leaf: jax.ShapeDtypeStruct) -> NamedSharding:

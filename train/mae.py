@@ -33,7 +33,7 @@ _POSITIONS, _PATCHES = "image_encoder/pos_embed", "image_encoder/patch_embed/pro
 
 @dataclasses.dataclass(frozen=True)
 class MaeEncoder:
-    """What was found in a file."""
+    """An encoder found in a file."""
 
     params: dict[str, np.ndarray]  # by our names ("image_encoder/..."), float32, as the configuration shapes them
     dropped: tuple[str, ...]  # names in the file
@@ -141,12 +141,12 @@ def _expected_shapes(config: SamConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def _channels(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """What of positions (1, N, C) and of patches (C, 3, h, w) cannot be resampled."""
+    """The sizes of positions (1, N, C) and of patches (C, 3, h, w) that cannot be resampled."""
     return shape[:2] if len(shape) == 4 else shape[-1:]
 
 
 def _side_of_positions(shape: tuple[int, ...]) -> int:
-    """Of the square grid, with or without a class token's row before it; 0 where there is none."""
+    """The side of the square grid, with or without a class token's row before it; 0 if there is none."""
     if len(shape) != 3 or shape[0] != 1:
         return 0
     return next((side for rows in (shape[1], shape[1] - 1) if (side := math.isqrt(rows)) ** 2 == rows), 0)

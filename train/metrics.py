@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: a JSONL file, TensorBoard, Weights & Biases.
+"""Writers of a run's numbers and pictures: a JSONL file, TensorBoard, Weights & Biases.
 
 `metrics.jsonl` has one line for each logged step: {"step": 10, "time": 1700000000.0, "loss": 1.5}, where `time` is in
 seconds since 1970. It is the record of a run; the others show it.

@@ -92,7 +92,7 @@ def optax_numerics() -> Iterator[None]:
 
 
 def learning_rate_factor(config: OptimConfig, sam: SamConfig, name: str) -> float:
-    """What the learning rate of a parameter is multiplied by.
+    """The factor of a parameter's learning rate.
 
     Layer-wise decay: d^(L + 1 - id), where patch and position embedding have id 0, block i has i + 1, and everything
     after the blocks L + 1 (BEiT, arXiv 2106.08254; SAM paper, Appendix A).
@@ -107,7 +107,7 @@ def learning_rate_factor(config: OptimConfig, sam: SamConfig, name: str) -> floa
 
 
 def is_frozen(config: OptimConfig, sam: SamConfig, part: str) -> bool:
-    """Whether no parameter of a part ("image_encoder") is trained, so that its gradient need not be computed."""
+    """True if no parameter of a part ("image_encoder") is trained, so that its gradient need not be computed."""
     names = [name for name in flatten_dict(abstract_params(sam), sep="/") if name.startswith(f"{part}/")]
     return all(_fits(name, (*config.frozen, *BUFFERS)) for name in names)
 

@@ -1,4 +1,4 @@
-"""How far a run is: by its steps or, where it has been given minutes, by the clock."""
+"""The progress of a run: by its steps or, if it has been given minutes, by the clock."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -36,12 +36,12 @@ class Pace:
 
     @property
     def seconds_left(self) -> float:
-        """Of a timed run."""
+        """Seconds left of a timed run."""
         return max(60 * self._run.minutes - self.seconds, 0.0)
 
     def position(self) -> np.float32 | None:
-        """Of a timed run's next step in schedules that are laid over `run.steps`: 0 at its first step, `run.steps` at
-        its end. None for one that goes by steps."""
+        """The position of a timed run's next step in schedules that are laid over `run.steps`: 0 at its first step,
+        `run.steps` at its end. None for a run that counts steps."""
         if not self.is_timed:
             return None
         now = self.seconds
@@ -51,7 +51,7 @@ class Pace:
         return np.float32(self._run.steps * min(share, 1.0))
 
     def is_over(self, step: int) -> bool:
-        """Whether `step` updates are all of the run."""
+        """True if `step` updates are all of the run."""
         return self.seconds_left == 0 if self.is_timed else step >= self._run.steps
 
     def wants_validation(self, step: int) -> bool:
@@ -64,7 +64,7 @@ class Pace:
         self._validated = self.seconds
 
     def state(self) -> dict[str, float]:
-        """For a checkpoint, as JSON takes it."""
+        """The state for a checkpoint, as JSON takes it."""
         return {"seconds": self.seconds, "first_step": self._first_step or 0.0}
 
     def resume(self, state: Mapping[str, float]) -> None:

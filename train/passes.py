@@ -28,7 +28,7 @@ from .regularise import dropout_weights
 
 
 class Recipe(NamedTuple):
-    """What decides the passes; static."""
+    """The static settings of the passes."""
 
     sam: SamConfig
     interaction: InteractionConfig
@@ -96,7 +96,7 @@ class _Later(NamedTuple):
 
 
 class _Passes(NamedTuple):
-    """What all passes over a block share."""
+    """The inputs that all passes over a block share."""
 
     recipe: Recipe
     block: MaskBlock

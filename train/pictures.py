@@ -1,4 +1,4 @@
-"""What the model sees and says, as one picture: a row for each photo, with a mask of it.
+"""Photos, prompts and the model's masks as one picture: a row for each photo, with a mask of it.
 
 photo | target | after 1 click | after 5 clicks | for the box
 """

@@ -15,7 +15,7 @@ from .batch import Batch
 
 @runtime_checkable
 class Batches(Protocol):
-    """What is read from; `samjax.train.data.pipeline.PipelineBatches`, for one."""
+    """A source of batches, such as `samjax.train.data.pipeline.PipelineBatches`."""
 
     def __next__(self) -> Batch: ...
 
@@ -30,7 +30,8 @@ class Prefetched(NamedTuple):
 
 
 def data_part(sharding: Sharding, batch: int) -> tuple[int, int]:
-    """Which part of each batch this process must load, of how many: a pipeline's `process_index` and `process_count`.
+    """The part of each batch that this process must load, of how many: a pipeline's `process_index` and
+    `process_count`.
 
     Processes that hold the same rows (their devices differ along an axis that rows are not sharded over) load the same
     part. Raises ValueError where this process's devices hold no single block of rows, or the batch cannot be sharded.

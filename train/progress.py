@@ -1,4 +1,4 @@
-"""What a run says while it runs: what it compiles, loss terms, speed, and how long the rest will take.
+"""Messages of a run: what it compiles, loss terms, speed, and how long the rest will take.
 
 On a terminal the steps are a bar. Elsewhere (the log of a cluster's job) each log of the run is a line with the time of
 day, and nothing is overwritten. All of it goes to standard error, from the first process only.
@@ -93,7 +93,7 @@ class Progress:
 
     @property
     def _steps(self) -> int | None:
-        """In all; None: the clock ends the run."""
+        """The number of all steps; None: the clock ends the run."""
         return None if self._pace.is_timed else self._config.run.steps
 
     @contextlib.contextmanager
@@ -108,19 +108,19 @@ class Progress:
 
     @contextlib.contextmanager
     def aside(self, kind: str) -> Iterator[None]:
-        """What is done between steps: "validation", "picture" or "checkpoint". It tells how long others of its kind
-        will take; what is compiled in it is not counted."""
+        """Times work between steps: "validation", "picture" or "checkpoint". It tells how long others of its kind will
+        take; what is compiled in it is not counted."""
         start, compiled = time.perf_counter(), self._compiling
         yield
         self._asides[kind] = time.perf_counter() - start - (self._compiling - compiled)
 
     def restart_clock(self) -> None:
-        """What was done since the last `step` (logging, asides) is no part of the next one."""
+        """Leaves out of the next step what was done since the last one (logging, asides)."""
         self._last = time.perf_counter()
 
     def seconds_left(self) -> float | None:
-        """What the rest of the run takes, validations, pictures and checkpoints included, as far as one of them has
-        been seen. None until steps are steady."""
+        """Seconds that the rest of the run takes, validations, pictures and checkpoints included, as far as one of them
+        has been seen. None until steps are steady."""
         if self._steps is None:
             return self._pace.seconds_left
         if self._timed < _STEADY:
@@ -188,7 +188,7 @@ class Progress:
         run, done = self._config.run, self._done
 
         def due(every: int) -> int:
-            """How often a multiple of `every`, or the last step, is still to come."""
+            """The number of multiples of `every`, and the last step, that are still to come."""
             return 0 if done >= run.steps else run.steps // every - done // every + bool(run.steps % every)
 
         by_steps = self._config.data.val and run.validate_minutes is None
@@ -197,7 +197,7 @@ class Progress:
         return {"validation": validations, "picture": pictures, "checkpoint": due(run.checkpoint_every)}
 
     def _named_asides(self) -> str:
-        """Of those whose time is known."""
+        """The asides whose time is known."""
         counts = {kind: count for kind, count in self._asides_left().items() if count and kind in self._asides}
         named = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items()]
         return f", with {' and '.join(named)}" if named else ""

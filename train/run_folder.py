@@ -112,8 +112,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, 
 
 
 def is_started(folder: Path) -> bool:
-    """Whether there is something to resume: a configuration and a complete checkpoint (unfinished ones have other
-    names). A run that failed before is begun anew, with whatever configuration."""
+    """True if there is something to resume: a configuration and a complete checkpoint (unfinished ones have other
+    names). A run that failed before starts anew, with whatever configuration."""
     return (folder / CONFIG).exists() and steps_done(folder) > 0
 
 

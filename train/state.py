@@ -61,7 +61,7 @@ def fresh_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
 
 
 def align_attention(params: Params) -> Params:
-    """The same parameters with the keys of the decoder's cross-attentions projected as its queries are.
+    """A copy of the parameters with the keys of the decoder's cross-attentions projected as its queries are.
 
     Prompt tokens and image tokens share position codes. With q = k a token attends to its own place from the first
     step on; with two independent random projections it attends everywhere alike, and training from scratch predicts

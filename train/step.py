@@ -88,7 +88,7 @@ class _Step:
     def _sum_piece(
         self, params: Params, batch: Batch, key: Key[Array, ""], balanced: Float32[Array, ""]
     ) -> tuple[Params, MaskLoss]:
-        """The same of a piece of the batch."""
+        """Gradient and loss terms, summed over the masks of a piece of the batch."""
         image_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch.position)
         split = jax.vmap(functools.partial(jax.random.split, num=3))
         path_keys, mask_keys, window_keys = jnp.moveaxis(split(image_keys), 1, 0)

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 
 class StopRequests:
-    """Whether somebody wants the run to end."""
+    """Requests to end the run."""
 
     def __init__(self) -> None:
         self.asked = False

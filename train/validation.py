@@ -1,4 +1,4 @@
-"""How good the masks are after 1, 3 and 5 clicks and for a box: a simulated user without randomness.
+"""The quality of masks after 1, 3 and 5 clicks and for a box: a simulated user without randomness.
 
 The first click is the pixel of the object farthest from its boundary; each further one lies deepest in what is wrong
 (`samjax.train.clicks`). One click asks for three masks, the most confident of which is scored and carried on; further
@@ -30,7 +30,7 @@ NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area 
 
 @dataclasses.dataclass(frozen=True)
 class ValidationAnswer:
-    """What the model says to one kind of prompt for all masks of a batch, on the host; rows that only pad mean nothing.
+    """The model's answers to one kind of prompt for all masks of a batch, on the host; rows that only pad mean nothing.
 
     Predicted masks are cells, as in `Batch`.
     """
@@ -45,7 +45,7 @@ class ValidationAnswer:
 
 
 class _Masks(NamedTuple):
-    """What of a `Batch` the answers are judged by."""
+    """The part of a `Batch` that answers are judged by."""
 
     size: Int32[Array | np.ndarray, "B 2"]
     valid: Bool[Array | np.ndarray, "B M"]

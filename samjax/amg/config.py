@@ -18,7 +18,7 @@ _UNDECIDING = ("points_per_batch", "memory_budget", "point_grids")
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """How everything in a photo is searched for and filtered. The first eleven are the reference's, with its defaults.
+    """Settings of the search for everything in a photo. The first eleven are the reference's, with its defaults.
 
     Raises ValueError if settings make no sense or contradict each other.
 
@@ -95,7 +95,7 @@ class GenerationConfig:
         return self.tile // 4 if self.tile is not None and self.overlap is None else self.overlap
 
     def grids(self) -> list[Float64[np.ndarray, "_ 2"]]:
-        """For the photo and each layer of crops the points (x, y), as shares of the crop's sides."""
+        """The grid of points for the photo and for each layer of crops: (x, y) as shares of the crop's sides."""
         if self.point_grids is None:
             return crops.point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
         grids = [_checked_grid(grid) for grid in self.point_grids]
@@ -107,7 +107,7 @@ class GenerationConfig:
         return grids
 
     def with_thresholds(self, thresholds: MaskThresholds) -> "GenerationConfig":
-        """The same with a model's thresholds in place of those that are None."""
+        """A copy in which a model's thresholds replace those that are None."""
         missing = {name: getattr(thresholds, name) for name in THRESHOLDS if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 

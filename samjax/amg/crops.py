@@ -1,4 +1,4 @@
-"""Where to look in a photo: grids of points, crops and tiles. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive."""
+"""Grids of points, crops and tiles of a photo. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive."""
 
 import itertools
 import math

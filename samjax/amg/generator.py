@@ -102,8 +102,8 @@ class MaskGenerator:
         return views
 
     def programs(self, size: Size) -> frozenset[tuple[tuple[int, ...], ...]]:
-        """Which programs a photo of `size` (height, width) takes, to compare with another's: what is new in the set has
-        to be compiled first, unless an earlier run has left it in the cache."""
+        """The programs that a photo of `size` (height, width) needs, to compare with another's. Those that are new in
+        the set are compiled first, unless an earlier run has left them in the cache."""
         frames = map(self._frame, self.views(size))
         return frozenset(tuple(np.shape(leaf) for leaf in jax.tree.leaves(frame)) for frame in frames)
 
@@ -124,7 +124,7 @@ class MaskGenerator:
         )
 
     def candidates(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Candidates:
-        """What `generate` makes records of: run-length encoded masks with their scores, ORIGINAL frame."""
+        """Run-length encoded masks with their scores, in the ORIGINAL frame; `generate` makes records of them."""
         size = rgb.shape[:2]
         views = self.views(size)
         parts = list(self._search(rgb, views))

@@ -1,4 +1,4 @@
-"""What mask generation needs of memory, known before it runs: the compiler's own figures for each program."""
+"""The memory that mask generation needs, predicted from the compiler's own figures for each program."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def working(self) -> int:
-        """Beside the weights. Encoding and judging points follow each other; drawing goes on beside them."""
+        """Bytes beside the weights. Encoding and judging points follow each other; masks are packed meanwhile."""
         return self.runtime + self.photo + self.embeddings + max(self.encode, self.find) + self.draw
 
     def __str__(self) -> str:

@@ -47,7 +47,7 @@ class Limits(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Where a region lies, pixels of the ORIGINAL frame."""
+    """The place of a region in the photo, pixels of the ORIGINAL frame."""
 
     points: Float32[Array, "P 2"]  # (x, y) in the region's own frame; the first `count` of them are real
     count: Int32[Array, ""]
@@ -225,7 +225,7 @@ def _low_res_bits(
 
 
 def _cut_off(boxes: Float32[Array, "N 4"], region: Region) -> Bool[Array, " N"]:
-    """Which boxes, in the region's own frame, end at an edge of the region that is not an edge of the photo."""
+    """True for boxes, in the region's own frame, that end at an edge of the region that is not an edge of the photo."""
     boxes = boxes + jnp.tile(region.box[:2], 2)[None]
     near_region, near_photo = (jnp.abs(boxes - edges[None]) <= EDGE_TOLERANCE for edges in (region.box, region.photo))
     return (near_region & ~near_photo).any(1)

@@ -89,7 +89,7 @@ def _matches(
 
 
 def _larger_rivals(rank: Float[np.ndarray, "A B"], areas: Int[np.ndarray, " A"]) -> Int[np.ndarray, "A B"]:
-    """How many larger masks of the first tile match a mask of the second one as well as this one or better.
+    """The number of larger masks of the first tile that match a mask of the second one at least as well as this one.
 
     Of masks that all look the same in the overlap, as nested ones do that cover it, the largest belongs to the largest.
     """

@@ -9,7 +9,7 @@ def model() -> Path:
 
 
 def model_card() -> Path:
-    """What the bundled model was trained on and how, and what it scores."""
+    """The bundled model's card: its training data, its training and its scores."""
     return Path(__file__).with_name("samjax-tiny.md")
 
 

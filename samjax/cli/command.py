@@ -285,7 +285,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _missing_device() -> str | None:
-    """What is wrong where JAX has no device to compute on; None where it has one."""
+    """Explains why JAX has no device to compute on; None if it has one."""
     try:
         jax.devices()
     except Exception as error:
@@ -300,7 +300,7 @@ def _missing_device() -> str | None:
 
 
 def _keep_compiled_programs(folder: Path) -> None:
-    """In `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
+    """Keeps compiled programs in `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
     if jax.config.jax_compilation_cache_dir is not None:
         return
     try:
@@ -372,7 +372,7 @@ def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -
 
 
 def _output_names(images: Sequence[Path]) -> list[str]:
-    """What each photo's outputs begin with: its name without the ending, or with it where that tells photos apart."""
+    """The prefix of each photo's outputs: its name without the ending, or with it if that tells photos apart."""
     if not images:
         raise ValueError("no image was given")
     stems = [image.stem for image in images]

@@ -35,7 +35,7 @@ def parse_bytes(text: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationOptions(GenerationConfig):
-    """How masks are found and filtered."""
+    """Settings of finding and filtering masks."""
 
     points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32
     points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64
@@ -163,7 +163,7 @@ def process_share(index: int | None, count: int | None) -> tuple[int, int]:
 
 
 def _explain(photos: Any, generator: Any) -> int:
-    """Of the largest of photos of similar size each."""
+    """Prints the memory that the largest photo of each group of similar sizes needs."""
     sizes, unreadable = _sizes(photos)
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for size in sizes:
@@ -179,7 +179,7 @@ def _explain(photos: Any, generator: Any) -> int:
 
 
 def _sizes(photos: Any) -> tuple[collections.Counter[tuple[int, int]], list[str]]:
-    """How many photos there are of each (height, width), and what is wrong with those that cannot be read."""
+    """Counts the photos of each (height, width), and lists the problems of those that cannot be read."""
     from samjax.everything import photo_size
 
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
@@ -193,7 +193,7 @@ def _sizes(photos: Any) -> tuple[collections.Counter[tuple[int, int]], list[str]
 
 
 def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """To compare by; between equal ones the choice is always the same."""
+    """A key to compare sizes by; between equal areas the choice is always the same."""
     return size[0] * size[1], size
 
 

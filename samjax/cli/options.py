@@ -1,4 +1,4 @@
-"""What sub-commands of the command line share."""
+"""Options that several sub-commands share."""
 
 import tempfile
 from pathlib import Path

@@ -91,7 +91,7 @@ class SamAutomaticMaskGenerator:
 
     @property
     def generator(self) -> MaskGenerator:
-        """What does the work, with the attributes of today."""
+        """The generator that does the work, with the present attributes."""
         return MaskGenerator(self.model.sam, self.config)
 
     def generate(self, image: ArrayLike, *, label_map: bool = False) -> list[dict[str, Any]] | Int32[np.ndarray, "H W"]:

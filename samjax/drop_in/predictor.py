@@ -60,7 +60,7 @@ class ResizeLongestSide:
 
 
 class RegistryModel:
-    """What `sam_model_registry` makes: a `Sam` behind the few attributes of the reference's model that programs use."""
+    """A `Sam` behind the few attributes of the reference's model that programs use; `sam_model_registry` makes it."""
 
     mask_threshold = 0.0
     image_format = "RGB"
@@ -120,7 +120,7 @@ sam_model_registry: dict[str, Callable[..., RegistryModel]] = {
 
 @dataclasses.dataclass(frozen=True)
 class _Photo:
-    """What a predictor holds of its photo. One object, so that features and sizes are always of the same photo."""
+    """A predictor's photo. One object, so that features and sizes are always those of the same photo."""
 
     embedding: Embedding
     original_size: transforms.Size

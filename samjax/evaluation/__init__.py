@@ -1,1 +1,1 @@
-"""How good masks are: protocols of the field, their metrics, and data sets in their published layouts."""
+"""Evaluation of masks: protocols of the field, their metrics, and data sets in their published layouts."""

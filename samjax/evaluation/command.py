@@ -57,7 +57,7 @@ app = tyro.extras.SubcommandApp()
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What is evaluated: a checkpoint, or any predictor with Meta's interface."""
+    """The model to evaluate: a checkpoint, or any predictor with Meta's interface."""
 
     checkpoint: Annotated[
         str | None,
@@ -82,7 +82,7 @@ class Model:
             raise ValueError("--dtype and --image-size belong to --checkpoint; a --predictor decides these itself")
 
     def given(self) -> dict[str, str]:
-        """What the results mention."""
+        """Options that the results mention."""
         return {} if self.predictor else {"checkpoint": self.checkpoint or hub.BUNDLED}
 
     def open(self) -> tuple[Segmenter, dict[str, Any]]:
@@ -141,7 +141,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where results go, and which part of the work is this process's."""
+    """The folder of the results, and the part of the work that is this process's."""
 
     out: Annotated[Path, arg(metavar="DIR", help="Folder of the results; continues a run it holds.")]
     process_index: Annotated[
@@ -234,7 +234,7 @@ def edges(
 
 @app.command
 def human_edges(data: BoundariesOptions, place: PlaceOptions) -> int:
-    """How far people agree: each annotator's outlines against the others'; published for BSDS500: F 0.80."""
+    """Agreement among people: each annotator's outlines against the others'; published for BSDS500: F 0.80."""
     return data.run(HumanEdges(), None, place)
 
 

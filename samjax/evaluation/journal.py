@@ -1,4 +1,4 @@
-"""What of an evaluation is done, in the folder of its results.
+"""The record of finished photos of an evaluation, in the folder of its results.
 
 OUT/run.json             what decides the results: protocol, settings, data, model
 OUT/records/I-of-N.jsonl one line a photo, by process: {"photo", "record", "seconds", "left_out", "noted"}, whose last
@@ -22,7 +22,7 @@ RUN, RECORDS = "run.json", "records"
 
 
 class Known(NamedTuple):
-    """What all processes of a run have written so far, by the photo's name."""
+    """Everything that the processes of a run have written so far, by the photo's name."""
 
     records: dict[str, Judgement]
     errors: dict[str, str]  # of photos without a record
@@ -168,7 +168,7 @@ def _flat(tree: Any, name: str = "") -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know: NumPy's numbers and arrays, paths, and the runs of pycocotools' RLE."""
+    """Converts values that JSON does not know: NumPy's numbers and arrays, paths, and the runs of pycocotools' RLE."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, bytes):

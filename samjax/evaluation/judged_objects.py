@@ -30,7 +30,7 @@ class JudgedObject:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What is recorded of every object; its area in pixels, with those that are not judged."""
+        """The part that all records of objects share; the area in pixels includes those that are not judged."""
         return {"id": self.object.id, "category": self.object.category, "area": int(self.mask.sum())}
 
     @property
@@ -42,7 +42,7 @@ class JudgedObject:
         return np.array([x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)], np.float32)
 
     def iou(self, mask: Bool[np.ndarray, "H W"]) -> float:
-        """Of a mask with the object, over judged pixels."""
+        """The IoU of a mask with the object, over judged pixels."""
         return float(overlap.iou(self._only_judged(self.mask), self._only_judged(mask)))
 
     def overlaps(self, mask: Bool[np.ndarray, "H W"]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from samjax.readers.left_out import Problem
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-    """What is known of one object of a photo."""
+    """An annotated object of a photo."""
 
     mask: RLE
     id: int | str  # unique in its photo
@@ -50,7 +50,7 @@ class Dataset(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What one object is asked for with; at least points or a box."""
+    """The prompt for one object: at least points or a box."""
 
     points: Float32[np.ndarray, "T 2"] | None = None
     labels: Int[np.ndarray, " T"] | None = None  # 1 on the object, 0 beside it
@@ -117,7 +117,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     metrics: dict[str, float | int]  # in the order they are shown in; shares from 0 to 1 unless the name says otherwise
     figures: tuple[Figure, ...] = ()
@@ -126,7 +126,7 @@ class Summary:
 
 @runtime_checkable
 class EvaluationProtocol(Protocol):
-    """How masks are asked for and judged. Settings are attributes, fixed for a run."""
+    """A way of asking for masks and judging them. Settings are attributes, fixed for a run."""
 
     name: str
     asks: bool  # whether it prompts a model; otherwise it judges what is there already, and `segmenter` is None
@@ -136,7 +136,7 @@ class EvaluationProtocol(Protocol):
         ...
 
     def judge(self, segmenter: Segmenter | None, samples: Sequence[Sample]) -> list[Judgement]:
-        """What is found about each of a few samples."""
+        """Judges each of a few samples."""
         ...
 
     def summarise(self, records: Sequence[Judgement]) -> Summary:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as files: results.json, a table to read, a plot for each figure."""
+"""The results of an evaluation as files: results.json, a table to read, a plot for each figure."""
 
 import dataclasses
 import itertools
@@ -146,7 +146,7 @@ def table(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that have a say in the numbers."""
+    """Versions of Python and of the packages that influence the numbers."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

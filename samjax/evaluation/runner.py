@@ -23,7 +23,7 @@ HOPELESS = 20  # photos that fail before any is judged: the rest would too
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of a run of one process."""
+    """The outcome of one process's run."""
 
     summary: Summary | None  # of all photos; None while other processes have some left
     judged: int  # photos, by this process now

@@ -121,8 +121,8 @@ class PredictorSegmenter:
         self._at: int | None = None  # which photo the predictor has
 
     def fingerprint(self) -> dict[str, str]:
-        """By which its results are told from those of another: a SHA-256 of its source and one of its weights, where
-        they are known as a `samjax.Sam`'s or a PyTorch module's, `predictor.model`."""
+        """Tells its results from another predictor's: a SHA-256 of its source and one of its weights, if they are known
+        as a `samjax.Sam`'s or a PyTorch module's, `predictor.model`."""
         found = {}
         if self.source is not None:
             found["source"] = hashlib.sha256(self.source.read_bytes()).hexdigest()[:16]
@@ -194,7 +194,7 @@ def _above_0(masks: Bool[np.ndarray, "M H W"] | Float[np.ndarray, "M H W"]) -> B
 
 
 def _state_hash(state: Mapping[str, Any]) -> str:
-    """Of PyTorch tensors by name, of any dtype: float64 holds what they hold, and NumPy knows no bfloat16."""
+    """A hash of PyTorch tensors by name, of any dtype: float64 holds what they hold, and NumPy knows no bfloat16."""
     checksum = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -22,7 +22,7 @@ AHEAD = 2  # photos that may wait to be written
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to do with every photo, and which photos are this process's: k, k + N, k + 2 N, ... of N processes.
+    """The work on every photo, and this process's share of the photos: k, k + N, k + 2 N, ... of N processes.
 
     `settings` is whatever decides about the masks, ready for JSON: results made with other ones are made again.
     What formats that are not asked for wrote with these settings stays.
@@ -64,7 +64,7 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Of one process's photos."""
+    """The outcome of one process's photos."""
 
     done: int
     skipped: int  # were done before

@@ -1,4 +1,4 @@
-"""What of a job is done: one small file a photo, written after everything else of that photo."""
+"""The record of finished photos of a job: one small file a photo, written after everything else of that photo."""
 
 import json
 import shutil
@@ -52,12 +52,12 @@ class Journal:
         return sorted(found)
 
     def has_failed(self, photo: Photo) -> bool:
-        """With the settings and formats of this job, in this run or an earlier one."""
+        """True if the photo failed with the settings and formats of this job, in this run or an earlier one."""
         record = self._read(photo)
         return "error" in record and (record.get("settings"), record.get("tried")) == (self.settings, self.formats)
 
     def changes(self, photo: Photo) -> list[str]:
-        """Which settings and options an earlier result has been made with differently, as text."""
+        """The settings and options that differ from those of an earlier result, as text."""
         record = self._read(photo)
         compared = [(record.get("settings"), self.settings)]
         compared += [(entry.get("options"), self.formats.get(name)) for name, entry in _formats(record).items()]
@@ -102,8 +102,8 @@ class Journal:
         )
 
     def _earlier(self, photo: Photo) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """What a record says of formats, as far as it holds for these settings and the photo as it is, and the files
-        that are out of date."""
+        """The formats of a record, as far as it holds for these settings and the photo as it is, and the files that are
+        out of date."""
         record = self._read(photo)
         formats, stale = _formats(record), set(_files(record))
         if (record.get("settings"), record.get("source")) == (self.settings, _source(photo)):
@@ -152,7 +152,7 @@ def _formats(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _files(record: dict[str, Any]) -> list[str]:
-    """Of a record or of one format in it; none that are not below the folder of outputs."""
+    """The files of a record or of one format in it; none that are not below the folder of outputs."""
     paths = [PurePosixPath(str(file)) for file in record.get("files", ())]
     return [str(path) for path in paths if not path.is_absolute() and ".." not in path.parts and path.parts]
 

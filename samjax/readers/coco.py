@@ -34,7 +34,7 @@ class Coco(IndexedSource):
     """
 
     def __init__(self, images: str, annotations: str, *, whole: bool = False) -> None:
-        """With `whole`, for evaluation, photos without objects are records too, and crowds are void.
+        """If `whole`, for evaluation, photos without objects are records too, and crowds are void.
 
         Raises ValueError where the file is none of COCO's, has no objects, or none of its photos is in `images`, and
         OSError.
@@ -172,7 +172,7 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _name_of(image: Any) -> str | None:
-    """With sub-folders and slashes, relative to the folder of photos."""
+    """A photo's name with sub-folders and slashes, relative to the folder of photos."""
     if not isinstance(image, dict):
         return None
     if isinstance(name := image.get("file_name"), str) and name:

@@ -38,7 +38,7 @@ def join(folder: str, name: str) -> str:
 
 
 def ending(path: str) -> str:
-    """What a path ends with, in lower case, from the last dot on: ".jpg"; of a URL without its query."""
+    """The ending of a path, in lower case, from the last dot on: ".jpg"; of a URL without its query."""
     return PurePosixPath(path.partition("?")[0] if is_remote(path) else path).suffix.lower()
 
 

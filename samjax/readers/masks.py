@@ -117,7 +117,7 @@ _CROWD = "its iscrowd is not 0: many objects in one"
 
 
 def is_crowd(annotation: dict[str, Any]) -> bool:
-    """Whether COCO's "iscrowd" is set. Raises ValueError where that cannot be told."""
+    """True if COCO's "iscrowd" is set. Raises ValueError if that cannot be told."""
     found = is_set(annotation.get("iscrowd"))
     if found is None:
         raise Unusable(f"its iscrowd is {annotation['iscrowd']!r}, neither 0 nor 1")

@@ -122,7 +122,7 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _by_last(names: Iterable[str]) -> dict[str, list[str]]:
-    """By the stem without its sub-folders."""
+    """Names by their stems without sub-folders."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
         found[stem(name).rpartition("/")[2]].append(name)

@@ -65,7 +65,7 @@ def whole_identity(value: Any) -> int | None:
 
 
 def is_set(value: Any) -> bool | None:
-    """Whether a flag is set, written as a number, a bool or text; missing and NaN are not; None where it is neither."""
+    """Reads a flag, written as a number, a bool or text; missing and NaN are False; None if it is neither."""
     if value is None:
         return False
     if isinstance(value, bool):

@@ -63,7 +63,7 @@ class Pairs(IndexedSource):
 
 
 def _kaggle(folder: str) -> tuple[Matches, list[Problem], Tally]:
-    """As `match_photos`."""
+    """`match_photos` for Kaggle's layout."""
     photos: dict[str, list[str]] = {}
     masks: dict[str, list[str]] = {}
     for name in files.names_in(folder, files.PICTURES):

@@ -1,4 +1,4 @@
-"""Where photos and masks come from, by what a recipe says: FORMAT=PATH."""
+"""Sources of photos and masks by the names that a recipe gives them: FORMAT=PATH."""
 
 import bisect
 import dataclasses

@@ -1,4 +1,4 @@
-"""Where the members of a tar lie, found once and kept in the user's cache, so that any can be read alone."""
+"""An index of a tar's members, made once and kept in the user's cache, so that any can be read alone."""
 
 import dataclasses
 import hashlib

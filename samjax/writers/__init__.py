@@ -15,7 +15,7 @@ __all__ = ["FORMATS", "Format", "Options", "Photo", "SegmentedPhoto"]
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How masks are written."""
+    """A format of found masks."""
 
     write: Callable[[SegmentedPhoto, Path, Options], list[Path]]
     finish: Callable[[Path, Sequence[str]], list[Path]] | None = None  # (folder, names of the photos that are done)

@@ -47,6 +47,6 @@ def write_png(found: SegmentedPhoto, folder: Path, options: Options) -> list[Pat
 
 
 def _foreign(folder: Path) -> list[str]:
-    """What is not of an earlier `write_png`."""
+    """Entries that are not of an earlier `write_png`."""
     names = [entry.name for entry in folder.iterdir()]
     return [name for name in names if name != "metadata.csv" and not name.removesuffix(".png").isdecimal()]

@@ -1,4 +1,4 @@
-"""What every format is written from: a photo, what was found in it, and how to write."""
+"""The input of every format: a photo, the masks found in it, and the options of writing."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class Photo:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to write. Polygons are in pixels of the photo, pixel (0, 0) covering [0, 1] x [0, 1]."""
+    """Options of writing. Polygons are in pixels of the photo, pixel (0, 0) covering [0, 1] x [0, 1]."""
 
     polygons: bool = False  # COCO: polygons instead of run-length encoding
     polygon_tolerance: float = 0.5  # pixels by which a simplified outline may leave the true one

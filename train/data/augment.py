@@ -1,4 +1,4 @@
-"""What is random about how a photo is shown: its scale, crop, mirror image and colours.
+"""Random augmentation of a photo: its scale, crop, mirror image and colours.
 
 Every draw comes from the generator that is passed in. Where the configuration asks for nothing, nothing is changed:
 the photo is then shown exactly as inference shows it.

@@ -1,4 +1,4 @@
-"""From a source to batches, by grain: the seed and the step name a batch, on any number of processes and threads."""
+"""Batches from a source, by grain: the seed and the step name a batch, on any number of processes and threads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -70,7 +70,7 @@ class Pipeline:
         return self._rows.steps
 
     def epoch_at(self, step: int) -> float:
-        """How often the source has been gone through before a step."""
+        """The number of times that the source has been gone through before a step."""
         return step * self.batch / len(self.source)
 
     def batch_at(self, step: int) -> Batch:
@@ -86,7 +86,7 @@ class Pipeline:
 
     @property
     def identity(self) -> dict[str, int]:
-        """What must be the same for a step to name the same batch, beside the data's configuration."""
+        """Everything beside the data's configuration that must be the same for a step to name the same batch."""
         return {"seed": self.seed, "batch": self.batch, "records": len(self.source)}
 
     def _dataset(self, step: int) -> grain.IterDataset:

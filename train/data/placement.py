@@ -1,4 +1,4 @@
-"""Where a photo comes to lie in the model's input, and how its pixels and masks get there.
+"""The placement of a photo in the model's input, and the way of its pixels and masks there.
 
 ORIGINAL: pixels of the photo. INPUT: pixels of the model's input. Between them stands the SCALED photo, of which a
 window, perhaps mirrored, lies in the upper left of the INPUT frame; what is right of it and below is padding.
@@ -52,12 +52,12 @@ class Placement:
 
     @functools.cached_property
     def _rows_above(self) -> np.ndarray:
-        """How many INPUT rows lie above each ORIGINAL row, from 0 to height inclusive."""
+        """The number of INPUT rows above each ORIGINAL row, from 0 to height inclusive."""
         return np.searchsorted(self._samples(0), np.arange(self.original[0] + 1))
 
     @functools.cached_property
     def _columns_before(self) -> np.ndarray:
-        """How many INPUT columns, unflipped, lie before each ORIGINAL column, from 0 to width inclusive."""
+        """The number of INPUT columns, unflipped, before each ORIGINAL column, from 0 to width inclusive."""
         return np.searchsorted(self._samples(1), np.arange(self.original[1] + 1))
 
 

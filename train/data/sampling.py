@@ -1,4 +1,4 @@
-"""Which of a photo's masks are used."""
+"""The choice among a photo's masks."""
 
 from collections.abc import Iterator, Sequence
 

@@ -79,7 +79,7 @@ class BsdsSegments:
     """
 
     def __init__(self, folder: str | os.PathLike[str], split: str = "test") -> None:
-        """As `Bsds`."""
+        """See `Bsds`."""
         self._photos = Bsds(folder, split)
 
     def __len__(self) -> int:

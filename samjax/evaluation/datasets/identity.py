@@ -1,4 +1,4 @@
-"""By what data are told from other data of the same names."""
+"""Fingerprints that tell data sets of the same names apart."""
 
 import hashlib
 import os
@@ -14,12 +14,13 @@ _KINDS = {*_READ, *_ARCHIVES, *files.PICTURES}
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """Of a file's content, local or remote. Raises OSError."""
+    """The SHA-256 of a file's content, local or remote. Raises OSError."""
     return hashlib.sha256(files.read(os.fspath(path))).hexdigest()[:16]
 
 
 def fingerprint(path: str, exclude: Collection[Path] = ()) -> str:
-    """Of a file, or of all files of data in a folder and its sub-folders by their names; where they lie has no part.
+    """A fingerprint of a file, or of all data files in a folder and its sub-folders with their names, wherever they
+    lie.
 
     Annotations count with their content: JSON, MATLAB files, texts, and pictures without loss, which masks are. Photos
     of other kinds count with their size; tars, too large to be read twice, with size and time. Of remote files
@@ -58,7 +59,7 @@ def _found(path: str, exclude: Collection[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _mark(path: str) -> str:
-    """What changes with a file."""
+    """A text that changes with the file."""
     ending, remote = files.ending(path), files.is_remote(path)
     if ending in _ARCHIVES or (remote and ending in _READ):
         return " ".join(map(str, files.state(path)))

@@ -1,4 +1,5 @@
-"""Where a published data set lies below the folder that a user names, and which of its files belong together."""
+"""The published layouts of data sets: their place below the folder that a user names, and which files belong
+together."""
 
 import functools
 import io
@@ -66,7 +67,7 @@ def pairs(
 
 
 def found_in(folder: str, inner: str = "") -> str:
-    """What a folder holds, for a message."""
+    """Lists the entries of a folder, for a message."""
     place = files.join(folder, inner) if inner else folder
     if files.is_remote(place):
         return "none of it"

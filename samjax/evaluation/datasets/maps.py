@@ -17,7 +17,7 @@ _LOSSLESS = (".bmp", ".gif", ".png", ".tif", ".tiff")
 
 @dataclasses.dataclass(frozen=True)
 class MapPair:
-    """What there is of one photo."""
+    """The predicted and the true map of one photo."""
 
     name: str
     predicted: Integer[np.ndarray, "H W"]
@@ -70,7 +70,7 @@ class MapPairs:
         return MapPair(name, predicted, truth)
 
     def digests(self) -> dict[str, str]:
-        """Of all files of either kind: what tells these maps from others of the same names."""
+        """Digests of all files of either kind, which tell these maps from others of the same names."""
         found = {}
         for kind, paths in (("predicted", self._predicted), ("truth", self._truth)):
             digest = hashlib.sha256()

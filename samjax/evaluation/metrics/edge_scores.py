@@ -75,7 +75,7 @@ def count_edges(
     tolerance: float = TOLERANCE,
     count_masks: Callable[[list[Task]], Iterable[MaskCounts]] | None = None,
 ) -> EdgeCounts:
-    """What an edge map, between 0 and 1, has in common with the boundaries that several people have drawn.
+    """Compares an edge map, between 0 and 1, with the boundaries that several people have drawn.
 
     At each threshold the pixels that reach it are thinned to lines one pixel wide and matched to each annotator's.
     `count_masks` does so for the masks of several thresholds, in their order; by default one after the other.
@@ -118,7 +118,7 @@ def count_mask(
 def match_edges(
     predicted: Bool[np.ndarray, "H W"], drawn: Bool[np.ndarray, "H W"], tolerance: float = TOLERANCE
 ) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """Which pixels of two maps are partners in the cheapest one-to-one correspondence (`correspondPixels`).
+    """Matches the pixels of two maps by the cheapest one-to-one correspondence (`correspondPixels`).
 
     A pair costs its distance and lies within `tolerance` times the diagonal; a pair less costs 100 times that. So there
     are as many pairs as can be, unless a hundred had to move for one more, and of all such choices the nearest.
@@ -152,7 +152,7 @@ def match_edges(
 def _assign(
     row: Int[np.ndarray, " P"], column: Int[np.ndarray, " P"], cost: Float64[np.ndarray, " P"], outlier: float
 ) -> Int[np.ndarray, " N"]:
-    """Which of P possible pairs make up the cheapest assignment, where a pair less costs `outlier`."""
+    """Chooses from P possible pairs the cheapest assignment, in which a pair less costs `outlier`."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 

@@ -1,4 +1,4 @@
-"""What several protocols make of their records: {"objects": [{"id", "category", "area", ...}], ...}, one a photo."""
+"""Statistics over records of the form {"objects": [{"id", "category", "area", ...}], ...}, one a photo."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("
 
 
 def only_with_objects(judge: Callable[..., list[Judgement]]) -> Callable[..., list[Judgement]]:
-    """For a protocol's `judge`: the model does not look at photos without objects, whose records say so."""
+    """Decorates a protocol's `judge`: the model does not look at photos without objects, whose records say so."""
 
     @functools.wraps(judge)
     def judged(protocol: Any, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Judgement]:

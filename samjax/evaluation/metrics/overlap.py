@@ -1,4 +1,4 @@
-"""How far two masks agree. Masks are bool; all leading axes are batches; results are float64."""
+"""Measures of agreement of two masks. Masks are bool; all leading axes are batches; results are float64."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int

@@ -56,8 +56,8 @@ def segment_boxes(
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """How good the masks are that the objects' own boxes give: the bounds of the outermost pixels, inclusive
-    (`Target.box`). See `segment_boxes` for refinements."""
+    """The quality of masks from the objects' own boxes: the bounds of the outermost pixels, inclusive
+    (`JudgedObject.box`). See `segment_boxes` for refinements."""
 
     refinements: int = 0
     multimask_first: bool | None = None

@@ -385,7 +385,7 @@ def _ids_by_name(truth: Mapping[str, Any]) -> tuple[dict[str, int | str], dict[s
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """From the strictest: "val2017/0001.jpg", "0001.jpg", "0001"."""
+    """The spellings of a name, the strictest first: "val2017/0001.jpg", "0001.jpg", "0001"."""
     yield name
     yield name.rpartition("/")[2]
     yield Path(name).stem

@@ -127,7 +127,7 @@ class Edges:
     def _kept(
         self, segmenter: Segmenter, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
     ) -> list[list[tuple[Prompt, list[int]]]]:
-        """Of each photo the prompts, and for each which of its masks suppression leaves; empty masks are none."""
+        """The prompts of each photo, and for each prompt the masks that suppression leaves; empty masks are none."""
         origins: list[list[tuple[Prompt, int]]] = [[] for _ in photos]
         boxes: list[list[list[int]]] = [[] for _ in photos]
         scores: list[list[float]] = [[] for _ in photos]
@@ -153,7 +153,7 @@ class Edges:
 
 
 class HumanEdges:
-    """How far people agree: the boundaries of each annotator of a photo against those of the others, one left out.
+    """Agreement among people: the boundaries of each annotator of a photo against those of the others, one left out.
 
     An `EvaluationProtocol` for photos with boundaries, without a model. Published for BSDS500: F 0.80.
     """

@@ -1,4 +1,4 @@
-"""How many clicks a user needs: NoC and mean IoU by click, as RITM defines them (Sofiiuk et al., arXiv 2102.06583)."""
+"""Clicks that a user needs: NoC and mean IoU by click, as RITM defines them (Sofiiuk et al., arXiv 2102.06583)."""
 
 import dataclasses
 import time

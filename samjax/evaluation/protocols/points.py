@@ -20,7 +20,7 @@ from samjax.evaluation.user.interaction import Interaction, ask
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """How good the masks are that 1, 2, 3, 5 and 9 points on or beside an object give.
+    """The quality of masks from 1, 2, 3, 5 and 9 points on or beside an object.
 
     The first point is the object's pixel farthest from its boundary, each further one that of what is wrong. One point
     asks for three masks, several for one, with the logits of the most confident mask before as mask prompt. "Best of 3"
@@ -81,8 +81,9 @@ class Points:
         return found
 
     def summarise(self, records: Sequence[Judgement]) -> Summary:
-        """For each number of points mean IoU, best of three, Spearman's correlation of predicted and true IoU, mean
-        Dice and boundary IoU, and for the least number mean IoU by COCO's sizes; IoU against points.
+        """Computes, for each number of points, mean IoU, best of three, Spearman's correlation of predicted and true
+        IoU, mean Dice and boundary IoU, for the least number mean IoU by COCO's sizes, and a plot of IoU against
+        points.
 
         A correlation that is undefined is left out. Raises ValueError where no object was judged.
         """

@@ -100,7 +100,7 @@ def stability(logits: Float32[np.ndarray, "M H W"]) -> Float32[np.ndarray, " M"]
 
 
 def count_matches(truth: Sequence[RLE], proposals: Sequence[RLE], scores: Float[np.ndarray, " N"]) -> Judgement:
-    """How many objects of a photo are found: {"objects": {area: n}, "found": {area: n by count and threshold}}.
+    """Counts the objects of a photo that are found: {"objects": {area: n}, "found": {area: n by count and threshold}}.
 
     Matching is pycocotools', by descending score. It is given only the proposals that reach its lowest threshold with
     some object: the others can match nothing, and count by taking a rank.

@@ -70,17 +70,17 @@ class Saliency:
 
 
 def object_of(truth: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Where a true map is white: from 128 on, or 1 in a map that has nothing above."""
+    """The object of a true map: pixels from 128 on, or 1 in a map that has nothing above."""
     return truth >= (128 if truth.max(initial=0) > 1 else 1)
 
 
 def adaptive_mask(saliency: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """What reaches twice the map's mean, or is white (Achanta et al. 2009); black is never marked."""
+    """Pixels that reach twice the map's mean, or are white (Achanta et al. 2009); black is never marked."""
     return (saliency >= min(2 * float(saliency.mean()), 255.0)) & (saliency > 0)
 
 
 def areas_above(values: UInt8[np.ndarray, "..."]) -> Int[np.ndarray, "255"]:
-    """How many grey values reach each of `THRESHOLDS`."""
+    """Counts the grey values that reach each of `THRESHOLDS`."""
     return np.cumsum(np.bincount(values.ravel(), minlength=256)[::-1])[::-1][1:]
 
 

@@ -1,4 +1,4 @@
-"""Where a user would click next, by two rules: RITM's and SAM's. On the host, with exact Euclidean distances.
+"""The next click of a user, by RITM's rule and by SAM's. On the host, with exact Euclidean distances.
 
 Distances are to the nearest pixel outside a region, pixels beyond the photo's border being outside: the centre of a
 disc is deep, a thin or marginal region is shallow. They are float32, as OpenCV's for RITM. What lies outside a region's
@@ -23,7 +23,7 @@ class Click(NamedTuple):
 
 
 class Depths(NamedTuple):
-    """How far the pixels of a region lie from its boundary, within its bounding box."""
+    """Distances of a region's pixels to its boundary, within its bounding box."""
 
     values: Float32[np.ndarray, "h w"]  # pixels; 0 outside the region
     left: int  # of the box in the photo

@@ -12,7 +12,7 @@ from samjax.evaluation.protocol import Prompt
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """How everything is asked for. Raises ValueError for what is no grid, and no threshold."""
+    """A grid of points that asks for everything. Raises ValueError for what is no grid, and no threshold."""
 
     points_per_side: int
     nms_threshold: float  # IoU of boxes above which a mask is a duplicate of one with a higher predicted IoU
@@ -27,7 +27,7 @@ class Grid:
             raise ValueError(f"the threshold of suppression is an IoU above 0 and up to 1, got {self.nms_threshold}")
 
     def settings(self) -> dict[str, Any]:
-        """What decides results."""
+        """The settings that decide results."""
         return {"points_per_side": self.points_per_side, "nms_threshold": self.nms_threshold}
 
     def prompts(self, size: tuple[int, int]) -> Iterator[list[Prompt]]:

@@ -37,7 +37,7 @@ class Interaction:
         return Prompt(points, labels, logits=self._logits)
 
     def carry_on(self, answer: Answer) -> None:
-        """With the most confident mask of an answer."""
+        """Takes over the most confident mask of an answer."""
         self._prediction, self._logits = answer.masks[answer.best], answer.logits[answer.best]
         self.ious.append(self.target.iou(self._prediction))
 
