@@ -147,7 +147,7 @@ def _version(package: str) -> str | None:
 
 
 def _card_and_driver() -> tuple[str, str] | None:
-    """The first card and the version of its driver; None where there is no card of NVIDIA's."""
+    """The first card and the version of its driver; None if there is no card of NVIDIA's."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]

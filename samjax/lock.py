@@ -53,7 +53,7 @@ class Owner:
         return self.count == other.count and self.index != other.index
 
     def is_running(self) -> bool | None:
-        """None where it cannot be known: on another machine."""
+        """None if it cannot be known: on another machine."""
         return _is_running(self.pid, self.started) if self.machine == _machine() else None
 
     def __str__(self) -> str:
@@ -66,9 +66,9 @@ class _Sign:
     """The visible traces of another job."""
 
     file: Path
-    job: Owner | None  # None where the file cannot be read
+    job: Owner | None  # None if the file cannot be read
     silent: float  # seconds since its last sign of life
-    running: bool | None  # None where that cannot be known
+    running: bool | None  # None if that cannot be known
 
     @property
     def dead(self) -> bool:
@@ -86,13 +86,13 @@ def _warn(message: str) -> None:
 def working_in(
     folder: Path, index: int = 0, count: int = 1, *, say: Callable[[str], None] = _warn
 ) -> Iterator[Callable[[], None]]:
-    """Keeps other jobs out of a folder, which is made where it is missing.
+    """Keeps other jobs out of a folder, which is made if it is missing.
 
     Processes with the same `count` and different `index` may work there together. `say` is told of a job that ended
     without a word, killed for example, and whose place this one takes. Gives a function that raises `FolderInUse` where
     this job's own place has been taken meanwhile, because it was silent for too long or its file was removed by hand.
 
-    Raises `FolderInUse`, and OSError where the folder cannot be written.
+    Raises `FolderInUse`, and OSError if the folder cannot be written.
     """
     is_new = not folder.exists()
     own, dead = _enter(folder, Owner.this(index, count))
@@ -217,7 +217,7 @@ def _started(pid: int) -> str | None:
 
 
 def _machine() -> str:
-    """The boot of the system and the container's numbering of processes; the host's name where there is no /proc."""
+    """The boot of the system and the container's numbering of processes; the host's name if there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

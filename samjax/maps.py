@@ -29,7 +29,7 @@ _TELLING = {"WEBP": ("WebP", lossy.webp), "JPEG2000": ("JPEG 2000 (irreversible)
 def read_mask(path: Raster, *, name: str | None = None) -> Bool[np.ndarray, "H W"]:
     """A picture file of one page, by its path or open, as a binary mask; see `binary_mask`.
 
-    `name` is what messages call the file. Raises FileNotFoundError, or ValueError where it is not a picture or has
+    `name` is what messages call the file. Raises FileNotFoundError, or ValueError if it is not a picture or has
     several pages, and like `binary_mask`.
     """
     with _opened(path, name) as contents:
@@ -44,7 +44,7 @@ def read_mask(path: Raster, *, name: str | None = None) -> Bool[np.ndarray, "H W
 def read_mask_pages(path: Raster, *, name: str | None = None) -> list[Page]:
     """All pages of a file, by its path or open, for `binary_mask`: each page is an object.
 
-    Raises FileNotFoundError, or ValueError where it is not a picture.
+    Raises FileNotFoundError, or ValueError if it is not a picture.
     """
     with _opened(path, name) as contents:
         return [contents.page(number) for number in range(contents.count)]
@@ -126,12 +126,12 @@ class _Contents:
         return _page_of_pillow(ImageOps.exif_transpose(self.image), is_lossy=self.lossy is not None)
 
     def only_page(self, what: str) -> Page:
-        """Raises `UnreadablePicture` where there are several; `what` the file ought to be is for the message."""
+        """Raises `UnreadablePicture` if there are several; `what` the file ought to be is for the message."""
         self._check_is_single(what)
         return self.page(0)
 
     def check_is_map(self) -> None:
-        """Raises `UnreadablePicture` where numbers did not survive saving, or there are several pages of them."""
+        """Raises `UnreadablePicture` if numbers did not survive saving, or there are several pages of them."""
         if self.lossy:
             raise UnreadablePicture(
                 f"it is saved as {self.lossy}: numbers of a label map do not survive that; make the map again as PNG "

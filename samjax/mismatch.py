@@ -15,7 +15,7 @@ def count_mismatches(expected: Shapes, found: Shapes) -> int:
 
 
 def explain_mismatch(expected: Shapes, found: Shapes) -> str:
-    """The names that are missing, extra and misshaped, with the nearest candidates; "" where there is none."""
+    """The names that are missing, extra and misshaped, with the nearest candidates; "" if there is none."""
     missing = {name: expected[name] for name in expected if name not in found}
     extra = {name: found[name] for name in found if name not in expected}
     misshaped = [name for name in expected if name in found and expected[name] != found[name]]

@@ -48,7 +48,7 @@ class OpenPicture:
 def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Iterator[OpenPicture]:
     """A picture file, by its path or already open. Whatever goes wrong with it inside is a ValueError with its name.
 
-    `name` is what messages call it, by default its path; of "" they do not name it. Raises FileNotFoundError where
+    `name` is what messages call it, by default its path; of "" they do not name it. Raises FileNotFoundError if
     there is none.
     """
     is_path = isinstance(source, str | os.PathLike)
@@ -88,7 +88,7 @@ def read_image(path: str | os.PathLike | io.IOBase, *, name: str | None = None) 
     taken, and they are not stretched. Of animations the first frame is read, and of TIFF files the first page, which
     the log says once where there are several. `name` is what messages call the file.
 
-    Raises FileNotFoundError, or ValueError where the file is not a picture that can be read as a photo.
+    Raises FileNotFoundError, or ValueError if the file is not a picture that can be read as a photo.
     """
     with opened(path, name) as picture:
         if picture.is_tiff:
@@ -185,7 +185,7 @@ def rgb_of_pillow(image: Any) -> UInt8[np.ndarray, "H W 3"]:
     """RGB of a Pillow image, as `read_image` reads its file; of several frames the present one. The image is not
     changed.
 
-    Raises ValueError where Pillow misread a TIFF file that cannot be read again.
+    Raises ValueError if Pillow misread a TIFF file that cannot be read again.
     """
     from PIL import ImageOps
 

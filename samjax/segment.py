@@ -19,7 +19,7 @@ class Request:
     """The prompts for one photo.
 
     All points together describe one object, beside the box where there is exactly one; several boxes are one object
-    each. `mask` is a binary mask of the photo's size that describes the one object further. Raises ValueError where
+    each. `mask` is a binary mask of the photo's size that describes the one object further. Raises ValueError if
     that makes no sense, without a model or a photo.
     """
 

@@ -1,4 +1,4 @@
-"""The reference's answers, kept in files so that parity is checked where there is no torch (see golden/make.py)."""
+"""The reference's answers, kept in files so that parity is checked without torch, too (see golden/make.py)."""
 
 import dataclasses
 

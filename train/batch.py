@@ -51,7 +51,7 @@ def cell_dtype(ratio: int) -> np.dtype:
 
 
 def cell_ratio(model: SamConfig) -> int:
-    """INPUT pixels along a side of a cell. Raises ValueError where cells cannot have that size."""
+    """INPUT pixels along a side of a cell. Raises ValueError if cells cannot have that size."""
     patch = model.image_encoder.patch_size
     if patch % 4:
         raise ValueError(

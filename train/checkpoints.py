@@ -164,11 +164,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def latest(self) -> int | None:
-        """The newest checkpoint's step; None where there is none."""
+        """The newest checkpoint's step; None if there is none."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step of the best checkpoint, of equal ones the newest; None where nothing was measured."""
+        """The step of the best checkpoint, of equal ones the newest; None if nothing was measured."""
         scores = {step: self._score(self.metrics(step)) for step in self.steps()}
         measured = [step for step, score in scores.items() if score > -math.inf]
         return max(reversed(measured), key=scores.__getitem__, default=None)
@@ -179,7 +179,7 @@ class Checkpoints:
         return json.loads(file.read_text()) if file.exists() else {}
 
     def check(self) -> None:
-        """Raises OSError where a save in the background has failed; does not wait."""
+        """Raises OSError if a save in the background has failed; does not wait."""
         if not self._manager.is_saving_in_progress():
             self.wait()
 

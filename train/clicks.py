@@ -39,7 +39,7 @@ def deepest_pixel(region: UInt[np.ndarray, "h w"], ratio: int) -> tuple[float, C
 
 def correction(target: UInt[np.ndarray, "h w"], wrong: UInt[np.ndarray, "h w"], ratio: int) -> tuple[Click, int] | None:
     """A click where the prediction is wrong, and its label: on what is missed of the object or on what is wrongly
-    taken for it, whichever goes deeper. None where nothing is wrong."""
+    taken for it, whichever goes deeper. None if nothing is wrong."""
     missed, missed_at = deepest_pixel(target & wrong, ratio)
     beside, beside_at = deepest_pixel(~target & wrong, ratio)
     if missed_at is not None and missed >= beside:

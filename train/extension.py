@@ -13,7 +13,7 @@ from .run_folder import Extension
 def requested(folder: Path, config: TrainConfig) -> Extension | None:
     """The steps that `config` adds to the run in `folder`, which is the same but for `run.steps`; None: nothing.
 
-    Raises ValueError where the run has not finished or has more steps than that behind it.
+    Raises ValueError if the run has not finished or has more steps than that behind it.
     """
     before, after = run_folder.read_config(folder)[0].run.steps, config.run.steps
     if before == after:

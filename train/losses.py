@@ -19,7 +19,7 @@ from .config import LossConfig
 
 
 class MaskLoss(NamedTuple):
-    """The loss of one prompt and what it is made of; all are 0 where the prompt is not valid."""
+    """The loss of one prompt and what it is made of; all are 0 if the prompt is not valid."""
 
     total: Float32[Array, ""]
     focal: Float32[Array, ""]  # of the mask that learns, unweighted, as the next three
@@ -77,7 +77,7 @@ def balanced_weight(config: LossConfig, steps: int, step: Int32[Array, ""] | Flo
 def mask_iou(
     logits: Float32[Array, "*B h w"], foreground: Float32[Array, "h w"], background: Float32[Array, "h w"]
 ) -> Float32[Array, "*B"]:
-    """IoU of the mask thresholded at logit 0 with the foreground; 0 where there is neither."""
+    """IoU of the mask thresholded at logit 0 with the foreground; 0 if there is neither."""
     foreground, background = (with_rank(part, logits.ndim) for part in (foreground, background))
     mask = logits > 0
     overlap = jnp.where(mask, foreground, 0).sum((-1, -2))

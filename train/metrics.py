@@ -109,7 +109,7 @@ class MetricWriters:
 def read(path: PathLike) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, in order. A last line that was cut off when its writer was killed is left out.
 
-    Raises ValueError where another line is damaged.
+    Raises ValueError if another line is damaged.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
@@ -125,7 +125,7 @@ def read(path: PathLike) -> list[dict[str, Any]]:
 
 
 def validations(path: PathLike) -> dict[int, dict[str, float]]:
-    """The validations in a `metrics.jsonl`: by step, in order, the scores without "val/". {} where there is no file."""
+    """The validations in a `metrics.jsonl`: by step, in order, the scores without "val/". {} if there is no file."""
     found: dict[int, dict[str, float]] = {}
     for entry in read(path) if Path(path).exists() else []:
         scores = {name.removeprefix("val/"): value for name, value in entry.items() if name.startswith("val/")}

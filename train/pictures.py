@@ -27,7 +27,7 @@ def picture(
     """Draws the first `rows` photos of a batch that have a mask, with the largest mask of each.
 
     The number at a mask is its true IoU. Arguments are those of `samjax.train.validation.validate`, whose programs it
-    shares. Raises ValueError where no photo has a mask.
+    shares. Raises ValueError if no photo has a mask.
     """
     valid, sizes = on_host(batch.valid), on_host(batch.size)
     photos = np.flatnonzero(valid.any(1))[:rows].tolist()

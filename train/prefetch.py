@@ -34,7 +34,7 @@ def data_part(sharding: Sharding, batch: int) -> tuple[int, int]:
     `process_count`.
 
     Processes that hold the same rows (their devices differ along an axis that rows are not sharded over) load the same
-    part. Raises ValueError where this process's devices hold no single block of rows, or the batch cannot be sharded.
+    part. Raises ValueError if this process's devices hold no single block of rows, or the batch cannot be sharded.
     """
     slices = sharding.addressable_devices_indices_map((batch,)).values()
     blocks = sorted({rows.indices(batch)[:2] for (rows,) in slices})

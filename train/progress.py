@@ -171,7 +171,7 @@ class Progress:
             self.message(f"step {self._done}{'' if self._steps is None else f'/{self._steps}'}: {words}")
 
     def message(self, text: str) -> None:
-        """A line, above the bar where there is one."""
+        """A line, above the bar if there is one."""
         if self._shown:
             stamp = "" if self._terminal else time.strftime("%Y-%m-%d %H:%M:%S ")
             tqdm.write(f"{stamp}{text}", file=sys.stderr)

@@ -77,7 +77,7 @@ def write_config(
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None]:
-    """A run's `config.json`, given itself or the run's folder. Raises ValueError where it is none."""
+    """A run's `config.json`, given itself or the run's folder. Raises ValueError if it is none."""
     config, sam, _, _ = _read(path)
     return config, sam
 
@@ -118,7 +118,7 @@ def is_started(folder: Path) -> bool:
 
 
 def steps_done(folder: Path) -> int:
-    """The step of the newest complete checkpoint; 0 where there is none."""
+    """The step of the newest complete checkpoint; 0 if there is none."""
     return max((int(step.name) for step in (folder / CHECKPOINTS).glob("*") if step.name.isdigit()), default=0)
 
 

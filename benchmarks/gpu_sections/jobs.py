@@ -81,7 +81,7 @@ def resolve(job: Job) -> tuple[Any, Any]:
     """The job's function and the one that names its device; everything that they need is imported here."""
     for package in job.needs:
         if package == "segment_anything":
-            importlib.import_module("parity.reference").import_segment_anything()  # also where there is no torchvision
+            importlib.import_module("parity.reference").import_segment_anything()  # also if there is no torchvision
         else:
             importlib.import_module(package)
     module, _, name = job.run.partition(":")

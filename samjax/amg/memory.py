@@ -79,7 +79,7 @@ def plan(
 ) -> Plan:
     """The memory for a photo that is cut into views, the largest of which has size `frame`, with `points` points each.
 
-    With a budget, `points_per_batch` is the most that keeps `Plan.working` within it. Raises ValueError where not even
+    With a budget, `points_per_batch` is the most that keeps `Plan.working` within it. Raises ValueError if not even
     one point a batch does.
     """
     together = min(execution.images_per_step or views, views)

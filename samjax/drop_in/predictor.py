@@ -77,7 +77,7 @@ class RegistryModel:
     def to(self, device: Any = None) -> "RegistryModel":
         """Moves the parameters to a device: "cpu", "cuda" or "gpu", "tpu", with ":1" the second one, or a `jax.Device`.
 
-        Raises ValueError where there is no such device.
+        Raises ValueError if there is no such device.
         """
         if not isinstance(device, jax.Device):
             kind, _, index = str(device).replace("cuda", "gpu").partition(":")
@@ -181,7 +181,7 @@ class SamPredictor:
         """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `samjax.pictures.as_rgb` takes.
 
         `image_format` is the order of an array's channels, "RGB" or "BGR".
-        Raises RuntimeError where another thread has set or reset the photo meanwhile.
+        Raises RuntimeError if another thread has set or reset the photo meanwhile.
         """
         being_set = self._photo = _BeingSet()
         try:
@@ -223,7 +223,7 @@ class SamPredictor:
         mask_input: (1, h, w) low-resolution logits of an earlier prediction. multimask_output: three masks instead of
         one. return_logits: float logits instead of booleans.
 
-        As in the reference, points that are none, (0, 2), are not the same as None: where there is no box, they too
+        As in the reference, points that are none, (0, 2), are not the same as None: if there is no box, they too
         get the padding point that stands beside any number of points. Labels without points count for nothing.
 
         Returns masks (M, H, W) of the photo's size, predicted IoU (M,), low-resolution logits (M, h, w).

@@ -150,7 +150,7 @@ class Place:
     process_count: Annotated[int | None, arg(metavar="N", help="Of how many processes this is one.")] = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError where nothing can be written, and for a process that is none; makes no folder."""
+        """Raises ValueError if nothing can be written, and for a process that is none; makes no folder."""
         check_share(*self.share)
         check_writable(next(place for place in (self.out, *self.out.absolute().parents) if place.exists()))
 

@@ -32,7 +32,7 @@ class SamSegmenter:
     def __init__(self, sam: Sam, mesh: jax.sharding.Mesh | None = None, images_together: int | None = None) -> None:
         """`images_together`: photos an encoding; by default what `sam.execution` computes at once, on each device.
 
-        Raises ValueError where the mesh does not divide `images_together`.
+        Raises ValueError if the mesh does not divide `images_together`.
         """
         devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
         together = images_together or devices * (sam.execution.images_per_step or 1)
@@ -147,7 +147,7 @@ class PredictorSegmenter:
     def ask(self, prompts: Sequence[Sequence[Prompt]], *, multimask: bool) -> list[list[Answer]]:
         """Answers to the prompts of each photo.
 
-        Raises ValueError where the photos are not as many as were looked at, and where the predictor's masks do not
+        Raises ValueError if the photos are not as many as were looked at, and where the predictor's masks do not
         have the photo's size.
         """
         if len(prompts) != len(self._photos):
@@ -206,7 +206,7 @@ def from_spec(spec: str) -> PredictorSegmenter:
     """A predictor by name, "module:factory": the factory is called without arguments and returns an object like
     `segment_anything.SamPredictor`. Modules are looked for in the current folder too.
 
-    Raises ValueError where the name is not of that form, and where importing the module or calling the factory fails,
+    Raises ValueError if the name is not of that form, and where importing the module or calling the factory fails,
     whatever the error, or gives no predictor.
     """
     name, _, factory = spec.partition(":")

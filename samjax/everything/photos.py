@@ -21,7 +21,7 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
 
     Outputs are named after the path within the folder, with the folder's own name in front where several are given;
     without the ending, or with it where that tells photos apart (dog.jpg and dog.png: dog_jpg and dog_png).
-    Raises ValueError where there is nothing to do, an input folder is `out` or another run's, or names stay equal.
+    Raises ValueError if there is nothing to do, an input folder is `out` or another run's, or names stay equal.
     """
     if not inputs:
         raise ValueError("no image and no folder was given")

@@ -36,7 +36,7 @@ class Coco(IndexedSource):
     def __init__(self, images: str, annotations: str, *, whole: bool = False) -> None:
         """If `whole`, for evaluation, photos without objects are records too, and crowds are void.
 
-        Raises ValueError where the file is none of COCO's, has no objects, or none of its photos is in `images`, and
+        Raises ValueError if the file is none of COCO's, has no objects, or none of its photos is in `images`, and
         OSError.
         """
         content = _load(annotations)
@@ -112,7 +112,7 @@ class Coco(IndexedSource):
     def _at_photo(self, name: str, action: Callable[[str], T]) -> T:
         """Applies `action` to the photo in its sub-folder or, where that is not there, right in the folder of photos.
 
-        Raises FileNotFoundError, or `BadRecord` where a photo there may be another one of that name.
+        Raises FileNotFoundError, or `BadRecord` if a photo there may be another one of that name.
         """
         try:
             return action(files.join(self._images, name))
@@ -201,6 +201,6 @@ def _surely_crowd(annotation: dict[str, Any]) -> bool:
 
 
 def _side(value: Any) -> int:
-    """Pixels, or 0 where the file does not say."""
+    """Pixels, or 0 if the file does not say."""
     side = numbers.whole(value)
     return side if side is not None and 0 < side < 1 << 31 else 0

@@ -52,7 +52,7 @@ def read(path: str) -> bytes:
 def read_range(path: str, start: int, size: int) -> bytes:
     """`size` bytes of a file from byte `start` on.
 
-    Raises EOFError where the file ends before, ValueError where a server sends whole files only, and OSError.
+    Raises EOFError if the file ends before, ValueError where a server sends whole files only, and OSError.
     """
     if not is_remote(path):
         with Path(path).open("rb", buffering=0) as file:
@@ -70,7 +70,7 @@ def read_range(path: str, start: int, size: int) -> bytes:
 def open_seekable(path: str) -> io.IOBase:
     """A file to hop around in: of remote ones only what is read travels, in pieces of 32 KiB.
 
-    Raises ValueError where a server sends whole files only, and OSError.
+    Raises ValueError if a server sends whole files only, and OSError.
     """
     if not is_remote(path):
         return Path(path).open("rb")
@@ -86,7 +86,7 @@ def open_seekable(path: str) -> io.IOBase:
 
 
 def state(path: str) -> tuple[int, str]:
-    """A file's size in bytes and a mark that changes with its content (time or ETag), empty where there is none.
+    """A file's size in bytes and a mark that changes with its content (time or ETag), empty if there is none.
 
     Raises OSError.
     """
@@ -102,7 +102,7 @@ def state(path: str) -> tuple[int, str]:
 def names_in(folder: str, endings: Collection[str]) -> list[str]:
     """The files with one of these endings in a folder and its sub-folders: relative names with slashes, sorted.
 
-    Hidden files and folders are left out, links to folders followed. Raises ValueError where there is no such folder
+    Hidden files and folders are left out, links to folders followed. Raises ValueError if there is no such folder
     or a server does not list it.
     """
     found = _remote_names(folder) if is_remote(folder) else _local_names(folder)

@@ -21,7 +21,7 @@ class IndexedSource:
     """
 
     def __init__(self, where: str, count: int, flawed: Sequence[Problem] = (), left_out: Tally | None = None) -> None:
-        """`left_out` counts what is no record: photos without objects, crowds. Raises ValueError where there is nothing
+        """`left_out` counts what is no record: photos without objects, crowds. Raises ValueError if there is nothing
         to read."""
         if not count:
             reasons = "; ".join(map(str, flawed[:3]))
@@ -42,7 +42,7 @@ class IndexedSource:
         return self._name(index) if index < self._count else self.flawed[index - self._count].what
 
     def __getitem__(self, index: int) -> Record:
-        """Raises `BadRecord` where there is nothing to use, `Unreachable` where the network is down."""
+        """Raises `BadRecord` if there is nothing to use, `Unreachable` where the network is down."""
         self._check(index)
         if index >= self._count:
             flaw = self.flawed[index - self._count]

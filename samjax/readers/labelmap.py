@@ -29,7 +29,7 @@ class LabelMaps(IndexedSource):
     """
 
     def __init__(self, images: str, maps: str, each: Literal["label", "region"] = "label") -> None:
-        """Raises ValueError where no photo has a map."""
+        """Raises ValueError if no photo has a map."""
         self._images, self._maps, self._each = images, maps, each
         self._pairs, flawed, left_out = match_photos(images, maps, "_labels")
         where = f"{images} and {maps}, no photo with a label map of its name ({NAMES})"

@@ -41,7 +41,7 @@ class Labelme(IndexedSource):
     """
 
     def __init__(self, folder: str) -> None:
-        """Raises ValueError where there is no .json file."""
+        """Raises ValueError if there is no .json file."""
         self._folder = folder
         self._names = tuple(files.names_in(folder, {".json"}))
         self._photos_of: dict[str, dict[str, set[str]]] = {}
@@ -117,7 +117,7 @@ class Labelme(IndexedSource):
         return self._photos_of[place]
 
     def _photo_named_in(self, name: str) -> str:
-        """A JSON file's imagePath, empty where there is none or it is not needed."""
+        """A JSON file's imagePath, empty if there is none or it is not needed."""
         try:
             content = json.loads(files.read(files.join(self._folder, name)))
         except (OSError, ValueError, RecursionError):
@@ -129,7 +129,7 @@ class Labelme(IndexedSource):
 def mask_from_shape(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:
     """The pixels of one of labelme's shapes, as its `shape_to_mask` has them, on a photo of `size`.
 
-    Raises `Unusable`, a ValueError, where the shape has no area, is malformed, of another kind, or out of range.
+    Raises `Unusable`, a ValueError, if the shape has no area, is malformed, of another kind, or out of range.
     """
     if not isinstance(shape, dict):
         raise Unusable("it is no object")

@@ -74,7 +74,7 @@ class Findings:
         self._problems.append(Problem.of(what, why))
 
     def record(self, *, empty: bool = False) -> Record:
-        """The masks that are sound. Raises `BadRecord` where there are none but there should be, unless it may be
+        """The masks that are sound. Raises `BadRecord` if there are none but there should be, unless it may be
         `empty`: masks without pixels, crowds, and no annotations at all are a photo without objects."""
         sound = []
         flaws = mask_flaws([found.rle for found in self._masks], self.size)
@@ -125,7 +125,7 @@ def is_crowd(annotation: dict[str, Any]) -> bool:
 
 
 def _identity_of(annotation: Any) -> int | str | None:
-    """An annotation's id, None where it has none that could tell it from others."""
+    """An annotation's id, None if it has none that could tell it from others."""
     given = annotation.get("id") if isinstance(annotation, dict) else None
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return None
@@ -173,7 +173,7 @@ def rle_from_polygons(polygons: Sequence[Any], size: Size) -> RLE:
     """The union of COCO's polygons [x0, y0, x1, y1, ...], pixels of the ORIGINAL frame; parts outside are cut off.
 
     Fragments of fewer than three points, which COCO has here and there, do not count.
-    Raises `Unusable` where there is no polygon, or one is out of range.
+    Raises `Unusable` if there is no polygon, or one is out of range.
     """
     from pycocotools import mask as coco
 
@@ -239,7 +239,7 @@ def union(rles: Sequence[RLE]) -> RLE:
 
 
 def check_box(box: Any, size: Size) -> None:
-    """Checks [x, y, width, height] in pixels. Raises `Unusable` where it is malformed, inverted or out of range.
+    """Checks [x, y, width, height] in pixels. Raises `Unusable` if it is malformed, inverted or out of range.
 
     A width of 0 is a single column in some tools.
     """
@@ -270,7 +270,7 @@ def check_finite(points: Float64[np.ndarray, "N 2"], what: str) -> None:
 
 
 def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
-    """Checks (x, y), which messages call `what`. Raises `Unusable` where they are not finite or out of range."""
+    """Checks (x, y), which messages call `what`. Raises `Unusable` if they are not finite or out of range."""
     check_finite(points, what)
     _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
 
@@ -287,7 +287,7 @@ def _check_extent(left: float, top: float, right: float, bottom: float, size: Si
 
 
 def mask_flaws(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
-    """The flaw of each compressed encoding, None where it is a mask of this size with foreground.
+    """The flaw of each compressed encoding, None if it is a mask of this size with foreground.
 
     pycocotools reads beyond the end of texts that break off, so they are checked first: all of a photo's together,
     because NumPy takes as long for one as for a hundred. See `samjax.ops.rle.run_lengths` for the text's form.

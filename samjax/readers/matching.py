@@ -23,7 +23,7 @@ def match_photos(
     neither. With `folders` several files may lie in a folder that is called like the photo. Names are relative and have
     endings. Where photos and masks share a folder, a mask is what is called like a photo there with a suffix.
 
-    Raises ValueError where a folder is not there.
+    Raises ValueError if a folder is not there.
     """
     photo_names = files.names_in(images, files.PICTURES)
     mask_names = photo_names if images == masks else files.names_in(masks, files.PICTURES)

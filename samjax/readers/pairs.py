@@ -24,7 +24,7 @@ class Pairs(IndexedSource):
     """
 
     def __init__(self, images: str, masks: str | None = None) -> None:
-        """Raises ValueError where no photo has a mask."""
+        """Raises ValueError if no photo has a mask."""
         self._images, self._masks = images, images if masks is None else masks
         found = _kaggle(images) if masks is None else match_photos(images, masks, "_mask", folders=True)
         self._pairs, flawed, left_out = found

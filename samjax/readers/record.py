@@ -54,5 +54,5 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Record:
-        """Raises `BadRecord` where there is nothing to use."""
+        """Raises `BadRecord` if there is nothing to use."""
         ...

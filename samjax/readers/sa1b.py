@@ -33,7 +33,7 @@ class Sa1b(IndexedSource):
     """
 
     def __init__(self, path: str) -> None:
-        """Raises ValueError where there is nothing to read, OSError where the network is down."""
+        """Raises ValueError if there is nothing to read, OSError where the network is down."""
         if files.ending(path) in _ARCHIVES:
             tars, loose = {path.rpartition("/")[2]: path}, []
         else:
@@ -138,7 +138,7 @@ class Sa1b(IndexedSource):
 
 
 def gather(found: Findings, text: bytes) -> None:
-    """Adds the annotations of one of SA-1B's JSON files. Raises `BadRecord` where it is none."""
+    """Adds the annotations of one of SA-1B's JSON files. Raises `BadRecord` if it is none."""
     try:
         content: Any = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -66,7 +66,7 @@ def write_answer(
 
 
 def _masks_named_in(report: Path) -> set[str]:
-    """The mask files that an earlier report lists; none where there is no report of ours."""
+    """The mask files that an earlier report lists; none if there is no report of ours."""
     try:
         files = {record["file"] for record in json.loads(report.read_text(encoding="utf-8"))["masks"]}
     except (OSError, ValueError, TypeError, KeyError):

@@ -18,7 +18,7 @@ DIGITS = 9  # of a degree: a tenth of a millimetre
 
 
 def check(photo: Path, options: Options) -> None:
-    """Raises ValueError where a photo has no transform or no coordinate system, or rasterio is not installed."""
+    """Raises ValueError if a photo has no transform or no coordinate system, or rasterio is not installed."""
     _georeference(photo, options)
 
 

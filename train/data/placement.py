@@ -94,7 +94,7 @@ class PlacedMask:
 
     @classmethod
     def of(cls, rle: RLE, placement: Placement) -> "PlacedMask":
-        """Raises ValueError where the mask has another size than the photo."""
+        """Raises ValueError if the mask has another size than the photo."""
         if tuple(rle["size"]) != placement.original:
             raise ValueError(f"a mask of size {tuple(rle['size'])} belongs to a photo of size {placement.original}")
         counts = rle["counts"]

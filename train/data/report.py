@@ -48,7 +48,7 @@ class BadRecords:
     def __init__(self, path: str | os.PathLike[str], max_share: float = 0.01) -> None:
         """`path` is the report, a local file; `max_share` is `DataConfig.max_bad_share`.
 
-        Raises OSError where the report cannot be written.
+        Raises OSError if the report cannot be written.
         """
         self.path = Path(path).absolute()
         self.max_share = max_share
@@ -157,7 +157,7 @@ class BadRecords:
         return total
 
     def _check_for_objects(self, total: int) -> None:
-        """Raises `TooManyBadRecords` where no photo can be hoped to have an object."""
+        """Raises `TooManyBadRecords` if no photo can be hoped to have an object."""
         empty = self._empty_here.count
         if len(self._bad_here) + empty == total:
             raise self._all_bad(total)

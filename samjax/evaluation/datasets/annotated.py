@@ -39,7 +39,7 @@ class AnnotatedPhotos:
     def __getitem__(self, index: int) -> Sample:
         """Annotations that cannot be used are left out and named, and so are crowds.
 
-        Raises `samjax.readers.record.BadRecord`, a ValueError, where the photo cannot be used, and OSError.
+        Raises `samjax.readers.record.BadRecord`, a ValueError, if the photo cannot be used, and OSError.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"photo {index} of {len(self)}")

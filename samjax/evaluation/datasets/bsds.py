@@ -31,7 +31,7 @@ class Bsds:
     def __init__(self, folder: str | os.PathLike[str], split: str = "test") -> None:
         """`folder` has images/SPLIT/*.jpg and groundTruth/SPLIT/*.mat, or is one of the official folders above it.
 
-        Raises ValueError where they are not there, or a photo has no annotations.
+        Raises ValueError if they are not there, or a photo has no annotations.
         """
         place = layout.top(os.fspath(folder), "groundTruth", _PLACES)
         self._files = layout.pairs(place, f"images/{split}", f"groundTruth/{split}", (".mat",))
@@ -44,7 +44,7 @@ class Bsds:
         return self._files[index][0]
 
     def __getitem__(self, index: int) -> AnnotatedEdges:
-        """Raises ValueError where a file is damaged or the sizes differ, and OSError."""
+        """Raises ValueError if a file is damaged or the sizes differ, and OSError."""
         name, photo, annotations = self._files[index]
         rgb = read_photo(photo)
         drawn = layout.matlab(annotations, "groundTruth").ravel()

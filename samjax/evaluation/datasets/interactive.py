@@ -28,7 +28,7 @@ class OneObject(IndexedSource):
     """
 
     def __init__(self, folder: str, photos: str, masks: str, rule: Rule) -> None:
-        """Raises ValueError where the folders are not there, or a photo has no mask."""
+        """Raises ValueError if the folders are not there, or a photo has no mask."""
         self._pairs, self._rule = layout.pairs(folder, photos, masks), rule
         super().__init__(folder, len(self._pairs))
 

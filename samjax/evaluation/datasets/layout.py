@@ -83,7 +83,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def matlab(path: str, variable: str) -> np.ndarray:
-    """A variable of a MATLAB file. Raises ValueError where the file is none or has no such variable, and OSError."""
+    """A variable of a MATLAB file. Raises ValueError if the file is none or has no such variable, and OSError."""
     from scipy.io import loadmat
 
     try:

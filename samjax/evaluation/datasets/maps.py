@@ -40,7 +40,7 @@ class MapPairs:
     ) -> None:
         """`read` makes a map of a file's content and its path; the files are those with one of these endings.
 
-        Raises ValueError where a folder is missing or has no maps or two of one name, or a true map has no prediction.
+        Raises ValueError if a folder is missing or has no maps or two of one name, or a true map has no prediction.
         """
         truths, predictions = _by_name(truth, endings), _by_name(predicted, endings)
         if missing := [name for name in truths if name not in predictions]:

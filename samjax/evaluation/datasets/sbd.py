@@ -21,7 +21,7 @@ class Sbd(IndexedSource):
     """
 
     def __init__(self, folder: str, split: str = "val") -> None:
-        """Raises ValueError where the layout is another, or listed photos are missing."""
+        """Raises ValueError if the layout is another, or listed photos are missing."""
         self._folder = layout.top(folder, "inst", _PLACES)
         path = files.join(self._folder, f"{split}.txt")
         try:

@@ -46,7 +46,7 @@ class EdgeCounts:
 
     @property
     def precision(self) -> Float64[np.ndarray, " K"]:
-        """0 where nothing is predicted, as in the benchmark's code."""
+        """0 if nothing is predicted, as in the benchmark's code."""
         return self.right / np.maximum(self.predicted, 1)
 
     @property
@@ -79,7 +79,7 @@ def count_edges(
 
     At each threshold the pixels that reach it are thinned to lines one pixel wide and matched to each annotator's.
     `count_masks` does so for the masks of several thresholds, in their order; by default one after the other.
-    Raises ValueError where there is no annotator, or sizes differ, or the map has values outside [0, 1].
+    Raises ValueError if there is no annotator, or sizes differ, or the map has values outside [0, 1].
     """
     if not len(boundaries):
         raise ValueError("edges are compared with at least one annotator's boundaries; none were given")
@@ -240,7 +240,7 @@ def score_edges(photos: Sequence[EdgeCounts], thresholds: Float64[np.ndarray, " 
 def human_agreement(boundaries: Sequence[Bool[np.ndarray, "_ _"]]) -> EdgeCounts:
     """Each annotator's boundaries of a photo counted against those of the others, summed: one threshold.
 
-    All 0 where there is one annotator. The sum over photos has as its `f` the human figure of the benchmark, published
+    All 0 if there is one annotator. The sum over photos has as its `f` the human figure of the benchmark, published
     as 0.80 for BSDS500.
     """
     nothing = EdgeCounts(*np.zeros((4, 1), np.int64))

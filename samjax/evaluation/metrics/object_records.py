@@ -26,7 +26,7 @@ def only_with_objects(judge: Callable[..., list[Judgement]]) -> Callable[..., li
 
 
 def objects_of(records: Sequence[Judgement]) -> list[Entry]:
-    """The objects of all photos. Raises ValueError where there is none."""
+    """The objects of all photos. Raises ValueError if there is none."""
     entries = [entry for record in records for entry in record["objects"]]
     if not entries:
         raise ValueError(
@@ -48,7 +48,7 @@ def mean(entries: Sequence[Entry], value: Callable[[Entry], float | int]) -> flo
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's, of pairs; None where it is undefined: for fewer than two pairs, or where one side is constant."""
+    """Spearman's, of pairs; None if it is undefined: for fewer than two pairs, or where one side is constant."""
     from scipy.stats import spearmanr
 
     if len(set(first)) < 2 or len(set(second)) < 2:

@@ -105,7 +105,7 @@ class Boxes:
         """Mean IoU, also by COCO's sizes, mean Dice and boundary IoU, and Spearman's correlation of predicted and true
         IoU, which is left out where it is undefined.
 
-        Raises ValueError where no object was judged.
+        Raises ValueError if no object was judged.
         """
         entries = objects_of(records)
         metrics: dict[str, float | int] = {"mIoU": mean(entries, lambda entry: entry["iou"])}

@@ -126,7 +126,7 @@ def coco_ap(
         kind: what is compared.
         image_ids: judge only these photos; by default all of the annotations, also those without results.
 
-    A number is NaN where the annotations have nothing that it is about, e.g. no small object.
+    A number is NaN if the annotations have nothing that it is about, e.g. no small object.
     """
     truth = annotations if isinstance(annotations, Mapping) else read_annotations(annotations)
     return _judged(truth, results, kind, image_ids)[0]
@@ -292,7 +292,7 @@ def _judged(
 
 
 def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
-    """The flaw of a detection, None where there is none."""
+    """The flaw of a detection, None if there is none."""
     if not isinstance(entry, dict):
         return f"is {entry!r}; an object with image_id, category_id, bbox and score was expected"
     missing = [name for name in ("image_id", "category_id", "bbox", "score") if name not in entry]

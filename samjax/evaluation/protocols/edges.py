@@ -171,7 +171,7 @@ class HumanEdges:
         ]
 
     def summarise(self, records: Sequence[Judgement]) -> Summary:
-        """Raises ValueError where no photo has two annotators."""
+        """Raises ValueError if no photo has two annotators."""
         annotators = [record["annotators"] for record in records]
         if max(annotators) < 2:
             raise ValueError("no photo has two annotators whose boundaries could be compared")

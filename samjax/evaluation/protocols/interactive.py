@@ -91,7 +91,7 @@ class Interactive:
         """NoC and failures for each threshold, mean IoU after some numbers of clicks, NoC at the last threshold by
         COCO's sizes, and seconds (medians over photos, so that compiling does not count); IoU against clicks.
 
-        Raises ValueError where no object was judged.
+        Raises ValueError if no object was judged.
         """
         entries = objects_of(records)
         metrics: dict[str, float | int] = {}

@@ -85,7 +85,7 @@ class Points:
         IoU, mean Dice and boundary IoU, for the least number mean IoU by COCO's sizes, and a plot of IoU against
         points.
 
-        A correlation that is undefined is left out. Raises ValueError where no object was judged.
+        A correlation that is undefined is left out. Raises ValueError if no object was judged.
         """
         entries = objects_of(records)
         metrics: dict[str, float | int] = {}

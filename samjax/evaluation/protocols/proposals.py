@@ -133,7 +133,7 @@ def count_matches(truth: Sequence[RLE], proposals: Sequence[RLE], scores: Float[
 
 
 def average_recall(records: Sequence[Judgement]) -> dict[str, float]:
-    """AR over all photos of `count_matches`; NaN where there is no object of a size."""
+    """AR over all photos of `count_matches`; NaN if there is no object of a size."""
     recalls = {}
     for area in AREAS:
         objects = sum(record["objects"][area] for record in records)

@@ -85,6 +85,6 @@ def areas_above(values: UInt8[np.ndarray, "..."]) -> Int[np.ndarray, "255"]:
 
 
 def _curves(record: Judgement) -> tuple[Float64[np.ndarray, "255"], ...]:
-    """F, precision and recall at each threshold; the last two are 0 where nothing is marked or there is no object."""
+    """F, precision and recall at each threshold; the last two are 0 if nothing is marked or there is no object."""
     both, marked, area = np.array(record["both"]), np.array(record["marked"]), record["object"]
     return f_beta_of_areas(both, marked, area), both / np.maximum(marked, 1), both / max(area, 1)

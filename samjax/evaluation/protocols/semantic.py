@@ -45,7 +45,7 @@ class Semantic:
         return records
 
     def summarise(self, records: Sequence[Judgement]) -> Summary:
-        """Raises ValueError where no pixel of any photo was judged."""
+        """Raises ValueError if no pixel of any photo was judged."""
         confusion = np.zeros((len(self.names), len(self.names)), np.int64)
         for record in records:
             for true, predicted, pixels in record["confusion"]:
@@ -78,7 +78,7 @@ def confusion_matrix(
 ) -> Int[np.ndarray, "K K"]:
     """n_ij: how many pixels of class i are predicted to be of class j.
 
-    Pixels whose TRUE label is `void` are left out. Raises ValueError where the maps differ in size, or where another
+    Pixels whose TRUE label is `void` are left out. Raises ValueError if the maps differ in size, or where another
     label than 0 to classes - 1 occurs at a pixel that is judged; a prediction has no void.
     """
     if truth.shape != predicted.shape:

@@ -77,7 +77,7 @@ def next_click(
         judged: False for pixels that are neither right nor wrong; None where all count.
 
     Returns:
-        None where nothing that is wrong is left to be clicked. (RITM has stopped by then; its code would click the
+        None if nothing that is wrong is left to be clicked. (RITM has stopped by then; its code would click the
         corner of the photo.)
     """
     wrong = target ^ prediction if judged is None else (target ^ prediction) & judged

@@ -23,7 +23,7 @@ class Interaction:
         self._logits: np.ndarray | None = None
 
     def click(self, rule: Rule) -> bool:
-        """Makes the next click; False where there is nothing left to click."""
+        """Makes the next click; False if there is nothing left to click."""
         found = rule(self.target.mask, self._prediction, self.clicks, self.target.judged)
         if found is not None:
             self.clicks.append(found)
