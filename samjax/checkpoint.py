@@ -27,6 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.atomic import replacing
 from samjax.config import MaskThresholds, SamConfig
+from samjax.errors import first_line
 from samjax.mismatch import explain_mismatch
 
 FORMAT_VERSION = 1
@@ -350,13 +351,9 @@ def _read_array(folder: Path, name: str, entry: dict[str, Any]) -> np.ndarray:
         store = tensorstore.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result()
         array = store.read().result()
     except ValueError as error:
-        raise CheckpointError(f"{folder}: {name} cannot be read ({_first_line(error)}); convert again") from None
+        raise CheckpointError(f"{folder}: {name} cannot be read ({first_line(error)}); convert again") from None
     checksum = Checksum()
     checksum.add(name, array)
     if checksum.entries[name] != entry:
         raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs; convert the source again")
     return array
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -82,6 +82,14 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
+def check_share(process_index: int, process_count: int) -> None:
+    """Raises ValueError for a process that is none of so many."""
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"the process index counts from 0 to the process count - 1, got {process_index} of {process_count}"
+        )
+
+
 @contextlib.contextmanager
 def working_in(
     folder: Path, index: int = 0, count: int = 1, *, say: Callable[[str], None] = _warn

@@ -29,6 +29,7 @@ from flax.traverse_util import unflatten_dict
 from orbax.checkpoint import checkpoint_managers
 
 from samjax.checkpoint import CheckpointError
+from samjax.errors import first_line
 from samjax.mismatch import explain_mismatch
 
 from .state import TrainState
@@ -222,7 +223,7 @@ class Checkpoints:
             yield
         except Exception as error:
             raise OSError(
-                f"a checkpoint could not be written to {self.folder}: {_first_line(error)}. Make room or check the "
+                f"a checkpoint could not be written to {self.folder}: {first_line(error)}. Make room or check the "
                 f"folder; the run can be resumed from step {self.latest()}"
             ) from error
 
@@ -300,7 +301,7 @@ def _make_writable(folder: epath.Path) -> None:
         probe.unlink()
     except Exception as error:  # file systems in the cloud have errors of their own
         raise OSError(
-            f"checkpoints cannot be written into {folder}: {_first_line(error)}; choose a folder that can"
+            f"checkpoints cannot be written into {folder}: {first_line(error)}; choose a folder that can"
         ) from error
 
 
@@ -309,8 +310,4 @@ def _readable(folder: epath.Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, OSError, TypeError) as error:
-        raise CheckpointError(f"{folder} cannot be read, it is damaged: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise CheckpointError(f"{folder} cannot be read, it is damaged: {first_line(error)}") from error

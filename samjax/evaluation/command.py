@@ -30,7 +30,6 @@ from samjax.evaluation.datasets import (
     read_bsds,
 )
 from samjax.evaluation.datasets.annotated import AnnotatedPhotos
-from samjax.evaluation.journal import check_share
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Segmenter
 from samjax.evaluation.protocols.boxes import Boxes
 from samjax.evaluation.protocols.detection import BoxDetections
@@ -42,6 +41,7 @@ from samjax.evaluation.protocols.saliency import Saliency
 from samjax.evaluation.protocols.semantic import VOID, Semantic
 from samjax.evaluation.runner import evaluate
 from samjax.evaluation.segmenters import SamSegmenter, from_spec
+from samjax.lock import check_share
 from samjax.names import printable
 from samjax.readers.left_out import Problem
 from samjax.readers.sources import describe_formats

@@ -16,6 +16,7 @@ import numpy as np
 
 from samjax.atomic import replacing
 from samjax.evaluation.protocol import Judgement
+from samjax.lock import check_share
 from samjax.readers.left_out import Problem, Reason
 
 RUN, RECORDS = "run.json", "records"
@@ -32,7 +33,7 @@ class Known(NamedTuple):
     reasons: dict[str, str]  # of errors, their kinds
 
 
-class Journal:
+class JudgementJournal:
     """Appends this process's records, and reads those of all. A context manager that holds the file open.
 
     A process has a file of its own, so no two write into one. Lines are flushed as they come; what a killed process
@@ -44,7 +45,7 @@ class Journal:
         self.folder = out / RECORDS
         self.path = self.folder / f"{process_index}-of-{process_count}.jsonl"
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "JudgementJournal":
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         whole = self.path.read_bytes().rfind(b"\n") + 1
@@ -102,14 +103,6 @@ class Journal:
         self._file.write(line.encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def check_share(process_index: int, process_count: int) -> None:
-    """Raises ValueError for a process that is none of so many."""
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"the process index counts from 0 to the process count - 1, got {process_index} of {process_count}"
-        )
 
 
 def claim(out: Path, identity: Mapping[str, Any]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from samjax.errors import describe_error
 from samjax.evaluation import report
-from samjax.evaluation.journal import Journal, Known, claim
+from samjax.evaluation.journal import JudgementJournal, Known, claim
 from samjax.evaluation.protocol import Dataset, EvaluationProtocol, Judgement, Sample, Segmenter, Summary
 from samjax.lock import working_in
 from samjax.readers.left_out import Problem, Reason, Unusable
@@ -78,7 +79,7 @@ def evaluate(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two photos of the data set are called {twice}; results are kept by name, so rename one")
-    journal = Journal(out, process_index, process_count)
+    journal = JudgementJournal(out, process_index, process_count)
     digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     identity = {
         "protocol": protocol.name,
@@ -115,14 +116,6 @@ def evaluate(
         return Outcome(summary, judged, skipped, failures, 0, files)
 
 
-def described(error: Exception) -> str:
-    """Its first line, with its type where that is none that we raise ourselves for photos."""
-    text = "".join(str(error).splitlines()[:1])
-    if text and isinstance(error, ValueError | OSError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _reason(error: Exception) -> Reason:
     if isinstance(error, Unusable):
         return error.reason
@@ -148,7 +141,7 @@ def _judge(
     segmenter: Segmenter | None,
     group: Sequence[tuple[int, "Future[Any]"]],
     names: Sequence[str],
-    journal: Journal,
+    journal: JudgementJournal,
 ) -> int:
     """Judges those of a group that can be read; returns how many have a record now."""
     samples: dict[str, Any] = {}  # whatever the protocol takes: `Sample`, `AnnotatedEdges`
@@ -156,13 +149,13 @@ def _judge(
         try:
             samples[names[index]] = reading.result()
         except Exception as error:
-            journal.failed(names[index], described(error), _reason(error))
+            journal.failed(names[index], describe_error(error), _reason(error))
     try:
         judged = _records(protocol, segmenter, samples)
     except Exception as error:
         if len(samples) > 1:  # whose fault it is shows when they come one by one
             return sum(_judge(protocol, segmenter, [one], names, journal) for one in group if names[one[0]] in samples)
-        journal.failed(*samples, described(error), _reason(error))
+        journal.failed(*samples, describe_error(error), _reason(error))
         return 0
     for name, record, seconds in judged:
         sample = samples[name]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from samjax import transforms
 from samjax.config import PromptLabel, SamConfig
 from samjax.embeddings import model_hash
+from samjax.errors import describe_error
 from samjax.evaluation.protocol import Answer, Prompt
 from samjax.sam import Sam
 from samjax.sharding import batch_sharding, shardings
@@ -218,7 +219,7 @@ def from_spec(spec: str) -> PredictorSegmenter:
         try:
             module = importlib.import_module(name)
         except Exception as error:
-            raise ValueError(f"the predictor's module {name!r} cannot be imported: {_named(error)}") from error
+            raise ValueError(f"the predictor's module {name!r} cannot be imported: {describe_error(error)}") from error
         build = getattr(module, factory, None)
         if not callable(build):
             raise ValueError(f"module {name!r} has no function {factory!r}; it must return a predictor")
@@ -227,12 +228,8 @@ def from_spec(spec: str) -> PredictorSegmenter:
             return PredictorSegmenter(build(), Path(source) if source else None)
         except Exception as error:
             raise ValueError(
-                f"no predictor comes from {spec}: {_named(error)}; it must be a function without arguments that "
+                f"no predictor comes from {spec}: {describe_error(error)}; it must be a function without arguments that "
                 "returns what has the interface of segment_anything.SamPredictor"
             ) from error
     finally:
         sys.path.remove(here)
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

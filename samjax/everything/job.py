@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from samjax import pictures
-from samjax.everything.journal import Journal, sweep
-from samjax.lock import working_in
+from samjax.errors import describe_error
+from samjax.everything.journal import OutputJournal, sweep
+from samjax.lock import check_share, working_in
 from samjax.writers import FORMATS, Options, Photo, SegmentedPhoto
 
 AHEAD = 2  # photos that may wait to be written
@@ -40,16 +41,12 @@ class Job:
         unknown = sorted(set(self.formats) - FORMATS.keys())
         if unknown:
             raise ValueError(f"there is no format {', '.join(unknown)}; there are {', '.join(FORMATS)}")
-        if not 0 <= self.process_index < self.process_count:
-            raise ValueError(
-                f"the process index counts from 0 to the process count - 1, got {self.process_index} "
-                f"of {self.process_count}"
-            )
+        check_share(self.process_index, self.process_count)
 
-    def journal(self) -> Journal:
+    def journal(self) -> OutputJournal:
         options = dataclasses.asdict(self.options)
         formats = {name: {option: options[option] for option in FORMATS[name].options} for name in self.formats}
-        return Journal(self.out, self.settings, formats)
+        return OutputJournal(self.out, self.settings, formats)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +118,7 @@ def _run(
     done = 0
 
     def failed(photo: Photo, error: Exception) -> None:
-        failures[str(photo.path)] = _described(error)
+        failures[str(photo.path)] = describe_error(error)
         with contextlib.suppress(OSError):
             journal.fail(photo, failures[str(photo.path)])
 
@@ -163,14 +160,6 @@ def _run(
     return Summary(done, len(mine) - len(todo), failures, _finish(photos, journal, job))
 
 
-def _described(error: Exception) -> str:
-    """Its first line, with its type where that is none that we raise ourselves for photos."""
-    text = "".join(str(error).splitlines()[:1])
-    if text and isinstance(error, (ValueError, OSError)):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _read(photo: Photo, job: Job) -> UInt8[np.ndarray, "H W 3"]:
     rgb = pictures.read_image(photo.path)
     for name in job.formats:
@@ -179,14 +168,14 @@ def _read(photo: Photo, job: Job) -> UInt8[np.ndarray, "H W 3"]:
     return rgb
 
 
-def _write(found: SegmentedPhoto, journal: Journal, job: Job, seconds: float) -> Done:
+def _write(found: SegmentedPhoto, journal: OutputJournal, job: Job, seconds: float) -> Done:
     journal.begin(found.photo)
     files = {name: FORMATS[name].write(found, job.out, job.options) for name in job.formats}
     journal.finish(found.photo, files, len(found.records))
     return Done(found.photo, len(found.records), seconds, [path for paths in files.values() for path in paths])
 
 
-def _finish(photos: Sequence[Photo], journal: Journal, job: Job) -> list[Path]:
+def _finish(photos: Sequence[Photo], journal: OutputJournal, job: Job) -> list[Path]:
     """Writes the files of the whole run if no photo is left: several processes may, and write the same."""
     if not all(journal.is_done(photo) or journal.has_failed(photo) for photo in photos):
         return []

@@ -13,7 +13,7 @@ from samjax.writers import Photo
 _SCRATCH = "{}????????.partial"  # what `replacing` calls its folders
 
 
-class Journal:
+class OutputJournal:
     """The records of a job in OUT/.samjax, one a photo: "settings" that decide about the masks, "source", and by format
     what was written: {"options", "files", "whole"}. Beside them "files" that are out of date and not removed yet,
     "masks", the count, or the "error" of the formats that were "tried" last.
