@@ -228,8 +228,8 @@ def from_spec(spec: str) -> PredictorSegmenter:
             return PredictorSegmenter(build(), Path(source) if source else None)
         except Exception as error:
             raise ValueError(
-                f"no predictor comes from {spec}: {describe_error(error)}; it must be a function without arguments that "
-                "returns what has the interface of segment_anything.SamPredictor"
+                f"no predictor comes from {spec}: {describe_error(error)}; it must be a function without arguments "
+                "that returns what has the interface of segment_anything.SamPredictor"
             ) from error
     finally:
         sys.path.remove(here)

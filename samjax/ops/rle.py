@@ -1,12 +1,13 @@
 """COCO run-length encoding of masks, by pycocotools: runs go down the columns and start with background."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-# {"size": [H, W], "counts": compressed runs}, as bytes (pycocotools' own form) or as text (JSON's).
-RLE = dict[str, Any]
+RLE = dict[str, Any]  # {"size": [H, W], "counts": compressed runs as text}
+_MOST_DIGITS = 6  # of a number, after the first: 35 bits
 
 
 def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
@@ -14,7 +15,7 @@ def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
     from pycocotools import mask as coco
 
     rle = coco.encode(np.asfortranarray(mask, np.uint8))
-    return _as_text(rle)
+    return as_text(rle)
 
 
 def encode_placed(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: tuple[int, int]) -> dict:
@@ -34,27 +35,53 @@ def encode_placed(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: 
     if counts[-1] == 0:
         counts = counts[:-1]
     rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return _as_text(rle)
+    return as_text(rle)
+
+
+class Runs(NamedTuple):
+    """The runs of N masks, one mask's after the other."""
+
+    lengths: Int[np.ndarray, " R"]  # background first, then in turns
+    first: Int[np.ndarray, " N"]  # the index of each mask's first run
+    malformed: Bool[np.ndarray, " N"]  # the mask's text is no encoding, and its lengths mean nothing
+
+
+def parse_runs(texts: Sequence[str]) -> Runs:
+    """Reads the texts of compressed runs (pycocotools' `rleToString`), none of them empty, also damaged ones.
+
+    The form: base 32, lowest digit first, 32 marks digits with more to come and 16 in the last one a negative number;
+    from the fourth number on differences to the last but one. All texts are read together, because NumPy takes as long
+    for one as for a hundred.
+    """
+    digits = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    ends = np.cumsum([len(text) for text in texts])
+    starts = np.r_[0, ends[:-1]]
+    last = digits & 32 == 0
+    last_of_text = np.zeros(len(digits), bool)
+    last_of_text[ends - 1] = True
+    final = last | last_of_text  # so that a text that breaks off does not run into the next
+    number = np.cumsum(final) - final  # which number each digit belongs to
+    place = np.arange(len(digits)) - np.flatnonzero(np.diff(number, prepend=-1))[number]
+    bad = (digits < 0) | (digits > 63) | (place > _MOST_DIGITS) | (last_of_text & ~last)
+    place = np.minimum(place, _MOST_DIGITS)
+    values = np.bincount(number, ((digits & 31) << 5 * place).astype(float)).astype(np.int64)
+    values -= np.where(digits[final] & 16, 1, 0) << 5 * (place[final] + 1)
+
+    first = number[starts]
+    count = np.diff(np.r_[first, len(values)])
+    within = np.arange(len(values)) - np.repeat(first, count)
+    for parity, least in ((1, 1), (0, 2)):
+        chosen = np.where((within % 2 == parity) & (within >= least), values, 0)
+        running = np.cumsum(chosen)
+        base = np.repeat((running - chosen)[first], count)
+        values = np.where((within % 2 == parity) & (within >= least), running - base, values)
+    malformed = np.logical_or.reduceat(bad, starts) | np.logical_or.reduceat(values < 0, first)
+    return Runs(values, first, malformed)
 
 
 def run_lengths(rle: dict) -> Int[np.ndarray, " R"]:
-    """The lengths of the runs, background first; COCO's uncompressed form.
-
-    Reads the text of the compressed form (pycocotools' `rleToString`): base 32, lowest digit first, 32 marks digits
-    with more to come and 16 in the last one a negative number; from the fourth number on differences to the last but
-    one.
-    """
-    digits = np.frombuffer(rle["counts"].encode("ascii"), np.uint8).astype(np.int64) - 48
-    last = digits & 32 == 0
-    number = np.cumsum(last) - last  # which number each digit belongs to
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    place = np.arange(len(digits)) - starts[number]
-    values = np.bincount(number, ((digits & 31) << 5 * place).astype(float)).astype(np.int64)
-    negative = digits[last] & 16 != 0
-    values -= negative.astype(np.int64) << 5 * (place[last] + 1)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    """The lengths of the runs, background first; COCO's uncompressed form."""
+    return parse_runs([rle["counts"]]).lengths
 
 
 def foreground_runs(rle: dict) -> Int[np.ndarray, "R 2"]:
@@ -107,15 +134,17 @@ def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
 
     x0, y0, x1, y1 = box
     window = coco.frPyObjects(np.array([[x0, y0, x1 - x0, y1 - y0]], np.double), *rle["size"])[0]
-    return _as_text(coco.merge([rle, window], intersect=True))
+    return as_text(coco.merge([rle, window], intersect=True))
 
 
 def union_rle(rles: list[dict]) -> dict:
     """The union of masks of one frame."""
     from pycocotools import mask as coco
 
-    return _as_text(coco.merge(rles))
+    return as_text(coco.merge(rles))
 
 
-def _as_text(rle: dict) -> dict:
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+def as_text(rle: dict) -> dict:
+    """An encoding whose runs are text, ready for JSON; pycocotools' own has bytes."""
+    counts = rle["counts"]
+    return {"size": list(rle["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

@@ -5,10 +5,11 @@ from typing import Literal
 
 import numpy as np
 
+from samjax.ops.rle import encode_rle
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Reason
-from samjax.readers.masks import Findings, rle_from_mask, rles_from_labels
+from samjax.readers.masks import Findings, rles_from_labels
 from samjax.readers.matching import NAMES, match_photos
 from samjax.readers.pictures import labels_and_void, read_photo
 from samjax.readers.record import BadRecord, Record
@@ -60,7 +61,7 @@ class LabelMaps(IndexedSource):
                 else:
                     found.add(f"label {category}", rle, f"{category}/{label}", category)
         if void.any():
-            found.add_void("void", rle_from_mask(void))
+            found.add_void("void", encode_rle(void))
         return found.record()
 
     def _parts(self, labels: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:

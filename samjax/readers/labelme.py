@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from samjax.ops.rle import encode_rle
 from samjax.readers import files, numbers
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Reason, Unusable
-from samjax.readers.masks import Findings, check_finite, check_points, rle_from_mask
+from samjax.readers.masks import Findings, check_finite, check_points
 from samjax.readers.pictures import mask_from_bytes, photo_from_bytes, read_photo
 from samjax.readers.record import BadRecord, Record
 from samjax.transforms import Size
@@ -81,7 +82,7 @@ class Labelme(IndexedSource):
                 number = objects[key][0]
             objects[key] = number, mask
         for number, mask in objects.values():
-            found.add(f"shape number {number}", rle_from_mask(mask), number)
+            found.add(f"shape number {number}", encode_rle(mask), number)
         return found.record()
 
     def _photo(self, content: dict[str, Any], name: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, UInt8
+from jaxtyping import Float64, Integer, UInt8
 
-from samjax.ops.rle import RLE, encode_placed, encode_rle
+from samjax.ops.rle import RLE, as_text, encode_placed, parse_runs, union_rle
 from samjax.readers.left_out import Problem, Reason, Unusable
 from samjax.readers.numbers import identity, is_set, whole, whole_identity
 from samjax.readers.record import BadRecord, Record
@@ -95,7 +95,7 @@ class Findings:
             tuple(self._problems),
             _unique([found.identity for found in objects]),
             tuple(found.category for found in objects),
-            union([found.rle for found in void]) if void else None,
+            union_rle([found.rle for found in void]) if void else None,
             tuple(Problem(found.what, _CROWD, Reason.CROWD) for found in void if found.is_crowd),
             tuple(Problem(found.what, found.note, Reason.BOX) for found in objects if found.note),
             self.origin,
@@ -163,10 +163,9 @@ def rle_from_coco(segmentation: Any, size: Size) -> RLE:
         return _rle_from_runs(counts, size)
     if not isinstance(counts, str):
         raise Unusable(f"its counts are {type(counts).__name__}, neither a text nor a list")
-    try:
-        return {"size": list(size), "counts": counts.encode("ascii")}
-    except UnicodeEncodeError:
-        raise Unusable("its counts are no run-length encoding") from None
+    if not counts.isascii():
+        raise Unusable("its counts are no run-length encoding")
+    return {"size": list(size), "counts": counts}
 
 
 def rle_from_polygons(polygons: Sequence[Any], size: Size) -> RLE:
@@ -190,7 +189,7 @@ def rle_from_polygons(polygons: Sequence[Any], size: Size) -> RLE:
             rings.append(ring.tolist())
     if not rings:
         raise Unusable("it has no polygon of three points or more", Reason.NO_AREA)
-    return coco.merge(coco.frPyObjects(rings, *size))
+    return as_text(coco.merge(coco.frPyObjects(rings, *size)))
 
 
 def _rle_from_runs(counts: Sequence[Any], size: Size) -> RLE:
@@ -204,11 +203,7 @@ def _rle_from_runs(counts: Sequence[Any], size: Size) -> RLE:
         raise Unusable("its counts are not whole numbers")
     if given.ndim != 1 or (given < 0).any() or given.sum() != size[0] * size[1]:
         raise Unusable(f"its runs do not add up to {size[0]} x {size[1]} pixels")
-    return coco.frPyObjects({"size": list(size), "counts": given.astype(np.int64).tolist()}, *size)
-
-
-def rle_from_mask(mask: Bool[np.ndarray, "H W"]) -> RLE:
-    return _with_bytes(encode_rle(mask))
+    return as_text(coco.frPyObjects({"size": list(size), "counts": given.astype(np.int64).tolist()}, *size))
 
 
 def rles_from_labels(labels: Integer[np.ndarray, "H W"]) -> Iterator[tuple[int, RLE]]:
@@ -229,13 +224,7 @@ def rles_from_labels(labels: Integer[np.ndarray, "H W"]) -> Iterator[tuple[int, 
     for number, window in enumerate(ndimage.find_objects(labels), 1):
         if window is not None:
             corner = (window[1].start, window[0].start)
-            yield int(values[number - 1]), _with_bytes(encode_placed(labels[window] == number, corner, (height, width)))
-
-
-def union(rles: Sequence[RLE]) -> RLE:
-    from pycocotools import mask as coco
-
-    return coco.merge(list(rles))
+            yield int(values[number - 1]), encode_placed(labels[window] == number, corner, (height, width))
 
 
 def check_box(box: Any, size: Size) -> None:
@@ -289,53 +278,22 @@ def _check_extent(left: float, top: float, right: float, bottom: float, size: Si
 def mask_flaws(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
     """The flaw of each compressed encoding, None if it is a mask of this size with foreground.
 
-    pycocotools reads beyond the end of texts that break off, so they are checked first: all of a photo's together,
-    because NumPy takes as long for one as for a hundred. See `samjax.ops.rle.run_lengths` for the text's form.
+    pycocotools reads beyond the end of texts that break off, so they are checked first.
     """
     flaws = [None if rle["counts"] else Unusable("its mask has no runs") for rle in rles]
     texts = [rle["counts"] for rle in rles if rle["counts"]]
     if not texts:
         return flaws
-    digits = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
-    ends = np.cumsum([len(text) for text in texts])
-    starts = np.r_[0, ends[:-1]]
-    last = digits & 32 == 0
-    last_of_text = np.zeros(len(digits), bool)
-    last_of_text[ends - 1] = True
-    final = last | last_of_text  # so that a text that breaks off does not run into the next
-    number = np.cumsum(final) - final
-    first = np.flatnonzero(np.diff(number, prepend=-1))
-    place = np.arange(len(digits)) - first[number]
-    bad_digit = (digits < 0) | (digits > 63) | (place > 6) | (last_of_text & ~last)
-    values = np.bincount(number, ((digits & 31) << 5 * np.minimum(place, 6)).astype(float)).astype(np.int64)
-    values -= np.where(digits[final] & 16, 1, 0) << 5 * (np.minimum(place[final], 6) + 1)
-
-    begin = number[starts]  # of each text, among all numbers
-    count = np.diff(np.r_[begin, len(values)])
-    within = np.arange(len(values)) - np.repeat(begin, count)
-    for parity, least in ((1, 1), (0, 2)):
-        chosen = (within % 2 == parity) & (within >= least)
-        running = np.cumsum(np.where(chosen, values, 0))
-        base = np.repeat((running - np.where(chosen, values, 0))[begin], count)
-        values = np.where(chosen, running - base, values)
-    foreground = np.add.reduceat(np.where(within % 2 == 1, values, 0), begin)
-    found = []
-    for malformed, negative, total, area in zip(
-        np.logical_or.reduceat(bad_digit, starts),
-        np.logical_or.reduceat(values < 0, begin),
-        np.add.reduceat(values, begin),
-        foreground,
-        strict=True,
-    ):
-        if malformed or negative:
-            found.append(Unusable("its counts are no run-length encoding"))
-        elif total != size[0] * size[1]:
-            found.append(Unusable(f"its runs cover {total} pixels, the photo has {size[1]} x {size[0]}", Reason.SIZE))
-        else:
-            found.append(None if area else Unusable("its mask is empty", Reason.EMPTY))
-    remaining = iter(found)
-    return [flaw or next(remaining) for flaw in flaws]
+    lengths, first, malformed = parse_runs(texts)
+    within = np.arange(len(lengths)) - np.repeat(first, np.diff(np.r_[first, len(lengths)]))
+    totals, areas = np.add.reduceat(lengths, first), np.add.reduceat(lengths * (within % 2), first)
+    found = iter(zip(malformed, totals, areas, strict=True))
+    return [flaw or _flaw(*next(found), size) for flaw in flaws]
 
 
-def _with_bytes(rle: dict[str, Any]) -> RLE:
-    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+def _flaw(malformed: np.bool_, total: np.int64, area: np.int64, size: Size) -> Unusable | None:
+    if malformed:
+        return Unusable("its counts are no run-length encoding")
+    if total != size[0] * size[1]:
+        return Unusable(f"its runs cover {total} pixels, the photo has {size[1]} x {size[0]}", Reason.SIZE)
+    return None if area else Unusable("its mask is empty", Reason.EMPTY)

@@ -4,10 +4,11 @@ import dataclasses
 from collections import Counter
 
 from samjax.foreground import binary_mask
+from samjax.ops.rle import encode_rle
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Problem, Reason, Tally, Unusable
-from samjax.readers.masks import Findings, rle_from_mask
+from samjax.readers.masks import Findings
 from samjax.readers.matching import NAMES, Matches, match_photos
 from samjax.readers.pictures import mask_pages, read_photo
 from samjax.readers.record import Record
@@ -54,7 +55,7 @@ class Pairs(IndexedSource):
                         height, width = mask.shape
                         flaw = f"it has {width} x {height} pixels, the photo {found.size[1]} x {found.size[0]}"
                         raise Unusable(flaw, Reason.SIZE)
-                    found.add(called, rle_from_mask(mask), called)
+                    found.add(called, encode_rle(mask), called)
                 except ValueError as error:
                     found.leave_out(called, error)
         record = found.record()

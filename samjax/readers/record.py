@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from samjax.ops.rle import RLE
+from samjax.ops.rle import RLE, as_text
 from samjax.readers.left_out import Problem, Reason, Unusable
 
 
@@ -28,7 +28,8 @@ class NoObjects(BadRecord):
 class Record:
     """Masks have the photo's size (ORIGINAL frame) and are not empty; crowds and void are not among them.
 
-    A photo whose annotations say that it has no objects is a record without masks.
+    A photo whose annotations say that it has no objects is a record without masks. The runs of masks are text: those of
+    pycocotools, bytes, are converted.
     """
 
     name: str  # unique in its source: "sa_1", "train/0001.png"
@@ -41,6 +42,10 @@ class Record:
     crowds: tuple[Problem, ...] = ()  # annotations that are part of void
     noted: tuple[Problem, ...] = ()  # flaws of annotations that are used all the same
     origin: str | None = None  # the photo in the data set it was taken from, "coco/000000000139", where that is said
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "masks", tuple(map(as_text, self.masks)))
+        object.__setattr__(self, "void", None if self.void is None else as_text(self.void))
 
 
 @runtime_checkable

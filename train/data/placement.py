@@ -97,8 +97,7 @@ class PlacedMask:
         """Raises ValueError if the mask has another size than the photo."""
         if tuple(rle["size"]) != placement.original:
             raise ValueError(f"a mask of size {tuple(rle['size'])} belongs to a photo of size {placement.original}")
-        counts = rle["counts"]
-        edges = np.cumsum(run_lengths({"counts": counts if isinstance(counts, str) else counts.decode("ascii")}))
+        edges = np.cumsum(run_lengths(rle))
         edges = edges[: len(edges) // 2 * 2]
         x, y = np.divmod(edges, placement.original[0])
         before, above = placement._columns_before, placement._rows_above

@@ -9,10 +9,11 @@ from jaxtyping import Bool, UInt8
 
 from samjax.evaluation.datasets import layout
 from samjax.maps import read_colours
+from samjax.ops.rle import encode_rle
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.left_out import Reason
-from samjax.readers.masks import Findings, rle_from_mask
+from samjax.readers.masks import Findings
 from samjax.readers.pictures import read_photo
 from samjax.readers.record import BadRecord, Record
 
@@ -45,9 +46,9 @@ class OneObject(IndexedSource):
         inside, void = self._rule(colours)
         if not inside.any():
             raise BadRecord(f"{mask} has no object's pixels: its mask is empty", Reason.EMPTY)
-        found.add("the object", rle_from_mask(inside), 1)
+        found.add("the object", encode_rle(inside), 1)
         if void.any():
-            found.add_void("void", rle_from_mask(void))
+            found.add_void("void", encode_rle(void))
         return found.record()
 
 

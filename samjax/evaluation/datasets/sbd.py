@@ -3,9 +3,10 @@
 import numpy as np
 
 from samjax.evaluation.datasets import layout
+from samjax.ops.rle import encode_rle
 from samjax.readers import files
 from samjax.readers.indexed import IndexedSource
-from samjax.readers.masks import Findings, rle_from_mask, rles_from_labels
+from samjax.readers.masks import Findings, rles_from_labels
 from samjax.readers.pictures import VOID, read_photo
 from samjax.readers.record import BadRecord, Record
 
@@ -61,5 +62,5 @@ class Sbd(IndexedSource):
             category = int(categories[number - 1]) if number <= len(categories) else None
             found.add(f"instance {number}", rle, number, category)
         if void.any():
-            found.add_void("void", rle_from_mask(void))
+            found.add_void("void", encode_rle(void))
         return found.record()

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from samjax.ops.rle import encode_rle
+from samjax.ops.rle import as_text, encode_rle
 from samjax.train.data.placement import PlacedMask, Placement, place_photo
 from samjax.transforms import input_size, resize_photo
 
 
 def compressed(mask: np.ndarray) -> dict:
     """As sources give masks."""
-    return coco.encode(np.asfortranarray(mask, np.uint8))
+    return as_text(coco.encode(np.asfortranarray(mask, np.uint8)))
 
 
 def whole(placed: PlacedMask) -> np.ndarray:

@@ -36,7 +36,7 @@ class Some:
         self.read.append(index)
         if index in self.bad:
             raise BadRecord(f"reason {index}")
-        masks = () if index in self.empty else ({"size": [4, 4], "counts": b"0@"},)
+        masks = () if index in self.empty else ({"size": [4, 4], "counts": "0@"},)
         return Record(self.name(index), RGB, masks, self.problems, **self.more)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 from pycocotools import mask as coco
 
+from samjax.ops.rle import as_text
 from samjax.train.config import DataConfig
 from samjax.train.data.placement import Placement
 from samjax.train.data.sampling import choose_masks
@@ -16,7 +17,7 @@ def band(start: int, stop: int) -> dict:
     """A mask of whole columns."""
     mask = np.zeros(PHOTO, np.uint8, order="F")
     mask[:, start:stop] = 1
-    return coco.encode(mask)
+    return as_text(coco.encode(mask))
 
 
 def starts(masks) -> list[int]:
