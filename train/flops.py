@@ -88,7 +88,7 @@ def image_side_flops(config: SamConfig) -> int:
 
 
 def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_asks: bool = False) -> int:
-    """Of one cross-attention between tokens and image, the way of `samjax.nn.mask_decoder.Attention`.
+    """Of one cross-attention between tokens and image, the way of `samjax.nn.mask_decoder.TokenAttention`.
 
     Args:
         projected: whether the image's projections are at hand, those of `image_side_flops`.

@@ -16,7 +16,7 @@ from samjax.ops.batching import map_batch
 from samjax.ops.broadcasting import with_rank
 
 
-class Attention(nn.Module):
+class GridAttention(nn.Module):
     """Self-attention with decomposed relative position, over the whole grid or within windows."""
 
     config: ImageEncoderConfig
@@ -79,7 +79,7 @@ class Block(nn.Module):
     def setup(self) -> None:
         width = self.config.width
         self.norm1 = LayerNorm(width, epsilon=1e-6)
-        self.attn = Attention(self.config, self.execution, self.is_global)
+        self.attn = GridAttention(self.config, self.execution, self.is_global)
         self.norm2 = LayerNorm(width, epsilon=1e-6)
         self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
 

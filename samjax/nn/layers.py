@@ -83,8 +83,8 @@ class LayerNorm(nn.Module):
         return (y * scale + bias).astype(x.dtype)
 
 
-class Embedding(nn.Module):
-    """A learned table of `rows` float32 vectors."""
+class LearnedVectors(nn.Module):
+    """A learned table of `rows` float32 vectors; no `samjax.types.Embedding`, but PyTorch's `nn.Embedding`."""
 
     rows: int
     features: int

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from samjax.config import DecoderConfig, SamConfig
 from samjax.nn.initialise import ZEROS, Uniform, declare
-from samjax.nn.layers import Dense, Embedding, FeedForward, LayerNorm, ModuleList, gelu
+from samjax.nn.layers import Dense, FeedForward, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import attention
 from samjax.ops.broadcasting import with_rank
 
@@ -23,7 +23,7 @@ NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transfor
 
 
 class ImageSide(NamedTuple):
-    """What the decoder needs of an image, whatever the prompt (unless there is a mask prompt)."""
+    """The image's part of the decoder, shared by all prompts without a mask; S = H W image tokens, row by row."""
 
     image: Float[Array, "S C"]
     position: Float[Array, "S C"]
@@ -32,7 +32,7 @@ class ImageSide(NamedTuple):
     q: Float[Array, "S N D"]  # of the first layer's image-to-token attention
 
 
-class Attention(nn.Module):
+class TokenAttention(nn.Module):
     """Multi-head attention at `width / downsample` internal channels."""
 
     width: int
@@ -63,14 +63,14 @@ class Attention(nn.Module):
         return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
 
     def _folds(self, tokens: Float[Array, "T C"]) -> bool:
-        """Whether so few tokens attend that projecting them to the image's channels, for each head, is less work than
-        projecting the image to the heads' channels."""
+        """True if projecting the few tokens to the image's channels, for each head, is less work than projecting the
+        image to the heads' channels."""
         return len(tokens) * self.heads <= self.width // self.downsample
 
     def tokens_to_image(
         self, tokens: Float[Array, "T C"], image_with_position: Float[Array, "S C"], image: Float[Array, "S C"]
     ) -> Float[Array, "T C"]:
-        """The same with an image as keys and values."""
+        """Attention of tokens to an image, which gives keys (with its position) and values."""
         if not self._folds(tokens):
             keys, values = self.k(image_with_position), self.v(image)
             return self.out(attention.masked_attention(self.q(tokens), keys, values))
@@ -145,9 +145,9 @@ class TwoWayLayer(nn.Module):
 
     def setup(self) -> None:
         width, heads, downsample = self.width, self.config.heads, self.config.downsample
-        self.self_attn = Attention(width, heads, 1, self.dtype)
-        self.cross_attn_token_to_image = Attention(width, heads, downsample, self.dtype)
-        self.cross_attn_image_to_token = Attention(width, heads, downsample, self.dtype)
+        self.self_attn = TokenAttention(width, heads, 1, self.dtype)
+        self.cross_attn_token_to_image = TokenAttention(width, heads, downsample, self.dtype)
+        self.cross_attn_image_to_token = TokenAttention(width, heads, downsample, self.dtype)
         self.mlp = FeedForward(width, self.config.mlp_dim, jax.nn.relu, self.dtype)
         self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNorm(width, NORM_EPSILON) for _ in range(4))
 
@@ -212,7 +212,7 @@ class TwoWayTransformer(nn.Module):
         self.layers = ModuleList(
             lambda i: TwoWayLayer(self.width, config, self.dtype, is_first=i == 0), tuple(range(config.depth))
         )
-        self.final_attn_token_to_image = Attention(self.width, config.heads, config.downsample, self.dtype)
+        self.final_attn_token_to_image = TokenAttention(self.width, config.heads, config.downsample, self.dtype)
         self.norm_final_attn = LayerNorm(self.width, NORM_EPSILON)
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
@@ -258,8 +258,8 @@ class MaskDecoder(nn.Module):
 
     def setup(self) -> None:
         width, decoder, tokens = self.config.width, self.config.mask_decoder, self.config.mask_tokens
-        self.iou_token = Embedding(1, width)
-        self.mask_tokens = Embedding(tokens, width)
+        self.iou_token = LearnedVectors(1, width)
+        self.mask_tokens = LearnedVectors(tokens, width)
         self.transformer = TwoWayTransformer(width, decoder, self.dtype)
         upscaling = {
             0: lambda: ConvTranspose2x2(width, width // 4, self.dtype),

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from samjax.config import PromptLabel, SamConfig
 from samjax.nn.initialise import NORMAL, declare
-from samjax.nn.layers import Dense, Embedding, LayerNorm, ModuleList, gelu
+from samjax.nn.layers import Dense, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import positions
 
 
@@ -36,11 +36,11 @@ class PromptEncoder(nn.Module):
         width, channels = self.config.width, self.config.mask_channels
         self.pe_layer = FourierPositions(width)
         self.point_embeddings = ModuleList(
-            lambda i: Embedding(1, width),
+            lambda i: LearnedVectors(1, width),
             (PromptLabel.BACKGROUND, PromptLabel.FOREGROUND, PromptLabel.BOX_MIN, PromptLabel.BOX_MAX),
         )
-        self.not_a_point_embed = Embedding(1, width)
-        self.no_mask_embed = Embedding(1, width)
+        self.not_a_point_embed = LearnedVectors(1, width)
+        self.no_mask_embed = LearnedVectors(1, width)
         downscaling = {
             0: lambda: Dense(1, channels // 4, self.dtype, patch=2),
             1: lambda: LayerNorm(channels // 4, epsilon=1e-6),
@@ -73,7 +73,7 @@ class PromptEncoder(nn.Module):
         return self.mask_downscaling[6](x)
 
     def no_mask(self) -> Float[Array, " C"]:
-        """What stands in for `dense` at every place when there is no mask prompt."""
+        """The vector that replaces `dense` at every place if there is no mask prompt."""
         return self.no_mask_embed()[0].astype(self.dtype)
 
     def grid_positions(

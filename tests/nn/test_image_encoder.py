@@ -5,7 +5,7 @@ import pytest
 from example_models import SMALL, random_params
 
 from samjax import Execution
-from samjax.nn.image_encoder import Attention, resample_positions
+from samjax.nn.image_encoder import GridAttention, resample_positions
 from samjax.ops import attention, windows
 
 
@@ -14,7 +14,7 @@ def test_windows_attend_to_their_padding_as_in_the_reference():
     encoder = SMALL.image_encoder
     params = jax.tree.map(jnp.asarray, random_params(SMALL)["image_encoder"]["blocks"]["1"]["attn"])
     x = jnp.asarray(np.random.default_rng(0).standard_normal((*encoder.grid, encoder.width)), jnp.float32)
-    ours = Attention(encoder, Execution(), is_global=False).apply({"params": params}, x)
+    ours = GridAttention(encoder, Execution(), is_global=False).apply({"params": params}, x)
 
     size, heads = encoder.window_size, encoder.heads
     outputs = []
