@@ -32,10 +32,12 @@ class Dense(nn.Module):
 
     @property
     def kernel(self) -> Float[Array, "inputs features"]:
+        """The kernel in the compute dtype; a patch's pixels and channels are flattened into its rows."""
         return self.stored_kernel.reshape(-1, self.features).astype(self.dtype)
 
     @property
     def bias(self) -> Float[Array, " features"]:
+        """The bias in the compute dtype; only with `use_bias`."""
         return self.stored_bias.astype(self.dtype)
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*b features"]:

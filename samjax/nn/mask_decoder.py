@@ -46,15 +46,19 @@ class TokenAttention(nn.Module):
         self.out_proj = Dense(inner, self.width, self.dtype)
 
     def q(self, x: Float[Array, "T C"]) -> Float[Array, "T N D"]:
+        """Queries, split into N heads."""
         return self._split(self.q_proj(x))
 
     def k(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+        """Keys, split into N heads."""
         return self._split(self.k_proj(x))
 
     def v(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+        """Values, split into N heads."""
         return self._split(self.v_proj(x))
 
     def out(self, x: Float[Array, "T N D"]) -> Float[Array, "T C"]:
+        """Merge the heads and project them to the tokens' channels."""
         return self.out_proj(x.reshape(len(x), -1))
 
     def __call__(
@@ -152,6 +156,7 @@ class TwoWayLayer(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNorm(width, NORM_EPSILON) for _ in range(4))
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
+        """Projections of the image for the first layer, which prompts without a mask share."""
         positioned = image + position
         return ImageSide(
             image,
