@@ -1,4 +1,4 @@
-"""What a SAM is made of, as frozen data; the variants are rows of one table.
+"""The configuration of a SAM as frozen data; the variants are rows of one table.
 
 Two kinds of configuration are kept apart: `SamConfig` says WHICH function is computed (it decides parameter names and
 shapes), `Execution` says HOW it is computed on a backend and changes the answer by no more than rounding.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 class PromptLabel:
-    """What a token of a prompt is. Labels are int32 on the device, so these are plain numbers and no `Enum`."""
+    """Kinds of prompt tokens. Labels are int32 on the device, so these are plain numbers and no `Enum`."""
 
     ABSENT: Final = -2  # an unused slot: zero, masked out of every attention
     NOT_A_POINT: Final = -1  # the reference's padding point: has no position, is attended
@@ -148,7 +148,7 @@ VARIANTS: dict[str, SamConfig] = {
 
 @dataclasses.dataclass(frozen=True)
 class MaskThresholds:
-    """Which masks of a grid of points are good enough; they depend on how sure a model is of itself.
+    """Thresholds by which masks of a grid of points are kept; they depend on how sure a model is of itself.
 
     The defaults are Meta's, made for large models. Those of a small one travel with its checkpoint.
     """
@@ -160,7 +160,7 @@ class MaskThresholds:
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
+    """The way that the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
     attention: Literal["plain", "blocked"] = "blocked"  # form of the encoder's global attention
@@ -182,7 +182,7 @@ class Execution:
 
     @classmethod
     def for_backend(cls, backend: str | None = None, compute_dtype: str = "float32") -> "Execution":
-        """What was measured to be fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
+        """The settings measured as fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
         large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
         if (backend or jax.default_backend()) == "cpu":
             return cls(compute_dtype, windows_per_step=1, images_per_step=1, prompts_per_step=1, masks_per_step=1)

@@ -179,7 +179,7 @@ class Sam:
 
 
 def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> None:
-    """What can be said about prompts only beside a model and an image."""
+    """Checks prompts against the model and the image's size: ValueError for masks, a warning for outside points."""
     if prompts.masks is not None and prompts.masks.shape[-2:] != config.mask_size:
         raise ValueError(
             f"mask prompts must be logits of size {config.mask_size}, got {prompts.masks.shape[-2:]}; "

@@ -46,8 +46,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
 
 def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Where a parameter lies, by `RULES`. `name` is its path, "image_encoder/blocks/0/attn/qkv/kernel"; for optimiser
-    state and averages, whose paths end with the parameter's, the same rules hold."""
+    """The sharding of a parameter, by `RULES`. `name` is its path, "image_encoder/blocks/0/attn/qkv/kernel"; for
+    optimiser state and averages, whose paths end with the parameter's, the same rules hold."""
     for pattern, axes in RULES:
         if re.search(rf"(^|/){pattern}$", name) and len(shape) >= len(axes):
             axes = (None,) * (len(shape) - len(axes)) + axes
@@ -66,7 +66,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of arrays whose leading axis is the image: spread over "data" and "fsdp" together."""
+    """Sharding of arrays whose leading axis is the image: spread over "data" and "fsdp" together."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 

@@ -93,7 +93,7 @@ def _cell_shares(source: int, cells: int, extent: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def upscaling(original: Size, config: SamConfig) -> Frame:
-    """What takes LOW-RES logits to the ORIGINAL size, for `map_row_blocks` and `samjax.ops.masks`.
+    """The resizing that takes LOW-RES logits to the ORIGINAL size, for `map_row_blocks` and `samjax.ops.masks`.
 
     The reference resizes twice, low-res to padded input and, after cropping the padding, input to original, each time
     bilinearly; resizing once would differ. Both steps are linear and separable, so they compose into a matrix an axis.

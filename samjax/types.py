@@ -1,4 +1,4 @@
-"""What travels through SAM: prompts in, an embedding between, a prediction out. Immutable pytrees.
+"""The data that travel through SAM: prompts in, an embedding between, a prediction out. Immutable pytrees.
 
 Every type may carry one leading batch axis "*B" of images; coordinates are (x, y) in pixels of the ORIGINAL image,
 integers naming pixels (their centres are at .5), and become model-input coordinates inside `samjax.model.decode` only.
@@ -47,7 +47,7 @@ def pytree(cls: type[T]) -> type[T]:
 
 @pytree
 class Embedding:
-    """What the image encoder makes of a photo, and the photo's frames."""
+    """The image encoder's output for a photo, and the photo's frames."""
 
     features: Float[Array, "*B H W C"]  # channels last, in the compute dtype
     original_size: Int32[Array, "*B 2"]  # (height, width) of the photo, pixels

@@ -18,7 +18,7 @@ from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Embedding, Prompts, buck
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """How long a program took to compile (or to be read from the compilation cache), and to run once compiled."""
+    """Seconds that a program took to compile (or to be read from the compilation cache), and to run once compiled."""
 
     program: str
     compile_seconds: float

@@ -23,7 +23,7 @@ NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transfor
 
 
 class ImageSide(NamedTuple):
-    """What the decoder needs of an image, whatever the prompt (unless there is a mask prompt)."""
+    """The image's part of the decoder, shared by all prompts without a mask; S = H W image tokens, row by row."""
 
     image: Float[Array, "S C"]
     position: Float[Array, "S C"]
@@ -46,15 +46,19 @@ class TokenAttention(nn.Module):
         self.out_proj = Dense(inner, self.width, self.dtype)
 
     def q(self, x: Float[Array, "T C"]) -> Float[Array, "T N D"]:
+        """Queries, split into N heads."""
         return self._split(self.q_proj(x))
 
     def k(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+        """Keys, split into N heads."""
         return self._split(self.k_proj(x))
 
     def v(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+        """Values, split into N heads."""
         return self._split(self.v_proj(x))
 
     def out(self, x: Float[Array, "T N D"]) -> Float[Array, "T C"]:
+        """Merge the heads and project them to the tokens' channels."""
         return self.out_proj(x.reshape(len(x), -1))
 
     def __call__(
@@ -63,14 +67,14 @@ class TokenAttention(nn.Module):
         return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
 
     def _folds(self, tokens: Float[Array, "T C"]) -> bool:
-        """Whether so few tokens attend that projecting them to the image's channels, for each head, is less work than
-        projecting the image to the heads' channels."""
+        """True if projecting the few tokens to the image's channels, for each head, is less work than projecting the
+        image to the heads' channels."""
         return len(tokens) * self.heads <= self.width // self.downsample
 
     def tokens_to_image(
         self, tokens: Float[Array, "T C"], image_with_position: Float[Array, "S C"], image: Float[Array, "S C"]
     ) -> Float[Array, "T C"]:
-        """The same with an image as keys and values."""
+        """Attention of tokens to an image, which gives keys (with its position) and values."""
         if not self._folds(tokens):
             keys, values = self.k(image_with_position), self.v(image)
             return self.out(attention.masked_attention(self.q(tokens), keys, values))
@@ -152,6 +156,7 @@ class TwoWayLayer(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNorm(width, NORM_EPSILON) for _ in range(4))
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
+        """Projections of the image for the first layer, which prompts without a mask share."""
         positioned = image + position
         return ImageSide(
             image,

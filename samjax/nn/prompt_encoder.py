@@ -20,9 +20,11 @@ class FourierPositions(nn.Module):
         self.matrix = self.param("positional_encoding_gaussian_matrix", declare(NORMAL), (2, self.features // 2))
 
     def __call__(self, unit: Float32[Array, "*B 2"]) -> Float32[Array, "*B C"]:
+        """Features of (x, y) in [0, 1], fractions of the padded model input's (width, height)."""
         return positions.fourier_features(unit, jax.lax.stop_gradient(self.matrix))
 
     def over(self, rows: Float32[Array, " H"], columns: Float32[Array, " W"]) -> Float32[Array, "H W C"]:
+        """Features of a grid of cells with centres at these fractions of the padded model input's height and width."""
         return positions.grid_fourier_features(rows, columns, jax.lax.stop_gradient(self.matrix))
 
 
@@ -73,7 +75,7 @@ class PromptEncoder(nn.Module):
         return self.mask_downscaling[6](x)
 
     def no_mask(self) -> Float[Array, " C"]:
-        """What stands in for `dense` at every place when there is no mask prompt."""
+        """The vector that replaces `dense` at every place if there is no mask prompt."""
         return self.no_mask_embed()[0].astype(self.dtype)
 
     def grid_positions(
@@ -89,5 +91,5 @@ class PromptEncoder(nn.Module):
         return self.pe_layer.over(rows / whole[0], columns / whole[1])
 
     def __call__(self, points, labels, mask):
-        """Everything at once, so that `init` meets every parameter."""
+        """Run every method, so that `init` declares every parameter."""
         return self.tokens(points, labels), self.dense(mask), self.no_mask(), self.grid_positions()

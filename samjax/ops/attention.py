@@ -159,7 +159,7 @@ def image_attends_tokens(
 def image_attends_values(
     logits: Float[Array, "N T S"], v: Float[Array, "T N D"], key_valid: Bool[Array, " T"]
 ) -> Float[Array, "S N D"]:
-    """The same without the output projection."""
+    """Softmax over the T tokens for every image token, applied to values without the output projection."""
     return _einsum("nts,tnd->snd", _over_tokens(logits, key_valid, v.dtype), v).astype(v.dtype)
 
 

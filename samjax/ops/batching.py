@@ -1,4 +1,4 @@
-"""How many items of a batch are computed at once."""
+"""Mapping over a batch, some items at a time."""
 
 from collections.abc import Callable
 from typing import Any

@@ -24,7 +24,7 @@ def box_iou(first: Float32[Array, "N 4"], second: Float32[Array, "M 4"]) -> Floa
 def greedy(
     suppressed: Callable[[Int32[Array, " B"]], Bool[Array, "B N"]], valid: Bool[Array, " N"]
 ) -> Bool[Array, " N"]:
-    """Which of N candidates, the best first, the greedy algorithm keeps: those that no better kept one suppresses.
+    """The N candidates, the best first, that greedy suppression keeps: those that no better kept one suppresses.
 
     `suppressed(rows)` says which candidates would suppress those numbered `rows`. Whether a candidate is kept follows
     from the better ones alone, so iterating "kept = not suppressed by a kept better one" settles in as many rounds as

@@ -14,7 +14,7 @@ from samjax.ops.resize import Banded, map_row_blocks
 
 
 class Frame(NamedTuple):
-    """How low-resolution logits become a picture of `size`; what the blocks have beyond it is not part of it."""
+    """The resizing of low-resolution logits to a picture of `size`; blocks may reach beyond it."""
 
     rows: Banded
     columns: Banded
@@ -22,7 +22,7 @@ class Frame(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What mask generation asks of one mask."""
+    """Measurements of one mask that mask generation needs."""
 
     area: Int32[Array, ""]  # pixels
     box: Int32[Array, "4"]  # (x0, y0, x1, y1) of the outermost pixels, inclusive; all 0 for an empty mask
@@ -95,7 +95,7 @@ def unpack(
 def overlaps(
     masks: UInt32[Array, "N words"], others: UInt32[Array, "M words"], iou_threshold: Float32[Array, ""] | float
 ) -> Bool[Array, "N M"]:
-    """Which masks, given as bits, have an IoU above the threshold."""
+    """True for pairs of masks, given as bits, whose IoU is above the threshold."""
 
     def areas_of(bits: UInt32[Array, "*M words"]) -> Int32[Array, "*M"]:
         return lax.population_count(bits).sum(-1, dtype=jnp.int32)
@@ -111,7 +111,7 @@ def overlaps(
 def _inside(
     shape: tuple[int, int], start: Int32[Array, ""], size: Int32[Array | np.ndarray, "2"]
 ) -> Bool[Array, "columns H"]:
-    """Which pixels of a block of columns, whose first is number `start`, are part of the picture."""
+    """True for the pixels of a block of columns, the first being column `start`, that are part of the picture."""
     columns, rows = (jnp.arange(side, dtype=jnp.int32) for side in shape)
     return (start + columns < size[1])[:, None] & (rows < size[0])[None]
 
