@@ -36,20 +36,20 @@ class ValidationAnswer:
     """
 
     clicks: int  # 0: a box
-    points: Float32[np.ndarray, "B M T 2"]  # (x, y), pixels of the model's input
-    labels: Int32[np.ndarray, "B M T"]
-    mask: UInt[np.ndarray, "B M h w"]  # the most confident one
-    iou: Float32[np.ndarray, "B M"]  # its IoU
-    best_iou: Float32[np.ndarray, "B M"]  # of the best of all masks that were asked for
-    predicted_iou: Float32[np.ndarray, "B M"]  # what the model says about its most confident one
+    points: Float32[np.ndarray, "B N T 2"]  # (x, y), pixels of the model's input
+    labels: Int32[np.ndarray, "B N T"]
+    mask: UInt[np.ndarray, "B N h w"]  # the most confident one
+    iou: Float32[np.ndarray, "B N"]  # its IoU
+    best_iou: Float32[np.ndarray, "B N"]  # of the best of all masks that were asked for
+    predicted_iou: Float32[np.ndarray, "B N"]  # what the model says about its most confident one
 
 
 class _Masks(NamedTuple):
     """The part of a `Batch` that answers are judged by."""
 
     size: Int32[Array | np.ndarray, "B 2"]
-    valid: Bool[Array | np.ndarray, "B M"]
-    cells: UInt[Array | np.ndarray, "B M h w"]
+    valid: Bool[Array | np.ndarray, "B N"]
+    cells: UInt[Array | np.ndarray, "B N h w"]
 
 
 def validate(
@@ -162,7 +162,7 @@ def _encode(config: SamConfig, params: Params, batch: Batch, execution: Executio
 
 
 @functools.partial(jax.jit, static_argnames="ratio")
-def _boxes(masks: UInt[Array, "B M h w"], *, ratio: int) -> Float32[Array, "B M 4"]:
+def _boxes(masks: UInt[Array, "B N h w"], *, ratio: int) -> Float32[Array, "B N 4"]:
     return jax.vmap(jax.vmap(functools.partial(cells.box, ratio=ratio)))(masks)
 
 
@@ -173,9 +173,9 @@ def _answer(
     features: Float[Array, "B H W C"],
     masks: _Masks,
     execution: Execution,
-    points: Float32[Array, "B M T 2"],
-    labels: Int32[Array, "B M T"],
-    before: Float32[Array, "B M h w"] | None,
+    points: Float32[Array, "B N T 2"],
+    labels: Int32[Array, "B N T"],
+    before: Float32[Array, "B N h w"] | None,
     *,
     multimask: bool,
 ) -> tuple[Array, ...]:
@@ -183,7 +183,7 @@ def _answer(
     size = masks.size  # photos come in the model's frame, so it is the ORIGINAL one too
     prompts = Prompts(points, labels, masks.valid, before, None if before is None else masks.valid)
     answer = decode(config, params, Embedding(features, size, size), prompts, execution, multimask=multimask)
-    chosen = jnp.argmax(answer.iou, -1)  # B M
+    chosen = jnp.argmax(answer.iou, -1)  # B N
 
     ratio = cell_ratio(config)
     photos = jax.vmap(lambda size: cells.photo(size, config.mask_size, ratio, masks.cells.dtype))(size)

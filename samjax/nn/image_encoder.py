@@ -53,11 +53,11 @@ class GridAttention(nn.Module):
             y = windows.merge(attended, x.shape[:2])
         return self.proj(y)
 
-    def _heads(self, qkv: Float[Array, "H W QKV"]) -> Float[Array, "3 N H W D"]:
+    def _heads(self, qkv: Float[Array, "H W QKV"]) -> Float[Array, "3 heads H W D"]:
         height, width = qkv.shape[:2]
         return qkv.reshape(height, width, 3, self.config.heads, -1).transpose(2, 3, 0, 1, 4)
 
-    def _merge_heads(self, x: Float[Array, "N H W D"]) -> Float[Array, "H W N*D"]:
+    def _merge_heads(self, x: Float[Array, "heads H W D"]) -> Float[Array, "H W heads*D"]:
         return x.transpose(1, 2, 0, 3).reshape(*x.shape[1:3], -1)
 
     def _attend_globally(self, q, k, v, rel_pos_h, rel_pos_w):

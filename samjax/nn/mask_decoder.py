@@ -27,9 +27,9 @@ class ImageSide(NamedTuple):
 
     image: Float[Array, "S C"]
     position: Float[Array, "S C"]
-    k: Float[Array, "S N D"]  # of the first layer's token-to-image attention
-    v: Float[Array, "S N D"]
-    q: Float[Array, "S N D"]  # of the first layer's image-to-token attention
+    k: Float[Array, "S heads D"]  # of the first layer's token-to-image attention
+    v: Float[Array, "S heads D"]
+    q: Float[Array, "S heads D"]  # of the first layer's image-to-token attention
 
 
 class TokenAttention(nn.Module):
@@ -45,19 +45,19 @@ class TokenAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = (Dense(self.width, inner, self.dtype) for _ in range(3))
         self.out_proj = Dense(inner, self.width, self.dtype)
 
-    def q(self, x: Float[Array, "T C"]) -> Float[Array, "T N D"]:
+    def q(self, x: Float[Array, "T C"]) -> Float[Array, "T heads D"]:
         """Queries, split into N heads."""
         return self._split(self.q_proj(x))
 
-    def k(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+    def k(self, x: Float[Array, "S C"]) -> Float[Array, "S heads D"]:
         """Keys, split into N heads."""
         return self._split(self.k_proj(x))
 
-    def v(self, x: Float[Array, "S C"]) -> Float[Array, "S N D"]:
+    def v(self, x: Float[Array, "S C"]) -> Float[Array, "S heads D"]:
         """Values, split into N heads."""
         return self._split(self.v_proj(x))
 
-    def out(self, x: Float[Array, "T N D"]) -> Float[Array, "T C"]:
+    def out(self, x: Float[Array, "T heads D"]) -> Float[Array, "T C"]:
         """Merge the heads and project them to the tokens' channels."""
         return self.out_proj(x.reshape(len(x), -1))
 
@@ -90,7 +90,7 @@ class TokenAttention(nn.Module):
 
     def image_to_tokens(
         self,
-        logits: Float[Array, "N T S"],
+        logits: Float[Array, "heads T S"],
         tokens: Float[Array, "T C"],
         token_valid: Bool[Array, " T"],
     ) -> Float[Array, "S C"]:
@@ -100,13 +100,15 @@ class TokenAttention(nn.Module):
         out_kernel = self.out_proj.kernel.reshape(self.heads, -1, self.width)
         return attention.image_attends_tokens(logits, self.v(tokens), out_kernel, self.out_proj.bias, token_valid)
 
-    def projected_logits(self, q: Float[Array, "S N D"], tokens: Float[Array, "T C"]) -> Float32[Array, "N T S"]:
+    def projected_logits(
+        self, q: Float[Array, "S heads D"], tokens: Float[Array, "T C"]
+    ) -> Float32[Array, "heads T S"]:
         """Logits of image tokens whose queries are at hand."""
         k = self.k(tokens)
         scaled = k * k.shape[-1] ** -0.5
         return jnp.einsum("snd,tnd->nts", q, scaled, preferred_element_type=jnp.float32)
 
-    def image_logits(self, image: Float[Array, "S C"], tokens: Float[Array, "T C"]) -> Float32[Array, "N T S"]:
+    def image_logits(self, image: Float[Array, "S C"], tokens: Float[Array, "T C"]) -> Float32[Array, "heads T S"]:
         """Logits of image tokens, for few tokens by folding the query projection into the tokens' keys."""
         if not self._folds(tokens):
             return self.projected_logits(self.q(image), tokens)
@@ -117,7 +119,7 @@ class TokenAttention(nn.Module):
         constant = jnp.einsum("nd,tnd->nt", bias, scaled, preferred_element_type=jnp.float32)
         return jnp.einsum("ntc,sc->nts", folded, image, preferred_element_type=jnp.float32) + constant[:, :, None]
 
-    def _split(self, x: Float[Array, "A ND"]) -> Float[Array, "A N D"]:
+    def _split(self, x: Float[Array, "A ND"]) -> Float[Array, "A heads D"]:
         return x.reshape(len(x), self.heads, -1)
 
 

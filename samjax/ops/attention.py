@@ -1,6 +1,6 @@
 """Attention in its exact forms: with decomposed relative position over a grid, and across tokens and image.
 
-One letter, one meaning: N heads, D channels of a head, H W grid, T tokens, S image tokens, C channels.
+One letter, one meaning: D channels of a head, H W grid, T tokens, S image tokens, C channels.
 Logits, softmax and sums are float32 whatever the inputs' dtype; results have the inputs' dtype.
 """
 
@@ -53,15 +53,15 @@ def _grid_logits(
 
 
 def grid_attention(
-    q: Float[Array, "N H W D"],
-    k: Float[Array, "N H W D"],
-    v: Float[Array, "N H W D"],
+    q: Float[Array, "heads H W D"],
+    k: Float[Array, "heads H W D"],
+    v: Float[Array, "heads H W D"],
     rel_pos_h: Float[Array, "Lh D"],
     rel_pos_w: Float[Array, "Lw D"],
-) -> Float[Array, "N H W D"]:
+) -> Float[Array, "heads H W D"]:
     """Every token of a grid attends to every token, with decomposed relative position (MViTv2, arXiv 2112.01526).
 
-    The plain form: all N·(H·W)² logits exist at once. Right for windows, and the oracle of `blocked_grid_attention`.
+    The plain form: all heads·(H·W)² logits exist at once. Right for windows, and the oracle of `blocked_grid_attention`.
     The bias is (unscaled q)·Rh[qh - kh] + (unscaled q)·Rw[qw - kw], as in the reference.
     """
     heads, height, width, depth = q.shape
@@ -72,18 +72,18 @@ def grid_attention(
 
 
 def blocked_grid_attention(
-    q: Float[Array, "N H W D"],
-    k: Float[Array, "N H W D"],
-    v: Float[Array, "N H W D"],
+    q: Float[Array, "heads H W D"],
+    k: Float[Array, "heads H W D"],
+    v: Float[Array, "heads H W D"],
     rel_pos_h: Float[Array, "Lh D"],
     rel_pos_w: Float[Array, "Lw D"],
     *,
     rows: int,
     heads_together: bool = False,
-) -> Float[Array, "N H W D"]:
+) -> Float[Array, "heads H W D"]:
     """`grid_attention` in a loop over heads and blocks of `rows` image rows of queries, each against all keys.
 
-    Only one block's logits, rows·W x H·W of them (times N if `heads_together`), exist at a time: on CPU they stay in
+    Only one block's logits, rows·W x H·W of them (times heads if `heads_together`), exist at a time: on CPU they stay in
     cache, on accelerators they bound the memory. `rows` is lowered to the nearest divisor of H.
     """
     _, height, width, depth = q.shape
@@ -109,11 +109,11 @@ def blocked_grid_attention(
 
 
 def masked_attention(
-    q: Float[Array, "T N D"],
-    k: Float[Array, "S N D"],
-    v: Float[Array, "S N D"],
+    q: Float[Array, "T heads D"],
+    k: Float[Array, "S heads D"],
+    v: Float[Array, "S heads D"],
     key_valid: Bool[Array, " S"] | None = None,
-) -> Float[Array, "T N D"]:
+) -> Float[Array, "T heads D"]:
     """Multi-head attention in which keys that are not valid get weight exactly zero."""
     logits = _einsum("tnd,snd->nts", q * q.shape[-1] ** -0.5, k)
     if key_valid is not None:
@@ -122,13 +122,13 @@ def masked_attention(
 
 
 def tokens_attend_image(
-    q: Float[Array, "T N D"],
+    q: Float[Array, "T heads D"],
     image_with_position: Float[Array, "S C"],
     image: Float[Array, "S C"],
-    k_kernel: Float[Array, "C N D"],
-    v_kernel: Float[Array, "C N D"],
-    v_bias: Float[Array, "N D"],
-) -> Float[Array, "T N D"]:
+    k_kernel: Float[Array, "C heads D"],
+    v_kernel: Float[Array, "C heads D"],
+    v_bias: Float[Array, "heads D"],
+) -> Float[Array, "T heads D"]:
     """`masked_attention` to keys and values that are projections of the image, without projecting the image.
 
     q·(K x) = (q K)·x and Σ w (V x) = V (Σ w x): the kernels meet the few tokens instead of the S image tokens, which
@@ -142,9 +142,9 @@ def tokens_attend_image(
 
 
 def image_attends_tokens(
-    logits: Float[Array, "N T S"],
-    v: Float[Array, "T N D"],
-    out_kernel: Float[Array, "N D C"],
+    logits: Float[Array, "heads T S"],
+    v: Float[Array, "T heads D"],
+    out_kernel: Float[Array, "heads D C"],
     out_bias: Float[Array, " C"],
     key_valid: Bool[Array, " T"],
 ) -> Float[Array, "S C"]:
@@ -157,14 +157,14 @@ def image_attends_tokens(
 
 
 def image_attends_values(
-    logits: Float[Array, "N T S"], v: Float[Array, "T N D"], key_valid: Bool[Array, " T"]
-) -> Float[Array, "S N D"]:
+    logits: Float[Array, "heads T S"], v: Float[Array, "T heads D"], key_valid: Bool[Array, " T"]
+) -> Float[Array, "S heads D"]:
     """Softmax over the T tokens for every image token, applied to values without the output projection."""
     return _einsum("nts,tnd->snd", _over_tokens(logits, key_valid, v.dtype), v).astype(v.dtype)
 
 
 def _over_tokens(
-    logits: Float[Array, "N T S"], key_valid: Bool[Array, " T"], dtype: jnp.dtype
-) -> Float[Array, "N T S"]:
+    logits: Float[Array, "heads T S"], key_valid: Bool[Array, " T"], dtype: jnp.dtype
+) -> Float[Array, "heads T S"]:
     weights, sums = _softmax(jnp.where(key_valid[:, None], logits, -jnp.inf), 1, jnp.dtype(jnp.float32))
     return (weights / sums).astype(dtype)

@@ -20,12 +20,12 @@ ATTEMPTS = 4  # at a crop that shows a usable mask; then the whole photo is show
 
 @pytree
 class Example:
-    """One photo with up to M masks, as in `Batch`."""
+    """One photo with up to N masks, as in `Batch`."""
 
     image: UInt8[np.ndarray, "H W 3"]
     size: Int32[np.ndarray, "2"]
-    cells: UInt[np.ndarray, "M h w"]
-    valid: Bool[np.ndarray, " M"]
+    cells: UInt[np.ndarray, "N h w"]
+    valid: Bool[np.ndarray, " N"]
 
 
 class UsableSource:
