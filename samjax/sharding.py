@@ -1,7 +1,8 @@
 """The mesh, and which axis of which parameter lies on it: one table of named rules.
 
 Three axes: "data" has copies of the parameters and parts of the batch; "fsdp" has parts of both (ZeRO-3, the parameters
-are gathered when they are used); "tensor" splits the matrix products themselves.
+are gathered when they are used); "tensor" splits the matrix products themselves. Optimiser state and averages follow
+the same table, because their paths end alike.
 """
 
 import re

@@ -208,7 +208,8 @@ class RunConfig:
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
     drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first (paper: 0.4; ViT-B 0.6)
     dropout: float = 0.0  # rate on the residual branches of the decoder's tokens
-    cpu_devices: int = 1  # on CPU: devices to simulate; a core each is faster than all cores for one
+    # on CPU: devices to simulate; a core each is faster than all cores for one, as the decoder's products are small
+    cpu_devices: int = 1
     data_axis: int = -1  # devices over which photos are spread; one of the three axes may be -1: what is left
     fsdp_axis: int = 1  # devices over which photos and parameters are spread
     tensor_axis: int = 1  # devices over which each matrix product is spread

@@ -1,4 +1,8 @@
-"""The optimiser: AdamW or Muon by optax, with the schedules and parameter groups that a recipe names."""
+"""The optimiser: AdamW or Muon by optax, with the schedules and parameter groups that a recipe names.
+
+Muon moves the matrices of attention and MLPs by orthogonal updates as large as AdamW's would be; in training from
+scratch the loss fell faster by the step.
+"""
 
 import contextlib
 import math

@@ -1,4 +1,8 @@
-"""Grids of points, crops and tiles of a photo. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive."""
+"""Grids of points, crops and tiles of a photo. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
+
+Border tiles stick out of the photo, filled with the colour that normalisation takes to zero: scale and content of a
+tile do not depend on where the photo ends.
+"""
 
 import itertools
 import math

@@ -1,4 +1,9 @@
-"""Duplicates judged by the masks themselves."""
+"""Duplicates judged by the masks themselves.
+
+They are judged twice: at low resolution on the device (`samjax.amg.program`), where only masks that are nearly the same
+go, then here at the photo's size. Views of one object from several crops prefer the smaller crop, as in the reference;
+of nested masks the better one stays.
+"""
 
 from typing import Any
 

@@ -1,5 +1,9 @@
 """Thin Flax Linen modules: they hold parameters under Meta's names and call `samjax.ops`.
 
 Every module works on ONE image and ONE prompt; `samjax.model` maps it over batches, so that how many run at a time is
-policy and not part of the model.
+policy and not part of the model. Names are Meta's, `image_encoder/blocks/0/attn/qkv/kernel`, so that the key table of
+`samjax.convert` is short and checkable; kernels are stored input-first, as Flax has them.
+
+Linen stays behind the scenes: its `apply` is a pure function of a nested dict, which is what jit, shardings, orbax and
+key mapping want, and none of its types is in the public API.
 """

@@ -61,7 +61,8 @@ def grid_attention(
 ) -> Float[Array, "heads H W D"]:
     """Every token of a grid attends to every token, with decomposed relative position (MViTv2, arXiv 2112.01526).
 
-    The plain form: all heads·(H·W)² logits exist at once. Right for windows, and the oracle of `blocked_grid_attention`.
+    The plain form: all logits, heads·(H·W)², exist at once. Right for windows, and the oracle of
+    `blocked_grid_attention`.
     The bias is (unscaled q)·Rh[qh - kh] + (unscaled q)·Rw[qw - kw], as in the reference.
     """
     heads, height, width, depth = q.shape
@@ -83,8 +84,8 @@ def blocked_grid_attention(
 ) -> Float[Array, "heads H W D"]:
     """`grid_attention` in a loop over heads and blocks of `rows` image rows of queries, each against all keys.
 
-    Only one block's logits, rows·W x H·W of them (times heads if `heads_together`), exist at a time: on CPU they stay in
-    cache, on accelerators they bound the memory. `rows` is lowered to the nearest divisor of H.
+    Only one block's logits, rows·W x H·W of them (times heads if `heads_together`), exist at a time: on CPU they stay
+    in cache, on accelerators they bound the memory. `rows` is lowered to the nearest divisor of H.
     """
     _, height, width, depth = q.shape
     rows = max(divisor for divisor in range(1, min(rows, height) + 1) if height % divisor == 0)

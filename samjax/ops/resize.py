@@ -1,7 +1,9 @@
 """Resizing as one small matrix per axis: `rows @ image @ columns.T`, with PyTorch's `interpolate` as the convention.
 
 All of it is align_corners=False without antialiasing. Matrices are built on the host in float64, so that several
-resizings and crops in a row compose into one matrix before anything is rounded.
+resizings and crops in a row compose into one matrix before anything is rounded. The composed interpolation has few
+non-zeros a row, so large results are made 128 rows at a time from a window of the source. Numbers of blocks and widths
+of windows come in few sizes, so photos of all sizes from 300 to 2000 pixels share two dozen programs.
 """
 
 from collections.abc import Callable
