@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Float32
 
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
+from samjax.evaluation.metrics.average_precision import coco_index, quiet
 from samjax.evaluation.protocol import RLE, Judgement, Sample, Segmenter, Summary
-from samjax.evaluation.protocols.detection import coco_index, quiet
 from samjax.evaluation.segmenters import SamSegmenter
 from samjax.evaluation.user.grid import Grid
 from samjax.ops.boxes import nms

@@ -10,8 +10,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from samjax.evaluation.datasets.detections import read_annotations, read_detections
+from samjax.evaluation.metrics.average_precision import coco_ap
 from samjax.evaluation.protocol import Sample
-from samjax.evaluation.protocols.detection import BoxDetections, coco_ap, read_annotations, read_detections
+from samjax.evaluation.protocols.detection import BoxDetections
 from samjax.ops.rle import encode_rle, rle_area, rle_box
 
 HEIGHT, WIDTH, PHOTOS = 120, 160, 6
