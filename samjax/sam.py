@@ -16,7 +16,7 @@ from samjax.config import VARIANTS, Execution, MaskThresholds, SamConfig
 from samjax.model import Params, init_params, jitted_decode, jitted_encode
 from samjax.nn.image_encoder import resample_positions
 from samjax.types import ArrayLike, Embedding, Prediction, Prompts
-from samjax.warmup import Timing, compile_programs
+from samjax.warmup import compile_programs
 
 
 @jax.tree_util.register_pytree_node_class
@@ -151,31 +151,7 @@ class Sam:
         original = tuple(np.asarray(embedding.original_size).tolist())
         return transforms.upscale_masks(prediction.logits, original, self.config, threshold=threshold)
 
-    def warmup(
-        self,
-        *,
-        points: Sequence[int] = (1,),
-        prompts: Sequence[int] = (1,),
-        multimask: Sequence[bool] = (True, False),
-        mask_prompts: bool = False,
-        photo_sizes: Sequence[transforms.Size] = (),
-    ) -> list[Timing]:
-        """Compiles what one photo needs: the encoder, the decoder for the buckets that hold these numbers of points and
-        of prompts (with `mask_prompts` also for prompts with a mask), and the upscaling to photos of these sizes
-        (height, width).
-
-        Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
-        """
-        return compile_programs(
-            self.config,
-            self.params,
-            self.execution,
-            points=points,
-            prompts=prompts,
-            multimask=multimask,
-            mask_prompts=mask_prompts,
-            photo_sizes=photo_sizes,
-        )
+    warmup = compile_programs
 
 
 def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> None:

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from samjax import transforms
-from samjax.config import Execution, SamConfig
-from samjax.model import Params, jitted_decode, jitted_encode
-from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Embedding, Prompts, bucket
+from samjax.model import jitted_decode, jitted_encode
+from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Prompts, bucket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +24,24 @@ class Timing:
 
 
 def compile_programs(
-    config: SamConfig,
-    params: Params,
-    execution: Execution,
+    sam: Any,  # a `samjax.Sam`, whose method `warmup` this is
     *,
-    points: Sequence[int],
-    prompts: Sequence[int],
-    multimask: Sequence[bool],
-    mask_prompts: bool,
-    photo_sizes: Sequence[transforms.Size],
+    points: Sequence[int] = (1,),
+    prompts: Sequence[int] = (1,),
+    multimask: Sequence[bool] = (True, False),
+    mask_prompts: bool = False,
+    photo_sizes: Sequence[transforms.Size] = (),
 ) -> list[Timing]:
-    """Compiles and runs the programs that `samjax.Sam.warmup` names, one timing for each."""
+    """Compiles what one photo needs: the encoder, the decoder for the buckets that hold these numbers of points and of
+    prompts (with `mask_prompts` also for prompts with a mask), and the upscaling to photos of these sizes
+    (height, width).
+
+    Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
+    """
+    config, params, execution = sam.config, sam.params, sam.execution
     pixels = np.zeros((*config.image_size, 3), np.float32)
     timings = [_time("encode", jitted_encode, config, params, pixels, execution)]
-    size = jnp.ones((1, 2), jnp.int32)
-    embedding = Embedding(jitted_encode(config, params, pixels, execution)[None], size, size)[0]
+    embedding = sam.encode(np.zeros((1, 1, 3), np.uint8))
     shapes = {
         (bucket(count, PROMPT_BUCKETS), bucket(tokens + 1, TOKEN_BUCKETS)) for count in prompts for tokens in points
     }
