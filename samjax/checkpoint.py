@@ -259,7 +259,8 @@ def check_names(config: SamConfig, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises `CheckpointError` with the difference where names or shapes are not those of `config`."""
     from samjax.model import abstract_params
 
-    expected = {name: leaf.shape for name, leaf in flatten_dict(abstract_params(config), sep="/").items()}
+    declared: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
+    expected = {name: leaf.shape for name, leaf in declared.items()}
     if difference := explain_mismatch(expected, shapes):
         raise CheckpointError(f"The parameters do not fit a {config.variant} at {config.image_size}:\n{difference}")
 

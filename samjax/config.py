@@ -10,6 +10,8 @@ from typing import Final, Literal
 import jax
 import jax.numpy as jnp
 
+Dtype = Literal["float32", "bfloat16"]  # to compute in
+
 
 class PromptLabel:
     """Kinds of prompt tokens. Labels are int32 on the device, so these are plain numbers and no `Enum`."""
@@ -162,7 +164,7 @@ class MaskThresholds:
 class Execution:
     """The way that the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
 
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
+    compute_dtype: Dtype = "float32"  # of activations; parameters stay float32
     attention: Literal["plain", "blocked"] = "blocked"  # form of the encoder's global attention
     attention_rows: int = 8  # image rows of queries per block: 8·64 x 4096 float32 logits are 8 MB
     heads_together: bool = False  # all heads in one block
@@ -181,7 +183,7 @@ class Execution:
         return jnp.dtype(self.compute_dtype)
 
     @classmethod
-    def for_backend(cls, backend: str | None = None, compute_dtype: str = "float32") -> "Execution":
+    def for_backend(cls, backend: str | None = None, compute_dtype: Dtype = "float32") -> "Execution":
         """The settings measured as fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
         large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
         if (backend or jax.default_backend()) == "cpu":

@@ -80,7 +80,9 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
         manager.urls = {file.name: file.url}
         return Path(manager.fetch(file.name, downloader=fetch))
     except requests.HTTPError as error:
-        problem = f"the server answers {error.response.status_code} {error.response.reason}"
+        problem = (
+            f"the server answers {getattr(error.response, 'status_code', '')} {getattr(error.response, 'reason', '')}"
+        )
         raise DownloadError(f"{damage()}{file.url} could not be fetched: {problem}. {advice}") from None
     except requests.RequestException as error:
         kept = f", {part.stat().st_size} bytes are kept, call again to resume" if part.exists() else ""
@@ -122,7 +124,7 @@ def _fetch_resuming(url: str, stream: IO[bytes], progress: bool) -> None:
             _fetch_once(url, stream, start, progress)
             return
         except requests.HTTPError as error:
-            if not start or error.response.status_code != 416:
+            if not start or getattr(error.response, "status_code", None) != 416:
                 raise
             _empty(stream)  # no bytes beyond these: a finished file, or a longer one of something else
             if last:

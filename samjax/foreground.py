@@ -141,7 +141,7 @@ def _strength(values: np.ndarray) -> np.ndarray:
 
 def _where_one_value(values: np.ndarray) -> np.ndarray | None:
     """True where the values are not 0, if they are all the same there; else None."""
-    marked = values.any(-1) if values.ndim == 3 else values != 0
+    marked = np.asarray(values.any(-1) if values.ndim == 3 else values != 0)
     if values.dtype == bool:
         return marked
     value = values.reshape(marked.size, -1)[int(np.argmax(marked))]

@@ -104,7 +104,7 @@ def load(
     sam = Sam(config, params, thresholds=convert.read_thresholds(path))
     if image_size is None:
         return sam
-    return sam.with_image_size(image_size if isinstance(image_size, int) else tuple(image_size))
+    return sam.with_image_size(image_size if isinstance(image_size, int) else (image_size[0], image_size[1]))
 
 
 def describe(name_or_path: str | os.PathLike[str]) -> Description:

@@ -43,7 +43,7 @@ def lerc(data: bytes, packing: int = 0) -> bool:
     elif packing == 2:
         import imagecodecs
 
-        data = imagecodecs.zstd_decode(data)
+        data = bytes(imagecodecs.zstd_decode(data))
     if data.startswith(b"CntZImage "):  # the first version, which knows floats only
         return struct.unpack_from("<d", data, 26)[0] > 0
     version = struct.unpack_from("<i", data, 6)[0]

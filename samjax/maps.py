@@ -268,7 +268,7 @@ def _whole(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _lossy_format(picture: OpenPicture, form: str) -> str | None:
+def _lossy_format(picture: OpenPicture, form: str | None) -> str | None:
     """The lossy format, as in `_Contents`, of a file that Pillow reads."""
     if form in _LOSSY:
         return f"{'JPEG' if form == 'MPO' else form}, which is lossy"

@@ -35,7 +35,9 @@ def pixels_of(batch: Batch) -> Float32[Array, "B H W 3"]:
     return jax.vmap(_normalised)(batch.image, batch.size)
 
 
-def _normalised(image: UInt8[Array, "H W 3"], size: Int32[Array, "2"]) -> Float32[Array, "H W 3"]:
+def _normalised(
+    image: UInt8[Array | np.ndarray, "H W 3"], size: Int32[Array | np.ndarray, "2"]
+) -> Float32[Array, "H W 3"]:
     y, x = (jnp.arange(side, dtype=jnp.int32) < extent for side, extent in zip(image.shape, size, strict=False))
     mean, std = (with_rank(jnp.asarray(channels), 3) for channels in (PIXEL_MEAN, PIXEL_STD))
     pixels = (image.astype(jnp.float32) - mean) / std

@@ -1,10 +1,11 @@
 """The passes over all masks of a batch, in a loop over blocks of images and masks that fit the device together."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
 
@@ -22,9 +23,9 @@ class _Group(NamedTuple):
     """G images that are computed together, with all their masks."""
 
     features: Float[Array, "*K G H W C"]
-    size: Int32[Array, "*K G 2"]
-    masks: UInt[Array, "*K G N h w"]
-    valid: Bool[Array, "*K G N"]
+    size: Int32[Array | np.ndarray, "*K G 2"]
+    masks: UInt[Array | np.ndarray, "*K G N h w"]
+    valid: Bool[Array | np.ndarray, "*K G N"]
     key: Key[Array, "*K G"]
     origin: Int32[Array, "*K G 2"] | None
 
@@ -66,7 +67,7 @@ def no_terms(config: InteractionConfig) -> MaskLoss:
     return MaskLoss(*[jnp.zeros(config.passes, jnp.float32)] * len(MaskLoss._fields))
 
 
-def add(a: Gradient, b: Gradient) -> Gradient:
+def add(a: Any, b: Any) -> Any:
     """The sum of two trees, leaf by leaf."""
     return jax.tree.map(jnp.add, a, b)
 

@@ -63,9 +63,7 @@ def export(
     """
     run = Path(run)
     run = run.parent if run.name == run_folder.CONFIG else run
-    config, sam = run_folder.read_config(run)
-    if sam is None:
-        raise ValueError(f"{run / run_folder.CONFIG} is a recipe, not the configuration of a run: it has no 'sam'")
+    config, sam = run_folder.read_config(run)[0], run_folder.network(run)
     with Checkpoints(run / run_folder.CHECKPOINTS, read_only=True) as checkpoints:
         if step is not None:
             why = "asked for"

@@ -40,7 +40,7 @@ def requested(folder: Path, config: TrainConfig) -> Extension | None:
 
 def record(folder: Path, extension: Extension) -> None:
     """Writes it into the run's configuration, of which nothing else changes."""
-    config, sam = run_folder.read_config(folder)
+    config, sam = run_folder.read_config(folder)[0], run_folder.network(folder)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=extension.steps))
     before = [known for known in run_folder.extensions(folder) if known.at != extension.at]
     run_folder.write_config(folder, config, sam, [*before, extension], run_folder.thresholds(folder))

@@ -84,7 +84,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     if started:
         run_folder.check_same_run(out, config)
         more = extension.requested(out, config)
-    sam = run_folder.read_config(out)[1] if started else network(config)
+    sam = run_folder.network(out) if started else network(config)
     optimizer = make_optimizer(config.optim, sam, run.steps)
     wanted = abstract_state(config, sam, optimizer, mesh)
     sources = open_data(config)
@@ -228,10 +228,10 @@ class Loop:
             if pace.is_timed:
                 saved["pace"] = pace.state()
             try:
-                if due["validate"]:
+                if due["validate"] and validator is not None:
                     measured = validator.measure(step, weights(state), self.writers)
                     pace.validated()
-                if due["picture"]:
+                if due["picture"] and validator is not None:
                     validator.draw(step, weights(state), self.writers)
             except Exception:
                 self.checkpoints.save(step, state, saved)
@@ -351,9 +351,9 @@ def pipelines(
     """The pipelines of training, and of validation where there is data for it."""
     run = config.run
 
-    def pipeline(source: Joined, sam: SamConfig, report: str, batch: int, images: int | None) -> Pipeline:
+    def pipeline(source: Joined, sam: SamConfig, name: str, batch: int, images: int | None) -> Pipeline:
         index, count = data_part(batch_sharding(mesh), batch)
-        report = BadRecords(out / report, config.data.max_bad_share)
+        report = BadRecords(out / name, config.data.max_bad_share)
         if jax.process_index() == 0:
             report.add_known(source.flawed, source.left_out)
         return Pipeline(

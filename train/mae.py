@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -58,7 +59,7 @@ def load_mae(path: str | os.PathLike[str], config: SamConfig, params: Params) ->
     Raises `CheckpointError` as `read_mae` does.
     """
     found = read_mae(path, config).params
-    leaves = flatten_dict(params, sep="/")
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
     for name, array in found.items():
         old = leaves[name]
         leaves[name] = place(name, array, sharding=old.sharding if isinstance(old, jax.Array) else None)
@@ -137,7 +138,8 @@ def _without_prefix(tensors: StateDict, path: Path) -> StateDict:
 
 
 def _expected_shapes(config: SamConfig) -> Mapping[str, tuple[int, ...]]:
-    return {name: leaf.shape for name, leaf in flatten_dict(abstract_params(config), sep="/").items()}
+    declared: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
+    return {name: leaf.shape for name, leaf in declared.items()}
 
 
 def _channels(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,6 +30,12 @@ class Pace:
         return self._run.minutes is not None
 
     @property
+    def _length(self) -> float:
+        """Seconds that a timed run takes."""
+        assert self._run.minutes is not None
+        return 60 * self._run.minutes
+
+    @property
     def seconds(self) -> float:
         """That the run has taken."""
         return self._clock() - self._start
@@ -37,7 +43,7 @@ class Pace:
     @property
     def seconds_left(self) -> float:
         """Seconds left of a timed run."""
-        return max(60 * self._run.minutes - self.seconds, 0.0)
+        return max(self._length - self.seconds, 0.0)
 
     def position(self) -> np.float32 | None:
         """The position of a timed run's next step in schedules that are laid over `run.steps`: 0 at its first step,
@@ -47,7 +53,7 @@ class Pace:
         now = self.seconds
         if self._first_step is None:
             self._first_step = self._validated = now
-        share = (now - self._first_step) / max(60 * self._run.minutes - self._first_step, 1e-9)
+        share = (now - self._first_step) / max(self._length - self._first_step, 1e-9)
         return np.float32(self._run.steps * min(share, 1.0))
 
     def is_over(self, step: int) -> bool:

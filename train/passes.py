@@ -192,8 +192,8 @@ def _visit(
 
 def _losses(
     recipe: Recipe,
-    logits: Float32[Array, "B N M h w"],
-    iou: Float32[Array, "B N M"],
+    logits: Float32[Array | np.ndarray, "B N M h w"],
+    iou: Float32[Array | np.ndarray, "B N M"],
     block: MaskBlock,
     balanced_weight: Any,
 ) -> MaskLoss:

@@ -82,6 +82,14 @@ def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | 
     return config, sam
 
 
+def network(path: str | os.PathLike[str]) -> SamConfig:
+    """The network that a run trains; as `read_config` otherwise, and raises ValueError for a recipe."""
+    sam = read_config(path)[1]
+    if sam is None:
+        raise ValueError(f"{Path(path) / CONFIG} is a recipe, not the configuration of a run: it has no 'sam'")
+    return sam
+
+
 def extensions(path: str | os.PathLike[str]) -> list[Extension]:
     """When a run was given more steps, the first time first; as `read_config` otherwise."""
     return _read(path)[2]

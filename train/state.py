@@ -80,9 +80,9 @@ def align_attention(params: Params) -> Params:
     return {**params, "mask_decoder": align(params["mask_decoder"])}
 
 
-def ema_decay(decay: float, step: Int32[Array, ""]) -> Float32[Array, ""]:
+def ema_decay(decay: float, step: Int32[Array | np.ndarray, ""]) -> Float32[Array, ""]:
     """The decay of the averaged parameters at a step: smaller at first, so that they soon forget the random start."""
-    done = step.astype(jnp.float32)
+    done = jnp.asarray(step, jnp.float32)
     return jnp.minimum(decay, (1 + done) / (10 + done))
 
 

@@ -60,7 +60,7 @@ class _Step:
         self, state: TrainState, batch: Batch, position: Float32[Array, ""] | None = None
     ) -> tuple[TrainState, Metrics]:
         loss = self.config.loss
-        now = state.step if position is None else position
+        now = jnp.asarray(state.step if position is None else position)
         gradient, terms = self._sum(state, batch, balanced_weight(loss, self.config.run.steps, now))
 
         masks = batch.valid.sum(dtype=jnp.int32)
@@ -78,7 +78,7 @@ class _Step:
     def _sum(self, state: TrainState, batch: Batch, balanced: Float32[Array, ""]) -> tuple[Params, MaskLoss]:
         """Gradient and loss terms, summed over the masks of the whole batch, one piece after the other."""
         pieces = _pieces(batch, self.config.run.accumulate, self.mesh)
-        key = jax.random.wrap_key_data(state.key)
+        key = jax.random.wrap_key_data(jnp.asarray(state.key))
         of_piece = functools.partial(self._sum_piece, state.params, key=key, balanced=balanced)
         if self.config.run.accumulate == 1:
             return of_piece(jax.tree.map(lambda x: x[0], pieces))

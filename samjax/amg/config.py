@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -61,7 +61,7 @@ class GenerationConfig:
     min_mask_region_area: int = 0
     point_grids: Sequence[ArrayLike] | None = None
     memory_budget: int | None = None
-    nms: str = "box"
+    nms: Literal["box", "mask"] = "box"
     containment_thresh: float = 0.9
     tile: int | None = None
     overlap: int | None = None
@@ -90,13 +90,14 @@ class GenerationConfig:
             crops.tile_boxes((1, 1), self.tile, self.tile_overlap)
 
     @property
-    def tile_overlap(self) -> int | None:
-        """Pixels that neighbouring tiles share; None without tiles."""
-        return self.tile // 4 if self.tile is not None and self.overlap is None else self.overlap
+    def tile_overlap(self) -> int:
+        """Pixels that neighbouring tiles share; 0 without tiles."""
+        return (self.tile or 0) // 4 if self.overlap is None else self.overlap
 
     def grids(self) -> list[Float64[np.ndarray, "_ 2"]]:
         """The grid of points for the photo and for each layer of crops: (x, y) as shares of the crop's sides."""
         if self.point_grids is None:
+            assert self.points_per_side is not None  # as `__post_init__` has it
             return crops.point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
         grids = [_checked_grid(grid) for grid in self.point_grids]
         if len(grids) <= self.crop_n_layers:

@@ -125,6 +125,7 @@ def _abstract(tree):
 
 def _compiled_bytes(lowered: jax.stages.Lowered) -> int:
     analysis = lowered.compile().memory_analysis()
+    assert analysis is not None  # XLA has one for every platform
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 

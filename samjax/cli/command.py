@@ -72,7 +72,8 @@ def segment_images(
     for folder in filter(None, (out, save_embeddings)):
         check_writable(folder)
     sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
-    store = EmbeddingStore(embeddings or save_embeddings, sam) if embeddings or save_embeddings else None
+    stored = embeddings or save_embeddings
+    store = EmbeddingStore(stored, sam) if stored else None
     reused = 0
     failures = []
     for path, name in tqdm(list(zip(images, names, strict=True)), unit="image", disable=len(images) == 1):
@@ -83,7 +84,7 @@ def segment_images(
                 reused += embedding is not None
                 if embedding is None:
                     embedding = sam.encode(rgb)
-                    if save_embeddings:
+                    if store and save_embeddings:
                         store.put(rgb, embedding)
                 answer = segment(sam, rgb, embedding, request, multimask=multimask)
                 described = {

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int32
@@ -50,7 +50,7 @@ class SamAutomaticMaskGenerator:
         output_mode: str = "binary_mask",
         *,
         memory_budget: int | None = None,
-        nms: str = "box",
+        nms: Literal["box", "mask"] = "box",
         containment_thresh: float = 0.9,
         tile: int | None = None,
         overlap: int | None = None,

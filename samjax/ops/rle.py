@@ -10,10 +10,16 @@ RLE = dict[str, Any]  # {"size": [H, W], "counts": compressed runs as text}
 _MOST_DIGITS = 6  # of a number, after the first: 35 bits
 
 
+def coco_masks() -> Any:
+    """`pycocotools.mask`, imported when it is used. Its type stubs know runs as bytes only, and it takes text."""
+    from pycocotools import mask
+
+    return mask
+
+
 def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
     """{"size": [H, W], "counts": compressed runs as text}, ready for JSON."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     rle = coco.encode(np.asfortranarray(mask, np.uint8))
     return as_text(rle)
 
@@ -21,8 +27,7 @@ def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
 def encode_placed(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: tuple[int, int]) -> dict:
     """`encode_rle` of a frame of `size` (height, width) that is background but for `mask`, whose first pixel is at
     `corner` (x, y); the frame itself is never made."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     (x0, y0), (height, width) = corner, size
     steps = np.diff(mask.T.astype(np.int8), axis=1, prepend=0, append=0).ravel()  # (w, h + 1): +1 starts, -1 ends a run
     edges = np.flatnonzero(steps)
@@ -92,8 +97,7 @@ def foreground_runs(rle: dict) -> Int[np.ndarray, "R 2"]:
 
 def decode_rle(rle: dict) -> Bool[np.ndarray, "H W"]:
     """The mask of compressed runs, or of uncompressed ones (a list of lengths)."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     if isinstance(rle["counts"], list):
         rle = coco.frPyObjects(rle, *rle["size"])
     return coco.decode(rle).astype(bool)
@@ -101,15 +105,13 @@ def decode_rle(rle: dict) -> Bool[np.ndarray, "H W"]:
 
 def rle_area(rle: dict) -> int:
     """Foreground pixels."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     return int(coco.area(rle))
 
 
 def rle_box(rle: dict) -> list[float]:
     """COCO's box [x, y, width, height] in pixels; the width of a single column is 1, an empty mask has all zeros."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     return coco.toBbox(rle).tolist()
 
 
@@ -121,8 +123,7 @@ def inclusive_box(rle: dict) -> tuple[int, int, int, int]:
 
 def rle_iou(first: list[dict], second: list[dict]) -> Float[np.ndarray, "N M"]:
     """Intersection over union of each of N masks with each of M."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     if not first or not second:
         return np.zeros((len(first), len(second)))
     return np.asarray(coco.iou(first, second, [0] * len(second)))
@@ -130,8 +131,7 @@ def rle_iou(first: list[dict], second: list[dict]) -> Float[np.ndarray, "N M"]:
 
 def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
     """The part of a mask within a box (x0, y0, x1, y1), ends exclusive, in the same frame."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     x0, y0, x1, y1 = box
     window = coco.frPyObjects(np.array([[x0, y0, x1 - x0, y1 - y0]], np.double), *rle["size"])[0]
     return as_text(coco.merge([rle, window], intersect=True))
@@ -139,8 +139,7 @@ def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
 
 def union_rle(rles: list[dict]) -> dict:
     """The union of masks of one frame."""
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     return as_text(coco.merge(rles))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 
-from samjax.ops.rle import RLE, as_text, encode_placed, parse_runs, union_rle
+from samjax.ops.rle import RLE, as_text, coco_masks, encode_placed, parse_runs, union_rle
 from samjax.readers.left_out import Problem, Reason, Unusable
 from samjax.readers.numbers import identity, is_set, whole, whole_identity
 from samjax.readers.record import BadRecord, Record
@@ -174,8 +174,7 @@ def rle_from_polygons(polygons: Sequence[Any], size: Size) -> RLE:
     Fragments of fewer than three points, which COCO has here and there, do not count.
     Raises `Unusable` if there is no polygon, or one is out of range.
     """
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     rings = []
     for polygon in polygons:
         try:
@@ -193,8 +192,7 @@ def rle_from_polygons(polygons: Sequence[Any], size: Size) -> RLE:
 
 
 def _rle_from_runs(counts: Sequence[Any], size: Size) -> RLE:
-    from pycocotools import mask as coco
-
+    coco = coco_masks()
     try:
         given = np.asarray(counts, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -287,8 +285,8 @@ def mask_flaws(rles: Sequence[RLE], size: Size) -> list[Unusable | None]:
     lengths, first, malformed = parse_runs(texts)
     within = np.arange(len(lengths)) - np.repeat(first, np.diff(np.r_[first, len(lengths)]))
     totals, areas = np.add.reduceat(lengths, first), np.add.reduceat(lengths * (within % 2), first)
-    found = iter(zip(malformed, totals, areas, strict=True))
-    return [flaw or _flaw(*next(found), size) for flaw in flaws]
+    found = iter(map(_flaw, malformed, totals, areas, [size] * len(texts)))
+    return [flaw or next(found) for flaw in flaws]
 
 
 def _flaw(malformed: np.bool_, total: np.int64, area: np.int64, size: Size) -> Unusable | None:
