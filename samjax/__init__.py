@@ -50,7 +50,24 @@ _MODULES = {
     "read_image": "samjax.pictures",
     "sam_model_registry": "samjax.drop_in.predictor",
 }
-__all__ = list(_MODULES)
+__all__ = [  # written out for static tools
+    "VARIANTS",
+    "CheckpointError",
+    "Embedding",
+    "Execution",
+    "Prediction",
+    "Prompts",
+    "Sam",
+    "SamAutomaticMaskGenerator",
+    "SamConfig",
+    "SamPredictor",
+    "decode",
+    "encode",
+    "load",
+    "mask_prompt",
+    "read_image",
+    "sam_model_registry",
+]
 
 
 def __getattr__(name: str) -> Any:

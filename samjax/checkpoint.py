@@ -312,9 +312,9 @@ def _save_arrays(folder: Path, leaves: dict[str, LazyArray]) -> Checksum:
 
     class StreamingHandler(ocp.type_handlers.NumpyHandler):
         async def serialize(self, values, infos, args=None):
-            for batch in _batches(list(zip(values, infos, args, strict=True))):
+            for batch in _batches(list(zip(values, infos, args or (), strict=True))):
                 arrays = [np.ascontiguousarray(leaf.read()) for leaf, _, _ in batch]
-                _, batch_infos, batch_args = zip(*batch, strict=True)
+                batch_infos, batch_args = [info for _, info, _ in batch], [arg for _, _, arg in batch]
                 for array, info in zip(arrays, batch_infos, strict=True):
                     checksum.add(info.name.replace(".", "/"), array)
                 for write in await super().serialize(arrays, batch_infos, batch_args):

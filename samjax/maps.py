@@ -272,7 +272,7 @@ def _lossy_format(picture: OpenPicture, form: str | None) -> str | None:
     """The lossy format, as in `_Contents`, of a file that Pillow reads."""
     if form in _LOSSY:
         return f"{'JPEG' if form == 'MPO' else form}, which is lossy"
-    name, loses = _TELLING.get(form, ("", None))
+    name, loses = _TELLING.get(form or "", ("", None))
     if loses is None:
         return None
     place = picture.file.tell()

@@ -40,7 +40,7 @@ def encode(
     if origin is None and pixels.shape[-3:-1] != config.image_size:
         raise ValueError(f"pixels must be (height, width) {config.image_size}, got {pixels.shape[-3:-1]}")
 
-    def encode_one(pixels, weights, origin):
+    def encode_one(pixels, weights, origin) -> Any:
         return encoder.apply({"params": params["image_encoder"]}, pixels, weights, origin)
 
     if pixels.ndim == 3:
@@ -78,10 +78,10 @@ def decode(
     prompt_encoder = PromptEncoder(config, execution.dtype)
     decoder = MaskDecoder(config, execution.dtype)
 
-    def encoded(method, *args):
+    def encoded(method, *args) -> Any:
         return prompt_encoder.apply({"params": params["prompt_encoder"]}, *args, method=method)
 
-    def decoded(*args, method="__call__"):
+    def decoded(*args, method="__call__") -> Any:
         return decoder.apply({"params": params["mask_decoder"]}, *args, method=method)
 
     image = embedding.features.astype(execution.dtype)
@@ -93,7 +93,7 @@ def decode(
     shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
 
     def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
-        points = transforms.to_input_frame(prompt.points, embedding.original_size, embedding.input_size)
+        points = transforms.to_input_frame(jnp.asarray(prompt.points), embedding.original_size, embedding.input_size)
         tokens = encoded("tokens", points, prompt.labels, origin)
         if shared is not None:
             side = shared
@@ -101,7 +101,8 @@ def decode(
             side = decoded(image + encoded("dense", prompt.masks), position, method="image_side")
         else:
             # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
-            dense = encoded("dense", jnp.where(prompt.has_mask, prompt.masks, 0))
+            masks: Any = prompt.masks
+            dense = encoded("dense", jnp.where(prompt.has_mask, masks, 0))
             dense = jnp.where(prompt.has_mask, dense, no_mask)
             side = decoded(image + dense, position, method="image_side")
         return decoded(side, tokens, prompt.labels != PromptLabel.ABSENT, multimask, weights, grid)

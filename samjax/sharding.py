@@ -28,7 +28,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices (or of `devices`) with these sizes; one of them may be -1: what the others leave.
 
     Raises ValueError where the sizes do not multiply to the number of devices.

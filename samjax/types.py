@@ -30,7 +30,8 @@ def pytree(cls: type[T]) -> type[T]:
     which annotated fields would refuse.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    names = tuple(field.name for field in dataclasses.fields(cls))
+    fields: Any = dataclasses.fields  # the class is a dataclass since the line above
+    names = tuple(field.name for field in fields(cls))
 
     def flatten(tree):
         return tuple((jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in names), None
@@ -131,7 +132,7 @@ class Prompts:
         if count == 0:
             raise ValueError("no prompt was given: points, boxes and masks are empty")
         columns = [value if value is not None else [None] * count for value in given.values()]
-        rows = [_tokens(*row[:3], number) for number, row in enumerate(zip(*columns, strict=True))]
+        rows = [_tokens(row[0], row[1], row[2], number) for number, row in enumerate(zip(*columns, strict=True))]
 
         size = bucket(count, PROMPT_BUCKETS)
         width = bucket(max(len(labels) for _, labels in rows), TOKEN_BUCKETS)
@@ -150,15 +151,15 @@ class Prompts:
             raise ValueError("a batch needs the prompts of at least one image")
         count = max(prompts.valid.shape[0] for prompts in images)
         width = max(prompts.labels.shape[1] for prompts in images)
-        with_masks = [prompts for prompts in images if prompts.masks is not None]
-        if len({prompts.masks.shape[1:] for prompts in with_masks}) > 1:
+        shapes = {prompts.masks.shape[1:] for prompts in images if prompts.masks is not None}
+        if len(shapes) > 1:
             raise ValueError("mask prompts of one batch must all have the size that the model's predictions have")
 
         def padded(prompts: Prompts) -> Prompts:
             rows, tokens = count - prompts.valid.shape[0], width - prompts.labels.shape[1]
             masks = has_mask = None
-            if with_masks:
-                masks = np.zeros((count, *with_masks[0].masks.shape[1:]), np.float32)
+            if shapes:
+                masks = np.zeros((count, *next(iter(shapes))), np.float32)
                 has_mask = np.zeros(count, bool)
                 if prompts.masks is not None:
                     masks[: len(prompts.masks)] = prompts.masks

@@ -193,6 +193,7 @@ def test_public_names_fit_on_one_screen(root):
     import samjax
 
     assert len(samjax.__all__) <= 40
+    assert set(samjax.__all__) == set(samjax._MODULES)
     assert sorted(samjax.__all__) == sorted(set(samjax.__all__))
     assert all(hasattr(samjax, name) for name in samjax.__all__)
 

@@ -92,7 +92,8 @@ def _visit_group(
         x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
         return jnp.moveaxis(x.reshape(images, -1, column, *x.shape[2:]), 1, 0)
 
-    photo = jax.vmap(lambda size: cells.photo(size, group.masks.shape[-2:], ratio, group.masks.dtype))(group.size)
+    grid = group.masks.shape[-2], group.masks.shape[-1]  # of a window, if training sees windows
+    photo = jax.vmap(lambda size: cells.photo(size, grid, ratio, group.masks.dtype))(group.size)
     photo = jnp.broadcast_to(photo[:, None], (images, column, *photo.shape[1:]))
     number = jnp.arange(padded, dtype=jnp.uint32)
     keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(number))(group.key)

@@ -71,6 +71,8 @@ def export(
             why = "the best val/iou of the checkpoints that are kept"
         else:
             step, why = checkpoints.latest(), "the latest"
+        if step is None:
+            raise ValueError(f"{run} has no checkpoint yet")
         params = checkpoints.weights(step, raw=raw)
         decay = None if raw else config.optim.ema
         named = "raw" if decay is None else "averaged"

@@ -63,7 +63,7 @@ def gradient(
     params: Params,
     features: Float[Array, "B H W C"],
     block: MaskBlock,
-    size: Int32[Array, "B 2"],
+    size: Int32[Array | np.ndarray, "B 2"],
     balanced_weight: Float32[Array, ""],
 ) -> tuple[Gradient, MaskLoss]:
     """The gradient of the passes' losses, and their terms summed over masks: each term has one value a pass.
@@ -100,7 +100,7 @@ class _Passes(NamedTuple):
 
     recipe: Recipe
     block: MaskBlock
-    size: Int32[Array, "B 2"]
+    size: Int32[Array | np.ndarray, "B 2"]
     balanced_weight: Float32[Array, ""]
     click_keys: Key[Array, "B N"]
     dropout_keys: Key[Array, "B N"]
@@ -167,7 +167,8 @@ def _visit(
 
     Without `logits` it is the first pass, which asks for three masks.
     """
-    recipe, block, size, balanced_weight = passes[:4]
+    recipe, block, balanced_weight = passes.recipe, passes.block, passes.balanced_weight
+    size = jnp.asarray(passes.size)
     params, features = trained
     is_first = logits is None
     # All logits count. Said by an array of True, XLA would spend minutes on folding the gradient of what no mask gives.
@@ -204,10 +205,10 @@ def _losses(
         true_iou = cells.iou(cells.from_logits(lax.stop_gradient(logits), target.photo, ratio), target.mask)
         if recipe.loss.resolution == "input":
             logits = cells.upsample(logits, ratio)
-            parts = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
+            inside, outside = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
         else:
-            parts = (cells.counts(part).astype(jnp.float32) / ratio**2 for part in (target.mask, beside))
-        return mask_loss(recipe.loss, logits, predicted_iou, *parts, valid, balanced_weight, true_iou)
+            inside, outside = (cells.counts(part).astype(jnp.float32) / ratio**2 for part in (target.mask, beside))
+        return mask_loss(recipe.loss, logits, predicted_iou, inside, outside, valid, balanced_weight, true_iou)
 
     return _over_masks(one)(logits, iou, block.target, block.valid)
 

@@ -37,7 +37,7 @@ def data_part(sharding: Sharding, batch: int) -> tuple[int, int]:
     part. Raises ValueError if this process's devices hold no single block of rows, or the batch cannot be sharded.
     """
     slices = sharding.addressable_devices_indices_map((batch,)).values()
-    blocks = sorted({rows.indices(batch)[:2] for (rows,) in slices})
+    blocks = sorted({index[0].indices(batch)[:2] for index in slices if index})
     start, stop = blocks[0][0], blocks[-1][1]
     if sum(end - begin for begin, end in blocks) != stop - start or batch % (stop - start) or start % (stop - start):
         raise ValueError(
@@ -99,7 +99,8 @@ class DevicePrefetch:
             self._ended = True
             raise ready
         self._room.release()
-        return Prefetched(*ready, waited)
+        batch, records, state = ready
+        return Prefetched(batch, records, state, waited)
 
     def close(self) -> None:
         """Stops the thread; batches that wait are dropped. What they were read from stays open."""

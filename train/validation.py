@@ -180,7 +180,7 @@ def _answer(
     multimask: bool,
 ) -> tuple[Array, ...]:
     """Logits of the most confident masks, those masks as cells, their IoU, the best IoU, and the predicted IoU."""
-    size = masks.size  # photos come in the model's frame, so it is the ORIGINAL one too
+    size = jnp.asarray(masks.size)  # photos come in the model's frame, so it is the ORIGINAL one too
     prompts = Prompts(points, labels, masks.valid, before, None if before is None else masks.valid)
     answer = decode(config, params, Embedding(features, size, size), prompts, execution, multimask=multimask)
     chosen = jnp.argmax(answer.iou, -1)  # B N

@@ -174,19 +174,20 @@ class MaskGenerator:
     def find(self, embedding: Embedding, view: View, size: Size, points_per_batch: int) -> Found:
         """Judges all masks of a view of a photo of `size` (height, width); returns before the device has finished."""
         sam, config = self.sam, self.config
-        points = np.zeros((max(map(len, self.point_grids)), 2), np.float32)
+        points: Any = np.zeros((max(map(len, self.point_grids)), 2), np.float32)
         points[: len(view.points)] = view.points
-        photo = np.array((0, 0, *size[::-1]), np.float32)
+        photo: Any = np.array((0, 0, *size[::-1]), np.float32)
         # What a tile cuts off is not dropped: a neighbouring tile has the rest of it.
-        box = photo if self.config.tile is not None else np.array(view.box, np.float32)
+        box: Any = photo if self.config.tile is not None else np.array(view.box, np.float32)
         limits = Limits(
-            np.float32(config.pred_iou_thresh),
-            np.float32(config.stability_score_thresh),
-            np.float32(config.stability_score_offset),
+            _number(config.pred_iou_thresh),
+            _number(config.stability_score_thresh),
+            _number(config.stability_score_offset),
             # Masks at low resolution that are nearly the same; what else is a duplicate their true size decides.
-            float32_below(config.box_nms_thresh if config.nms == "box" else (1 + config.box_nms_thresh) / 2),
+            _number(float32_below(config.box_nms_thresh if config.nms == "box" else (1 + config.box_nms_thresh) / 2)),
         )
-        region = Region(points, np.int32(len(view.points)), box, photo)
+        count: Any = np.int32(len(view.points))
+        region = Region(points, count, box, photo)
         arguments = sam.config, sam.params, embedding, region, self._frame(view), limits, sam.execution
         judged = jitted_judge(*arguments, points_per_batch=points_per_batch, nms=self.config.nms)
         return jitted_choose(judged, region, limits, nms=self.config.nms)
@@ -228,6 +229,11 @@ class MaskGenerator:
                 yield from np.asarray(bits)[:left]
         for bits, left in under_way:
             yield from np.asarray(bits)[:left]
+
+
+def _number(number: Any) -> Any:
+    """A float32 on the host, which compiled programs take as an array."""
+    return np.float32(number)
 
 
 def _picture(rgb: UInt8[np.ndarray, "H W 3"], view: View) -> UInt8[np.ndarray, "h w 3"]:

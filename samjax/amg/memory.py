@@ -140,10 +140,12 @@ def _find_bytes(
     config: SamConfig, execution: Execution, frame: Frame, points: int, points_per_batch: int, nms: Nms
 ) -> int:
     """`frame` has shapes for arrays, which many sizes of photos share."""
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    box = jax.ShapeDtypeStruct((4,), jnp.float32)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    region = Region(jax.ShapeDtypeStruct((points, 2), jnp.float32), count, box, box)
+    # Shapes in place of arrays.
+    scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    box: Any = jax.ShapeDtypeStruct((4,), jnp.float32)
+    count: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    grid: Any = jax.ShapeDtypeStruct((points, 2), jnp.float32)
+    region = Region(grid, count, box, box)
     limits = Limits(*[scalar] * len(Limits._fields))
     model = config, abstract_params(config), _embedding(config, execution)
     judge = jitted_judge.lower(*model, region, frame, limits, execution, points_per_batch=points_per_batch, nms=nms)

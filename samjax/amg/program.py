@@ -35,25 +35,24 @@ _COLUMNS = 16  # blocks of 128 that the columns of photos of up to 2048 pixels h
 MASK_THRESHOLD = 0.0  # logit above which a pixel belongs to a mask
 
 Nms = Literal["box", "mask"]
-Leaf = Array | np.ndarray | np.generic | jax.ShapeDtypeStruct  # numbers on the host go in, shapes for planning
 
 
 class Limits(NamedTuple):
     """Filters, under the names of the generator's arguments; 0 or less turns one of the first two off."""
 
-    pred_iou_thresh: Float32[Leaf, ""]
-    stability_score_thresh: Float32[Leaf, ""]
-    stability_score_offset: Float32[Leaf, ""]
-    nms_thresh: Float32[Leaf, ""]  # of boxes, or of masks at low resolution
+    pred_iou_thresh: Float32[Array, ""]
+    stability_score_thresh: Float32[Array, ""]
+    stability_score_offset: Float32[Array, ""]
+    nms_thresh: Float32[Array, ""]  # of boxes, or of masks at low resolution
 
 
 class Region(NamedTuple):
     """The place of a region in the photo, pixels of the ORIGINAL frame."""
 
-    points: Float32[Leaf, "P 2"]  # (x, y) in the region's own frame; the first `count` of them are real
-    count: Int32[Leaf, ""]
-    box: Float32[Leaf, "4"]  # (x0, y0, x1, y1) in the photo, ends exclusive
-    photo: Float32[Leaf, "4"]  # the photo's own box
+    points: Float32[Array, "P 2"]  # (x, y) in the region's own frame; the first `count` of them are real
+    count: Int32[Array, ""]
+    box: Float32[Array, "4"]  # (x0, y0, x1, y1) in the photo, ends exclusive
+    photo: Float32[Array, "4"]  # the photo's own box
 
 
 class Found(NamedTuple):
@@ -101,7 +100,7 @@ def judge(
         first = batch * size
         some = lax.dynamic_slice_in_dim(points, first, size)
         prediction = decode(config, params, embedding, point_prompts(some), execution, multimask=True)
-        logits = prediction.logits.reshape(-1, *config.mask_size)
+        logits = jnp.asarray(prediction.logits).reshape(-1, *config.mask_size)
         iou = prediction.iou.ravel()
         real = jnp.repeat(first + jnp.arange(size, dtype=jnp.int32) < region.count, masks)
         passed = real & ((iou > limits.pred_iou_thresh) | (limits.pred_iou_thresh <= 0))

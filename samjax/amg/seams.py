@@ -76,7 +76,7 @@ def _matches(
         return []
     iou = rle_iou(*clipped)
     boxes = [everything.boxes[numbers] for numbers in inside]
-    clashes = _clashes(boxes[0], boxes[1], tiles) + _clashes(boxes[1], boxes[0], tiles[::-1]).T
+    clashes = _clashes(boxes[0], boxes[1], tiles) + _clashes(boxes[1], boxes[0], (tiles[1], tiles[0])).T
     rank = np.where(iou >= agreement, iou - INCONSISTENT * clashes, -np.inf)
     areas = [np.array([rle_area(everything.rles[number]) for number in numbers]) for numbers in inside]
     rank = rank - ALIKE * np.abs(_larger_rivals(rank, areas[0]) - _larger_rivals(rank.T, areas[1]).T)

@@ -147,7 +147,8 @@ def info(
     description = converter.describe(path, drop=drop)
     _print_description(path, description)
     if parameters:
-        for name, leaf in flatten_dict(abstract_params(description.config), sep="/").items():
+        leaves: dict[str, Any] = flatten_dict(abstract_params(description.config), sep="/")
+        for name, leaf in leaves.items():
             print(f"  {name:<76}{' x '.join(map(str, leaf.shape))}")
     return 0
 
@@ -291,7 +292,7 @@ def _missing_device() -> str | None:
         jax.devices()
     except Exception as error:
         reason = "".join(str(error).splitlines()[:1]) or "JAX is installed without it"
-        if platforms := jax.config.jax_platforms:
+        if platforms := jax.config.read("jax_platforms"):
             return (
                 f"JAX_PLATFORMS={platforms} asks for a device that JAX cannot use here ({reason}); unset it to compute "
                 "on what there is, or install JAX for that device"
@@ -302,7 +303,7 @@ def _missing_device() -> str | None:
 
 def _keep_compiled_programs(folder: Path) -> None:
     """Keeps compiled programs in `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.read("jax_compilation_cache_dir") is not None:
         return
     try:
         check_writable(folder)

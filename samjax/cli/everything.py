@@ -121,7 +121,7 @@ def everything(
     options = Options(polygons, polygon_tolerance, labelmap_suffix, crs)
     index, count = process_share(process_index, process_count)
     config = generation.checked()
-    chosen = dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"])
+    chosen: list[str] = list(dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"]))
     job = Job(out, (*chosen, *(["overlay"] if overlay else [])), {}, options, index, count, overwrite)
     if not explain:
         check_writable(out)

@@ -34,7 +34,7 @@ class ResizeLongestSide:
     def apply_image(self, image: ArrayLike) -> np.ndarray:
         """An (H, W, 3) photo resized so that its longer side is `target_length`, uint8."""
         rgb = pictures.as_rgb(image)
-        return transforms.resize_photo(rgb, self.get_preprocess_shape(*rgb.shape[:2], self.target_length))
+        return transforms.resize_photo(rgb, self.get_preprocess_shape(rgb.shape[0], rgb.shape[1], self.target_length))
 
     def apply_coords(self, coords: ArrayLike, original_size: tuple[int, ...]) -> np.ndarray:
         """(..., 2) pixel coordinates (x, y) of a photo of `original_size` (H, W) in the input frame, float64."""

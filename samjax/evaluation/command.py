@@ -100,7 +100,7 @@ class Model:
             "config": hashlib.sha256(repr(sam.config).encode()).hexdigest()[:16],
             "samjax": version("samjax"),
             "backend": jax.default_backend(),
-            "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+            "matmul_precision": getattr(jax.config, "jax_default_matmul_precision") or "default",  # noqa: B009 (unknown to static tools),
         }
         devices = jax.local_devices()
         return SamSegmenter(sam, make_mesh(devices=devices) if len(devices) > 1 else None), identity
@@ -295,7 +295,8 @@ def semantic(
     """Label maps against label maps: pixel accuracy, mean accuracy, mean IoU, dice."""
     if (classes is None) == (names is None):
         raise ValueError("give either --classes K or --names FILE")
-    protocol = Semantic(class_names(names) if names else classes, None if void < 0 else void)
+    labels = class_names(names) if names is not None else classes
+    protocol = Semantic(labels or 0, None if void < 0 else void)
     return _run_maps(protocol, label_pairs(str(predicted), str(truth)), place, predicted, truth)
 
 
@@ -355,7 +356,7 @@ def _run(
     dataset: Any,
     place: Place,
     strays: Sequence[Problem] = (),
-    **identity: dict[str, Any],
+    **identity: Any,
 ) -> int:
     """`identity` is `evaluate`'s: "data", "model", "given"."""
     index, count = place.share

@@ -135,8 +135,8 @@ class EvaluationProtocol(Protocol):
         """JSON that decides the results; a run is only resumed with the same."""
         ...
 
-    def judge(self, segmenter: Segmenter | None, samples: Sequence[Sample]) -> list[Judgement]:
-        """Judges each of a few samples."""
+    def judge(self, segmenter: Any, samples: Sequence[Any]) -> list[Judgement]:
+        """Judges each of a few samples, `Sample` or what its data set gives; `segmenter` is a `Segmenter` or None."""
         ...
 
     def summarise(self, records: Sequence[Judgement]) -> Summary:

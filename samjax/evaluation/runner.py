@@ -155,11 +155,13 @@ def _judge(
     except Exception as error:
         if len(samples) > 1:  # whose fault it is shows when they come one by one
             return sum(_judge(protocol, segmenter, [one], names, journal) for one in group if names[one[0]] in samples)
-        journal.failed(*samples, describe_error(error), _reason(error))
+        for name in samples:  # one at most
+            journal.failed(name, describe_error(error), _reason(error))
         return 0
     for name, record, seconds in judged:
         sample = samples[name]
-        journal.done(name, record, seconds, *((sample.left_out, sample.noted) if isinstance(sample, Sample) else ()))
+        left_out, noted = (sample.left_out, sample.noted) if isinstance(sample, Sample) else ((), ())
+        journal.done(name, record, seconds, left_out, noted)
     return len(judged)
 
 

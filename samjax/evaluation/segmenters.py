@@ -130,8 +130,9 @@ class PredictorSegmenter:
         model = getattr(self.predictor, "model", None)
         if isinstance(sam := getattr(model, "sam", None), Sam):
             found["sha256"] = model_hash(sam)[:16]
-        elif callable(state := getattr(model, "state_dict", None)):
-            found["sha256"] = _state_hash(state())[:16]
+        elif callable(getattr(model, "state_dict", None)):
+            state: Any = model
+            found["sha256"] = _state_hash(state.state_dict())[:16]
         return found
 
     def look(self, photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> None:
@@ -168,7 +169,7 @@ class PredictorSegmenter:
             mask_input=None if prompt.logits is None else prompt.logits[None],
             multimask_output=multimask,
         )
-        masks, size = np.asarray(masks), self._photos[self._at].shape[:2]
+        masks, size = np.asarray(masks), self._photos[self._at or 0].shape[:2]
         if masks.ndim != 3 or masks.shape[1:] != size:
             raise ValueError(
                 f"{type(self.predictor).__name__}.predict gave masks of shape {masks.shape} for a photo of {size}; "

@@ -46,7 +46,7 @@ class OutputJournal:
             name = inner.as_posix().removesuffix(".json")
             record = _load(path)
             source = record.get("source")
-            relative = source.get("path") if isinstance(source, dict) else None
+            relative = str(source.get("path")) if isinstance(source, dict) else ""
             if self._has(record, format) and names.get(relative, name) == name:
                 found.append(name)
         return sorted(found)

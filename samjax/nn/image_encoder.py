@@ -47,10 +47,11 @@ class GridAttention(nn.Module):
 
             @jax.checkpoint  # a gradient would keep the logits of all windows
             def attend_within(window):
-                return self._merge_heads(attention.grid_attention(*self._heads(window), *tables))
+                q, k, v = self._heads(window)
+                return self._merge_heads(attention.grid_attention(q, k, v, *tables))
 
             attended = map_batch(attend_within, windows.partition(qkv, size), together=self.execution.windows_per_step)
-            y = windows.merge(attended, x.shape[:2])
+            y = windows.merge(attended, (x.shape[0], x.shape[1]))
         return self.proj(y)
 
     def _heads(self, qkv: Float[Array, "H W QKV"]) -> Float[Array, "3 heads H W D"]:

@@ -36,6 +36,7 @@ class Dense(nn.Module):
 
     @property
     def bias(self) -> Float[Array, " features"]:
+        assert self.stored_bias is not None  # nobody asks for the bias of a layer without one
         return self.stored_bias.astype(self.dtype)
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*b features"]:

@@ -42,7 +42,7 @@ def measure(
     """
 
     def measure_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
-        block = jnp.where(_inside(block.shape, start, frame.size), block, -jnp.inf)
+        block = jnp.where(_inside((block.shape[0], block.shape[1]), start, frame.size), block, -jnp.inf)
         # Three counts in one sum, ten bits each: sums of booleans are what this loop would spend most of its time on.
         counts = (block > threshold + offset).astype(jnp.int32)
         counts += (block > threshold).astype(jnp.int32) << 10
@@ -71,7 +71,7 @@ def pack(
     """
 
     def pack_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
-        return jnp.packbits((block > threshold) & _inside(block.shape, start, frame.size), axis=1)
+        return jnp.packbits((block > threshold) & _inside((block.shape[0], block.shape[1]), start, frame.size), axis=1)
 
     bits = map_row_blocks(pack_block, logits.T, frame.columns, frame.rows, frame.size[1])
     return bits.reshape(-1, bits.shape[-1])

@@ -144,7 +144,7 @@ def mask_from_shape(shape: Any, size: Size) -> Bool[np.ndarray, "H W"]:
         points = np.asarray(shape.get("points"), np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
-    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+    if points.shape[1:] != (2,) or not len(points):
         raise Unusable("its points are no list of [x, y]")
     if kind == "circle":
         return _circle(points, size)

@@ -259,7 +259,8 @@ def check_finite(points: Float64[np.ndarray, "N 2"], what: str) -> None:
 def check_points(points: Float64[np.ndarray, "N 2"], size: Size, what: str) -> None:
     """Checks (x, y), which messages call `what`. Raises `Unusable` if they are not finite or out of range."""
     check_finite(points, what)
-    _check_extent(*points.min(0).tolist(), *points.max(0).tolist(), size, what)
+    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+    _check_extent(left, top, right, bottom, size, what)
 
 
 def _check_extent(left: float, top: float, right: float, bottom: float, size: Size, what: str) -> None:

@@ -64,7 +64,7 @@ def match_photos(
     flawed += [_without_photo(name, elsewhere) for name in mask_names if name not in used]
     matched_photos = {name for name, _ in pairs} | {flaw.what for flaw in flawed}
     missing = sum(name not in matched_photos for name in photo_names)
-    return pairs, flawed, Tally(+Counter({Reason.NO_ANNOTATIONS: missing}))
+    return pairs, flawed, Tally(+Counter({Reason.NO_ANNOTATIONS.value: missing}))
 
 
 def stem(name: str) -> str:

@@ -84,4 +84,4 @@ def _kaggle(folder: str) -> tuple[Matches, list[Problem], Tally]:
         if key not in photos
     ]
     missing = sum(len(names) for key, names in photos.items() if key not in masks)
-    return pairs, flawed, Tally(+Counter({Reason.NO_ANNOTATIONS: missing}))
+    return pairs, flawed, Tally(+Counter({Reason.NO_ANNOTATIONS.value: missing}))

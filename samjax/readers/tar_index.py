@@ -62,8 +62,8 @@ def tar_index(path: str) -> TarIndex:
         return index  # a changed file could not be told
     try:
         with replacing(kept, overwrite=True) as temporary, temporary.open("wb") as file:
-            arrays = {"names": index.names, "offsets": index.offsets, "sizes": index.sizes}
-            np.savez_compressed(file, flaws=np.array(index.flaws, "U"), **arrays)
+            flaws = np.array(index.flaws, "U")
+            np.savez_compressed(file, flaws=flaws, names=index.names, offsets=index.offsets, sizes=index.sizes)
     except OSError as error:
         _log.warning("the index of %s cannot be kept (%s); SAMJAX_CACHE names another folder", path, error)
     return index

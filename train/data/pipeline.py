@@ -125,9 +125,9 @@ class PipelineBatches:
     def __next__(self) -> Batch:
         if self.step >= self.pipeline.steps:
             raise StopIteration
-        if self._iterator is None:
-            self._iterator = iter(self.pipeline._dataset(self.step))
-        batch = next(self._iterator)
+        iterator: Any = self._iterator or iter(self.pipeline._dataset(self.step))
+        self._iterator = iterator
+        batch = next(iterator)
         self.step += 1
         return batch
 

@@ -114,7 +114,7 @@ def _problem(entry: Any, images: set[Any], categories: set[Any]) -> str | None:
         )
     box, score = entry["bbox"], entry["score"]
     sides = [number_of(side) for side in box] if isinstance(box, list) else []
-    if len(sides) != 4 or None in sides or min(sides[2:]) <= 0:
+    if len(sides) != 4 or None in sides or min(side or 0 for side in sides[2:]) <= 0:
         return f"has the bbox {box!r}; [x, y, width, height] in pixels with a positive width and height was expected"
     return None if number_of(score) is not None else f"has the score {score!r}; a number was expected"
 
@@ -181,7 +181,7 @@ def ids_by_name(truth: Mapping[str, Any]) -> tuple[dict[str, int | str], dict[st
             spelling for spelling in spellings(name) if ids.setdefault(spelling, own) != own and spelling not in exact
         )
     rivals: dict[str, list[str]] = {spelling: [] for spelling in several}
-    known: dict[str, int | str] = {}
+    known: dict[str, Any] = {}
     for own, name in photos:
         for spelling in (*spellings(name), str(own)):
             if spelling not in several:

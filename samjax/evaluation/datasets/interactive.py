@@ -73,7 +73,7 @@ def _trimap(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _anything(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return colours.any(2), np.zeros(colours.shape[:2], bool)
+    return np.asarray(colours.any(2)), np.zeros(colours.shape[:2], bool)
 
 
 def _colours(path: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from samjax.evaluation.protocol import Curve, Figure
+from samjax.ops.rle import rle_area
 
 Kind = Literal["mask", "box"]
-_IOU_TYPES = {"mask": "segm", "box": "bbox"}
+_IOU_TYPES: dict[Kind, Literal["segm", "bbox"]] = {"mask": "segm", "box": "bbox"}
 PRECISIONS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 _NAMES = (*PRECISIONS, "AR@1", "AR@10", "AR@100", "AR small", "AR medium", "AR large")
 _PLOTTED = {"IoU 0.5": 0, "IoU 0.75": 5, "IoU 0.9": 8}  # of COCO's ten thresholds
@@ -43,13 +44,11 @@ def coco_scores(
     image_ids: Sequence[int | str] | None,
 ) -> tuple[dict[str, float], Figure]:
     """COCO's twelve numbers for results (`coco_ap`), and the precision-recall curve, averaged over categories."""
-    from pycocotools import mask as coco_mask
     from pycocotools.cocoeval import COCOeval
 
     found = []
     for result in results:
-        rle = result.get("segmentation")
-        area = coco_mask.area(rle) if kind == "mask" else result["bbox"][2] * result["bbox"][3]
+        area = rle_area(result["segmentation"]) if kind == "mask" else result["bbox"][2] * result["bbox"][3]
         # pycocotools' own `loadRes` gives masks the areas of their boxes where results have both.
         found.append({**result, "area": float(area)})
     predictions = {name: truth[name] for name in ("images", "categories")} | {"annotations": found}
@@ -101,7 +100,7 @@ def coco_index(content: Mapping[str, Any]) -> Any:
         [{**entry, "id": numbers[name][entry["id"]]} for entry in content[part]]
         for name, part in (("image_id", "images"), ("category_id", "categories"))
     )
-    coco = COCO()
+    coco: Any = COCO()
     coco.dataset = {**content, "images": images, "categories": categories, "annotations": annotations}
     with quiet():
         coco.createIndex()

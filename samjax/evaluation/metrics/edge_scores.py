@@ -7,6 +7,7 @@ that the published figures were made with it, the place says so.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
@@ -188,10 +189,8 @@ def _pairs(
     return y * width + x, other, np.hypot(dy[offset, 0], dx[offset, 0])
 
 
-def f_measure(
-    precision: Float64[np.ndarray, "*K"] | float, recall: Float64[np.ndarray, "*K"] | float
-) -> Float64[np.ndarray, "*K"] | np.float64:
-    """Harmonic mean, 0 where both are 0."""
+def f_measure(precision: Float64[np.ndarray, "*K"] | float, recall: Float64[np.ndarray, "*K"] | float) -> Any:
+    """Harmonic mean, of the arguments' shape; 0 where both are 0."""
     return 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).eps)
 
 

@@ -1,5 +1,7 @@
 """Measures of agreement of two masks. Masks are bool; all leading axes are batches; results are float64."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
@@ -77,5 +79,5 @@ def mean_absolute_error(saliency: Float[np.ndarray, "*B H W"] | Mask, truth: Mas
     return np.abs(saliency.astype(np.float64) - truth).mean((-2, -1))
 
 
-def _share(part: np.ndarray | np.generic, whole: np.ndarray | np.generic) -> Scores:
+def _share(part: Any, whole: Any) -> Scores:
     return np.where(whole > 0, part / np.maximum(whole, 1e-300), 1.0)[()]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from samjax.evaluation.datasets import MapPair
 from samjax.evaluation.metrics.overlap import BETA_SQUARED, f_beta, f_beta_of_areas, mean_absolute_error
@@ -84,7 +84,7 @@ def areas_above(values: UInt8[np.ndarray, "..."]) -> Int[np.ndarray, "255"]:
     return np.cumsum(np.bincount(values.ravel(), minlength=256)[::-1])[::-1][1:]
 
 
-def _curves(record: Judgement) -> tuple[Float64[np.ndarray, "255"], ...]:
+def _curves(record: Judgement) -> tuple[Any, ...]:
     """F, precision and recall at each threshold; the last two are 0 if nothing is marked or there is no object."""
     both, marked, area = np.array(record["both"]), np.array(record["marked"]), record["object"]
     return f_beta_of_areas(both, marked, area), both / np.maximum(marked, 1), both / max(area, 1)

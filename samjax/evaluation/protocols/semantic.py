@@ -52,7 +52,7 @@ class Semantic:
                 confusion[true, predicted] += pixels
         scores = semantic_scores(confusion)
         found = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
-        metrics = {name: value for name, value in found.items() if isinstance(value, float)}
+        metrics: dict[str, float | int] = {name: value for name, value in found.items() if isinstance(value, float)}
         metrics["pixels"] = int(confusion.sum())
         for measure, values in found.items():
             if measure not in metrics:
@@ -107,8 +107,9 @@ def semantic_scores(confusion: Integer[np.ndarray, "K K"]) -> SemanticScores:
     accuracy = _shares(correct, true)
     iou = _shares(correct, true + predicted - np.diag(confusion))
     dice = _shares(2 * correct, true + predicted)
-    means = (float(np.nanmean(values)) for values in (accuracy, iou, dice))
-    return SemanticScores(float(correct.sum() / true.sum()), *means, accuracy, iou, dice)
+    mean_accuracy, mean_iou, mean_dice = (float(np.nanmean(values)) for values in (accuracy, iou, dice))
+    pixel_accuracy = float(correct.sum() / true.sum())
+    return SemanticScores(pixel_accuracy, mean_accuracy, mean_iou, mean_dice, accuracy, iou, dice)
 
 
 def _shares(part: Float64[np.ndarray, " K"], whole: Int[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:
