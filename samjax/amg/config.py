@@ -73,8 +73,9 @@ class GenerationConfig:
             raise ValueError(f"nms is box or mask, got {self.nms!r}")
         if self.points_per_batch < 1:
             raise ValueError(f"points_per_batch must be at least 1, got {self.points_per_batch}")
-        thresholds = [getattr(self, name) for name in (*THRESHOLDS, "box_nms_thresh", "crop_nms_thresh")]
-        if not np.isfinite([threshold for threshold in thresholds if threshold is not None]).all():
+        names = (*THRESHOLDS, "box_nms_thresh", "crop_nms_thresh")
+        thresholds = [value for name in names if (value := getattr(self, name)) is not None]
+        if not np.isfinite(thresholds).all():
             raise ValueError(f"thresholds are finite numbers, got {', '.join(map(str, thresholds))}")
         if not 0 < self.containment_thresh <= 1:
             raise ValueError(f"containment_thresh is a share above 0 and up to 1, got {self.containment_thresh}")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8
 
 from samjax import pictures
-from samjax.amg import crops, duplicates, labels, regions, seams
+from samjax.amg import crops, duplicates, labels, moved_generator, regions, seams
 from samjax.amg.candidates import Candidates
 from samjax.amg.config import GenerationConfig
 from samjax.amg.memory import Plan, plan
@@ -251,3 +251,7 @@ def _picture(rgb: UInt8[np.ndarray, "H W 3"], view: View) -> UInt8[np.ndarray, "
 def _extent(box: tuple[int, int, int, int]) -> Size:
     """(height, width) of a box."""
     return box[3] - box[1], box[2] - box[0]
+
+
+def __getattr__(name: str) -> Any:
+    return moved_generator(__name__, name)

@@ -81,13 +81,15 @@ class SamAutomaticMaskGenerator:
         for field in dataclasses.fields(config):
             setattr(self, field.name, getattr(config, field.name))
         self.points_per_side, self.point_grids = None, config.grids()  # as the reference keeps them
+        self.overlap = None if tile is None else config.tile_overlap
 
     @property
     def config(self) -> GenerationConfig:
-        """The attributes of today."""
-        return GenerationConfig(
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
-        )
+        """The present attributes; `overlap` means nothing without `tile`."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
+        if self.tile is None:
+            settings["overlap"] = None
+        return GenerationConfig(**settings)
 
     @property
     def generator(self) -> MaskGenerator:

@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 from example_models import SHAPES, shapes_photo, shapes_sam
 
-from samjax import VARIANTS, Execution, Sam, SamAutomaticMaskGenerator, transforms
+from samjax import Execution, Sam, SamAutomaticMaskGenerator
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
 from samjax.amg.labels import label_map
-from samjax.amg.program import frame_of, jitted_choose, jitted_decode, jitted_judge, jitted_pack
-from samjax.drop_in.predictor import RegistryModel
-from samjax.ops.masks import measure, pack, unpack
-from samjax.ops.rle import decode_rle, rle_iou
+from samjax.amg.program import jitted_choose, jitted_decode, jitted_judge, jitted_pack
+from samjax.ops.rle import rle_iou
 from samjax.transforms import PIXEL_MEAN
 
 PROGRAMS = (jitted_judge, jitted_choose, jitted_decode, jitted_pack)
@@ -53,19 +51,6 @@ def test_a_shape_is_found_with_its_box_area_and_point(shapes):
     assert 0.7 <= found["stability_score"] <= 1
 
 
-def test_output_modes_describe_the_same_masks(shapes, photo):
-    generate = {
-        mode: SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode=mode).generate(photo)
-        for mode in ("binary_mask", "coco_rle", "uncompressed_rle")
-    }
-    assert generate["binary_mask"]
-    for records in zip(*generate.values(), strict=True):
-        binary, *rles = (record["segmentation"] for record in records)
-        assert binary.dtype == bool
-        for rle in rles:
-            np.testing.assert_array_equal(decode_rle(rle), binary)
-
-
 @pytest.mark.parametrize("options", [{"points_per_batch": 5}, {"points_per_batch": 1000}, {"memory_budget": 2**32}])
 def test_how_many_points_are_decoded_together_changes_nothing(shapes, photo, options):
     alone = SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle").generate(photo)
@@ -94,34 +79,12 @@ def test_photos_of_similar_size_share_a_program(shapes):
     assert [program._cache_size() for program in PROGRAMS] == compiled
 
 
-def test_few_programs_serve_photos_of_all_sizes():
-    def programs(sizes) -> int:
-        frames = [frame_of(tuple(size), VARIANTS["vit_b"]) for size in sizes.tolist()]
-        return len({tuple(leaf.shape for leaf in jax.tree.leaves(frame)) for frame in frames})
-
-    random = np.random.default_rng(0)
-    assert programs(random.integers(300, 2000, (100, 2))) <= 8
-    coco = np.stack([np.full(20, 640), random.integers(300, 641, 20)], 1)
-    assert programs(np.concatenate([coco, coco[:, ::-1]])) <= 2
-
-
 def test_programs_tell_which_photos_are_compiled_for_together(shapes):
     generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)
     assert generator.programs((100, 128)) == generator.programs((127, 120))
     assert generator.programs((100, 128)) != generator.programs((900, 1200))
     with_crops = SamAutomaticMaskGenerator(shapes, **OPTIONS, crop_n_layers=1)
     assert generator.programs((900, 2000)) < with_crops.programs((900, 2000))
-
-
-@pytest.mark.parametrize("size", [(100, 128), (300, 90), (70, 260)])
-def test_blocks_that_fill_a_frame_up_change_nothing(size):
-    config = SHAPES
-    logits = jax.random.normal(jax.random.key(1), config.mask_size) * 3
-    plain, filled = transforms.upscaling(size, config), frame_of(size, config)
-    for one, other in zip(measure(logits, plain, 0.0, 1.0), measure(logits, filled, 0.0, 1.0), strict=True):
-        np.testing.assert_array_equal(one, other)
-    bits = [pack(logits, frame, 0.0) for frame in (plain, filled)]
-    np.testing.assert_array_equal(*[unpack(np.asarray(each), size)[0] for each in bits])
 
 
 def test_nothing_in_the_picture_is_an_empty_list(shapes):
@@ -264,38 +227,6 @@ class TestTiles:
         moved = {tuple(np.array(box) + 64) for box in inside}
         assert len(inside) > 1
         assert len(moved & {tuple(box) for box in after.boxes.tolist()}) >= 0.8 * len(moved)
-
-
-def test_a_registry_model_is_taken_too(shapes, photo):
-    ours = SamAutomaticMaskGenerator(RegistryModel(shapes), **OPTIONS, output_mode="coco_rle").generate(photo)
-    assert ours == SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle").generate(photo)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"points_per_side": None}, "exactly one of points_per_side and point_grids"),
-        ({"point_grids": [np.zeros((1, 2))]}, "exactly one of points_per_side and point_grids"),
-        ({"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1}, "got 1"),
-        ({"points_per_side": None, "point_grids": [np.zeros((4, 3))]}, r"an array \(P, 2\).*got shape \(4, 3\)"),
-        ({"points_per_side": None, "point_grids": [np.full((4, 2), 30.0)]}, r"lies in \[0, 1\]"),
-        ({"output_mode": "png"}, "binary_mask, uncompressed_rle or coco_rle, got 'png'"),
-        ({"nms": "soft"}, "box or mask, got 'soft'"),
-        ({"points_per_batch": 0}, "at least 1, got 0"),
-        ({"overlap": 10}, "overlap belongs to tile"),
-        ({"tile": 100, "crop_n_layers": 1}, "two ways of cutting"),
-        ({"tile": 100, "overlap": 100}, "overlap from 0 to below it"),
-        ({"crop_overlap_ratio": 2.0, "crop_n_layers": 1}, "from 0 to below 1, got 2.0"),
-        ({"points_per_side": 2, "crop_n_layers": 3, "crop_n_points_downscale_factor": 2}, "has no points"),
-        ({"containment_thresh": 7.0}, "above 0 and up to 1, got 7.0"),
-        ({"box_nms_thresh": float("nan")}, "finite numbers, got 0.88, 0.95, 1.0, nan, 0.7"),
-        ({"memory_budget": 1000}, "memory budget of 0 MB is too small.*interpreter and libraries"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else str(sorted(value)),
-)
-def test_senseless_arguments_are_refused(shapes, photo, options, message):
-    with pytest.raises(ValueError, match=f"(?s){message}"):
-        SamAutomaticMaskGenerator(shapes, **options).generate(photo)
 
 
 def test_a_photo_between_the_points_of_a_tile_has_nothing(shapes):
