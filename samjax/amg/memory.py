@@ -41,14 +41,14 @@ class Plan:
     embeddings: int
     encode: int  # temporaries of the image encoder
     find: int  # temporaries of the point batches
-    draw: int  # bits of the surviving masks, and what making them takes
+    pack: int  # bits of the surviving masks, and what making them takes
     points_per_batch: int
     backend: str
 
     @property
     def working(self) -> int:
         """Bytes beside the weights. Encoding and judging points follow each other; masks are packed meanwhile."""
-        return self.runtime + self.photo + self.embeddings + max(self.encode, self.find) + self.draw
+        return self.runtime + self.photo + self.embeddings + max(self.encode, self.find) + self.pack
 
     def __str__(self) -> str:
         rows = {
@@ -58,7 +58,7 @@ class Plan:
             "image embeddings": self.embeddings,
             "image encoder": self.encode,
             f"point batches of {self.points_per_batch}": self.find,
-            "masks being drawn": self.draw,
+            "masks being packed": self.pack,
             "expected peak (encoder and batches take turns)": self.weights + self.working,
         }
         return "\n".join(f"  {name:<48}{size / 1e6:>10,.0f} MB" for name, size in rows.items())
@@ -95,7 +95,7 @@ def plan(
             embeddings=2 * together * config.grid[0] * config.grid[1] * config.width * execution.dtype.itemsize,
             encode=_encode_bytes(config, execution, together),
             find=_find_bytes(config, execution, shapes, points, count, nms),
-            draw=_draw_bytes(config, execution, shapes),
+            pack=_pack_bytes(config, execution, shapes),
             points_per_batch=count,
             backend=backend,
         )
@@ -154,13 +154,13 @@ def _find_bytes(
 
 
 @functools.lru_cache(maxsize=16)
-def _draw_bytes(config: SamConfig, execution: Execution, frame: Frame) -> int:
+def _pack_bytes(config: SamConfig, execution: Execution, frame: Frame) -> int:
     points = jax.ShapeDtypeStruct((MASKS_PER_PACK, 2), jnp.float32)
     which = jax.ShapeDtypeStruct((MASKS_PER_PACK,), jnp.int32)
     model = config, abstract_params(config), _embedding(config, execution)
     decode = jitted_decode.lower(*model, points, which, execution)
-    draw = jitted_pack.lower(decode.out_info, frame, execution)
-    return 2 * max(_compiled_bytes(decode), _bytes_of(decode.out_info) + _compiled_bytes(draw))
+    pack = jitted_pack.lower(decode.out_info, frame, execution)
+    return 2 * max(_compiled_bytes(decode), _bytes_of(decode.out_info) + _compiled_bytes(pack))
 
 
 def _bytes_of(tree: Any) -> int:
