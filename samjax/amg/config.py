@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -61,7 +61,7 @@ class GenerationConfig:
     min_mask_region_area: int = 0
     point_grids: Sequence[ArrayLike] | None = None
     memory_budget: int | None = None
-    nms: Literal["box", "mask"] = "box"
+    nms: str = "box"
     containment_thresh: float = 0.9
     tile: int | None = None
     overlap: int | None = None

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from samjax.amg.program import (
     MASKS_PER_PACK,
     Limits,
-    Nms,
     Region,
     frame_of,
     jitted_choose,
@@ -73,7 +72,7 @@ def plan(
     *,
     views: int,
     points: int,
-    nms: Nms,
+    nms: str,
     points_per_batch: int,
     budget: int | None,
 ) -> Plan:
@@ -137,7 +136,7 @@ def _encode_bytes(config: SamConfig, execution: Execution, images: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _find_bytes(
-    config: SamConfig, execution: Execution, frame: Frame, points: int, points_per_batch: int, nms: Nms
+    config: SamConfig, execution: Execution, frame: Frame, points: int, points_per_batch: int, nms: str
 ) -> int:
     """`frame` has shapes for arrays, which many sizes of photos share."""
     # Shapes in place of arrays.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -50,7 +50,7 @@ class SamAutomaticMaskGenerator:
         output_mode: str = "binary_mask",
         *,
         memory_budget: int | None = None,
-        nms: Literal["box", "mask"] = "box",
+        nms: str = "box",
         containment_thresh: float = 0.9,
         tile: int | None = None,
         overlap: int | None = None,
@@ -87,7 +87,7 @@ class SamAutomaticMaskGenerator:
     def config(self) -> GenerationConfig:
         """The present attributes; `overlap` means nothing without `tile`."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
-        if self.tile is None:
+        if settings["tile"] is None:
             settings["overlap"] = None
         return GenerationConfig(**settings)
 

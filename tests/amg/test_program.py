@@ -162,7 +162,7 @@ class TestSurvivors:
         np.testing.assert_allclose(logits, np.asarray(prediction.logits)[np.arange(7), which], atol=1e-4)
 
     def test_their_bits_are_the_masks_at_the_photos_size(self, prediction, masks):
-        logits = prediction.logits.reshape(-1, *SHAPES.mask_size)
+        logits = jnp.asarray(prediction.logits).reshape(-1, *SHAPES.mask_size)
         for bits, mask in zip(np.asarray(pack_masks(logits, frame(), HOW)), masks, strict=True):
             part, (x, y) = unpack(bits, SIZE)
             whole = np.zeros(SIZE, bool)
