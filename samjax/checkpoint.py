@@ -55,10 +55,12 @@ class LazyArray:
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the elements."""
         return self.size * self.dtype.itemsize
 
 
@@ -80,6 +82,7 @@ class Description:
 
     @property
     def variant(self) -> str:
+        """`SamConfig.variant`."""
         return self.config.variant
 
 
@@ -90,11 +93,13 @@ class Checksum:
         self.entries: dict[str, dict[str, Any]] = {}  # name to dtype, shape and sha256
 
     def add(self, name: str, array: np.ndarray) -> None:
+        """Adds the array of a parameter; one of the same name is replaced."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         digest = hashlib.sha256(data.data).hexdigest()
         self.entries[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
 
     def hexdigest(self) -> str:
+        """The checksum of the arrays that have been added."""
         lines = [
             f"{name} {entry['dtype']} {'x'.join(map(str, entry['shape']))} {entry['sha256']}\n"
             for name, entry in sorted(self.entries.items())
@@ -185,6 +190,7 @@ def restore(
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
+    """True for a folder with a native checkpoint's manifest, whatever is in it."""
     return (Path(path) / MANIFEST).is_file()
 
 

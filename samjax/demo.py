@@ -37,7 +37,7 @@ SCENES = (
 
 
 def run(out: Path) -> Iterator[tuple[str, Path]]:
-    """Segments every scene; yields what each written file is, and its path.
+    """Segments every scene; yields a description and the path of each file that it writes.
 
     For each photo NAME: NAME_point and NAME_box, each an overlay, mask pictures and JSON (`write_answer`), and
     NAME_everything.json, the records of `MaskGenerator`; for all, the contact sheet.

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import IO, Any
 
-_ATTEMPTS = 5  # to go on after a dropped connection, in one call; the next call goes on where this one ends
+_ATTEMPTS = 5  # to resume after a dropped connection, in one call; the next call resumes where this one ends
 _CHUNK = 1 << 16  # bytes; as many are lost where a connection breaks
 _TIMEOUT = 30  # seconds without a byte
 
@@ -22,11 +22,14 @@ class ChecksumMismatch(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
+    """A file to fetch, and the checksum that tells it from others."""
+
     url: str
     sha256: str
 
     @property
     def name(self) -> str:
+        """The name in the cache folder: the last part of the URL."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -43,6 +46,10 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
     """Fetches a file into the cache unless it is there, and compares its sha256 in either case.
 
     An interrupted download is kept as `NAME.part` and resumed by the next call.
+
+    Raises:
+        DownloadError: the file cannot be fetched or the cache folder cannot be written.
+        ChecksumMismatch: the server gives another file.
     """
     import pooch
     import requests
@@ -61,7 +68,7 @@ def download(file: RemoteFile, *, progress: bool = True) -> Path:
                 try:
                     _fetch_resuming(url, stream, progress)
                 finally:
-                    if os.name == "nt":  # which renames and deletes closed files only; elsewhere the lock goes on
+                    if os.name == "nt":  # which renames and deletes closed files only; elsewhere the lock is kept
                         stream.close()
                 written.replace(target)
             finally:
@@ -114,7 +121,7 @@ def _open_part(part: Path) -> IO[bytes]:
 
 
 def _fetch_resuming(url: str, stream: IO[bytes], progress: bool) -> None:
-    """Appends what `stream` lacks."""
+    """Appends the bytes that `stream` lacks."""
     import requests
 
     for attempt in range(_ATTEMPTS):

@@ -43,6 +43,7 @@ class EmbeddingStore:
         self.model_hash = model_hash(sam)
 
     def path(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Path:
+        """The file of a photo's embedding, whether it exists or not."""
         return self.folder / f"{image_hash(rgb)[:32]}-{self.model_hash[:16]}.safetensors"
 
     def get(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Embedding | None:

@@ -36,7 +36,7 @@ class FolderInUse(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """Who is at work: share `index` of `count` processes, which may share a folder."""
+    """A process at work: share `index` of `count` processes, which may share a folder."""
 
     index: int
     count: int
@@ -47,9 +47,11 @@ class Owner:
 
     @classmethod
     def this(cls, index: int, count: int) -> "Owner":
+        """The present process, with share `index` of `count`."""
         return cls(index, count, socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()))
 
     def shares_with(self, other: "Owner") -> bool:
+        """True if both may work in one folder: different shares of equally many."""
         return self.count == other.count and self.index != other.index
 
     def is_running(self) -> bool | None:
@@ -83,7 +85,7 @@ def _warn(message: str) -> None:
 
 
 def check_share(process_index: int, process_count: int) -> None:
-    """Raises ValueError for a process that is none of so many."""
+    """Raises ValueError unless the index is one of 0, ..., `process_count` - 1."""
     if not 0 <= process_index < process_count:
         raise ValueError(
             f"the process index counts from 0 to the process count - 1, got {process_index} of {process_count}"

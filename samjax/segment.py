@@ -20,7 +20,7 @@ class Request:
 
     All points together describe one object, beside the box where there is exactly one; several boxes are one object
     each. `mask` is a binary mask of the photo's size that describes the one object further. Raises ValueError if
-    that makes no sense, without a model or a photo.
+    the prompts contradict each other or there are none; neither a model nor a photo is needed for that.
     """
 
     points: tuple[Point, ...] = ()
@@ -44,7 +44,7 @@ class Request:
         return points, labels, self.boxes or None
 
     def prompts(self, sam: Sam, size: transforms.Size) -> Prompts:
-        """The request as prompts for a photo of `size` (height, width)."""
+        """The request as prompts for a photo of `size` (height, width); ValueError for a mask of another size."""
         if self.mask is not None and self.mask.shape != size:
             raise ValueError(f"the mask has size {self.mask.shape} and the photo {size} (height, width)")
         mask = [transforms.mask_prompt(self.mask, sam.config)] if self.mask is not None else None

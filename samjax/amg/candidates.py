@@ -31,6 +31,7 @@ class Candidates:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        """The masks of all parts, one part after the other; none if there are no parts."""
         if not parts:
             return cls([], np.zeros((0, 4), int), np.zeros(0), np.zeros(0), np.zeros((0, 2)), np.zeros((0, 4), int))
         names = [field.name for field in dataclasses.fields(cls) if field.name != "rles"]

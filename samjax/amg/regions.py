@@ -37,8 +37,8 @@ def remove_small_regions(
 
 
 def _window(box: Int[np.ndarray, "4"], size: tuple[int, int], area: int | float) -> tuple[slice, slice]:
-    """The part of a photo to which the search for small regions of a mask can be confined: around its box so much that
-    no background that goes on beyond is small. It begins at even pixels, because ties are broken by blocks of 2x2."""
+    """The part of a photo in which to look for small regions of a mask: its box and a margin so wide that background
+    which continues beyond it is not small. It begins at even pixels, because ties are broken by blocks of 2x2."""
     x0, y0, x1, y1 = map(int, box)
     margin = math.ceil(area / (1 + min(x1 - x0, y1 - y0)))
     return (

@@ -100,16 +100,17 @@ def _larger_rivals(rank: Float[np.ndarray, "A B"], areas: Int[np.ndarray, " A"])
 def _clashes(
     boxes: Int[np.ndarray, "A 4"], others: Int[np.ndarray, "B 4"], tiles: tuple[Box, Box]
 ) -> Int[np.ndarray, "A B"]:
-    """At how many edges of the first tile that lie within the second one a mask is cut off and the other does not go on
-    beyond, or the other way round. This tells an object from a part of it that looks the same in the overlap."""
+    """Counts, for each pair of masks, the edges of the first tile within the second one at which only one of two things
+    holds: the first tile's mask is cut off, the second's continues beyond. It tells an object from a part of it that
+    looks the same in the overlap."""
     (x0, y0, x1, y1), (ox0, oy0, ox1, oy1) = tiles
     edges = [(0, x0, -1, ox0 < x0), (1, y0, -1, oy0 < y0), (2, x1 - 1, 1, x1 < ox1), (3, y1 - 1, 1, y1 < oy1)]
     count = np.zeros((len(boxes), len(others)), int)
     for side, edge, outwards, within in edges:
         if within:
             cut = outwards * (boxes[:, side] - edge) >= -CUT
-            goes_on = outwards * (others[:, side] - edge) > 0
-            count += cut[:, None] != goes_on
+            continues = outwards * (others[:, side] - edge) > 0
+            count += cut[:, None] != continues
     return count
 
 

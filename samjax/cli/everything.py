@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,6 +133,18 @@ def everything(
     if config.memory_budget is not None and (sizes := _sizes(photos)[0]):
         generator.explain(max(sizes, key=_area))  # raises where the budget is too small
     job = dataclasses.replace(job, settings={"model": model_hash(sam), **generator.config.deciding()})
+    summary = run(photos, _announcing(generator), job, report=_report, say=_say, progress=_bar)
+    if summary.skipped:
+        print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
+    if summary.failures:
+        reasons = [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failures.items()]
+        listed = "\n  ".join(map(printable, reasons))
+        raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
+    return 0
+
+
+def _announcing(generator: Any) -> Callable[[Any], Any]:
+    """`generator.generate`, which says beforehand that programs have to be compiled for photos of a new size."""
     ready: set[Any] = set()
 
     def generate(rgb: Any) -> Any:
@@ -141,14 +154,7 @@ def everything(
             _say(f"compiling for photos of about {width} x {height} pixels: some seconds, once")
         return generator.generate(rgb)
 
-    summary = run(photos, generate, job, report=_report, say=_say, progress=_bar)
-    if summary.skipped:
-        print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")
-    if summary.failures:
-        reasons = [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failures.items()]
-        listed = "\n  ".join(map(printable, reasons))
-        raise ValueError(f"{len(summary.failures)} photo(s) failed:\n  {listed}")
-    return 0
+    return generate
 
 
 def process_share(index: int | None, count: int | None) -> tuple[int, int]:

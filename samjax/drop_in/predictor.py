@@ -56,6 +56,7 @@ class ResizeLongestSide:
 
     @staticmethod
     def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> tuple[int, int]:
+        """(height, width) of a photo of (`oldh`, `oldw`) pixels when its longer side is `long_side_length`."""
         return transforms.input_size((oldh, oldw), (long_side_length, long_side_length))
 
 
@@ -152,10 +153,12 @@ class SamPredictor:
 
     @property
     def device(self) -> str:
+        """The device of the torch tensors of `predict_torch`: "cpu"."""
         return self.model.device
 
     @property
     def is_image_set(self) -> bool:
+        """True if `predict` has a photo to answer about."""
         return isinstance(self._photo, _Photo)
 
     @property

@@ -1,4 +1,4 @@
-"""Segment everything in many photos: which photos, what of them is done, and the job that does the rest."""
+"""Segment everything in many photos: the photos, the record of finished ones, and the job that does the others."""
 
 from samjax.everything.job import Job, Summary, run
 from samjax.everything.photos import find_photos

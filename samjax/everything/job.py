@@ -44,6 +44,7 @@ class Job:
         check_share(self.process_index, self.process_count)
 
     def journal(self) -> OutputJournal:
+        """The journal of `out` for these settings and formats."""
         options = dataclasses.asdict(self.options)
         formats = {name: {option: options[option] for option in FORMATS[name].options} for name in self.formats}
         return OutputJournal(self.out, self.settings, formats)
@@ -80,8 +81,9 @@ def run(
 ) -> Summary:
     """Finds and writes the masks of this process's photos that are not done yet.
 
-    A photo that cannot be read, segmented or written is counted as a failure, whatever the error, and the others go
-    on. Whoever finishes last writes what a format has once, of these photos and of those that earlier runs did in OUT.
+    A photo that cannot be read, segmented or written is counted as a failure, whatever the error, and the others
+    are done. Whoever finishes last writes what a format has once, of these photos and of those that earlier runs did
+    in OUT.
 
     Args:
         photos: of ALL processes, in the same order everywhere.

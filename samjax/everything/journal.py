@@ -28,6 +28,7 @@ class OutputJournal:
         self.settings, self.formats = json.loads(json.dumps([settings, formats]))  # as they will be read back
 
     def is_done(self, photo: Photo) -> bool:
+        """True if all formats of this job are there, made from the photo as it is with these settings."""
         record = self._read(photo)
         return record.get("source") == _source(photo) and all(self._has(record, name) for name in self.formats)
 
@@ -70,15 +71,18 @@ class OutputJournal:
         ]
 
     def begin(self, photo: Photo) -> None:
-        """Takes back that a photo is done in this job's formats."""
+        """Records that a photo is no longer done in this job's formats, which are about to be written."""
         formats, stale = self._earlier(photo)
         formats |= {name: {**formats[name], "whole": False} for name in self.formats if name in formats}
         if formats or stale:
             self._write(photo, {"formats": formats, "files": sorted(stale)})
 
     def finish(self, photo: Photo, files: Mapping[str, Iterable[Path]], masks: int) -> None:
-        """Says that a photo is done in the formats of `files`, after removing what a killed run left half-written and
-        what these formats, or all where settings have changed, wrote before and not now."""
+        """Records that a photo is done in the formats of `files`.
+
+        Before that it removes what a killed run left half-written, and files that these formats (all of them if
+        settings have changed) wrote before and not now.
+        """
         before, stale = self._earlier(photo)
         formats = dict(before)
         for name, paths in files.items():
@@ -91,6 +95,7 @@ class OutputJournal:
         self._write(photo, {"formats": formats, "masks": masks})
 
     def fail(self, photo: Photo, error: str) -> None:
+        """Records that a photo failed in this job's formats, and why."""
         formats, stale = self._earlier(photo)
         self._write(photo, {"formats": formats, "files": sorted(stale), "error": error, "tried": self.formats})
 

@@ -44,7 +44,7 @@ def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
 
 
 def finish(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Writes yolo/data.yaml, whose own folder the paths in it begin at."""
+    """Writes yolo/data.yaml, with paths relative to its own folder."""
     path = folder / "yolo" / "data.yaml"
     with replacing(path, overwrite=True) as temporary:
         temporary.write_text(DATA, encoding="utf-8")
