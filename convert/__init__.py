@@ -81,8 +81,8 @@ def write(
         to: "meta" (`.safetensors` or else PyTorch's zip file, under Meta's names), "huggingface" (a folder) or "native"
             (a folder); None follows the ending of `path`: a file's is Meta's, no ending is native.
         provenance: kept in a native checkpoint; other formats have no place for it.
-        thresholds: that suit the model in mask generation, kept in native checkpoints and `.safetensors`; None are
-            Meta's.
+        thresholds: of mask generation, suited to the model; None: Meta's. Native checkpoints and `.safetensors` keep
+            them; for other files a warning says that they are lost.
         overwrite: replace a file at `path`, or a folder that is empty or a checkpoint and nothing else.
 
     Raises:
@@ -107,6 +107,12 @@ def write(
             write_safetensors(temporary, named, metadata(thresholds))
         else:
             write_torch(temporary, named)
+            if thresholds not in (None, MaskThresholds()):
+                warnings.warn(
+                    f"{path}: PyTorch's file has no place for the model's own thresholds of mask generation; read from "
+                    "there it has Meta's. A .safetensors file keeps them",
+                    stacklevel=2,
+                )
 
 
 def convert(

@@ -38,6 +38,12 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
     return tensors
 
 
+def is_safetensors(path: Path) -> bool:
+    """True if a file begins as the format does: eight bytes of the header's length, then JSON, whatever its ending."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts in a file's header.
 

@@ -12,7 +12,7 @@ from samjax import checkpoint
 from samjax.checkpoint import CheckpointError
 from samjax.config import MaskThresholds
 
-from .safetensors_file import read_metadata
+from .safetensors_file import is_safetensors, read_metadata
 
 KEY = "samjax_thresholds"  # in the header of a .safetensors file
 
@@ -21,12 +21,12 @@ def read_thresholds(path: Path) -> MaskThresholds:
     """Reads the thresholds that a checkpoint of any format carries, Meta's if it has none; no tensor is read.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or they are no numbers.
+        CheckpointError: the checkpoint is damaged, or they are not numbers.
     """
     if checkpoint.is_native(path):
         return checkpoint.read_thresholds(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    if file.suffix != ".safetensors" or not file.is_file():
+    if not file.is_file() or not is_safetensors(file):
         return MaskThresholds()
     text = read_metadata(file).get(KEY, "{}")
     try:

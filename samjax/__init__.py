@@ -75,7 +75,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_MODULES[name]), name)
         globals()[name] = value
         return value
-    if name.startswith("__"):
+    if name.startswith("__") or "." in name:
         raise AttributeError(f"module 'samjax' has no attribute {name!r}")
     try:  # samjax.hub, samjax.transforms and others, which `import samjax` used to load
         return importlib.import_module(f"samjax.{name}")

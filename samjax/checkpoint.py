@@ -146,7 +146,7 @@ def save(
         config: the configuration that `params` belongs to.
         params: nested dict of arrays (numpy, JAX or `LazyArray`), as `samjax.model.abstract_params(config)` shapes it.
         provenance: where the parameters come from, as plain JSON values; date and samjax version are added.
-        thresholds: that suit the model in mask generation; None are Meta's.
+        thresholds: of mask generation, suited to the model; None: Meta's.
         overwrite: replace what stands at `path`: a file, or a folder that is empty or a checkpoint and nothing else.
     """
     leaves = {name: lazy(array) for name, array in flatten_dict(params, sep="/").items()}
@@ -223,7 +223,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> MaskThresholds:
     """The thresholds that a native checkpoint carries for mask generation, or Meta's if it has none.
 
     Raises:
-        CheckpointError: they are no numbers.
+        CheckpointError: they are not numbers.
     """
     _, manifest = _read_manifest(Path(path))
     return thresholds_from_json(manifest.get("thresholds", {}), Path(path) / MANIFEST)

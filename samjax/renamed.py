@@ -28,6 +28,7 @@ RENAMED = {
     "samjax.evaluation.proposals": "samjax.evaluation.protocols.proposals",
     "samjax.evaluation.saliency": "samjax.evaluation.protocols.saliency",
     "samjax.evaluation.semantic": "samjax.evaluation.protocols.semantic",
+    "samjax.evaluation.targets": "samjax.evaluation.judged_objects",
     "samjax.formats": "samjax.writers",
     "samjax.predictor": "samjax.drop_in.predictor",
 }

@@ -30,9 +30,8 @@ class Sam:
     config: SamConfig
     params: Params
     execution: Execution = dataclasses.field(default_factory=Execution.for_backend)
-    thresholds: MaskThresholds = dataclasses.field(
-        default_factory=MaskThresholds
-    )  # that suit the model, for `samjax.amg`
+    # Of mask generation (`samjax.amg`), suited to the model.
+    thresholds: MaskThresholds = dataclasses.field(default_factory=MaskThresholds)
 
     def tree_flatten(self):
         return (self.params,), (self.config, self.execution, self.thresholds)

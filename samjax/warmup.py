@@ -66,7 +66,7 @@ def compile_programs(
         warm = time.perf_counter()
         transforms.upscale_masks(logits, size, config)
         run = time.perf_counter() - warm
-        timings.append(Timing(f"upscale to {size[0]} x {size[1]}", warm - start - run, run))
+        timings.append(Timing(f"upscale to {size[0]} x {size[1]}", max(warm - start - run, 0.0), run))
     return timings
 
 

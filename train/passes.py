@@ -171,7 +171,7 @@ def _visit(
     size = jnp.asarray(passes.size)
     params, features = trained
     is_first = logits is None
-    # All logits count. Said by an array of True, XLA would spend minutes on folding the gradient of what no mask gives.
+    # All logits count: None, not an array of True, with which XLA spends minutes on folding a gradient of zeros.
     prompts = Prompts(slots.points, slots.labels, block.valid, logits)
     # Training knows the INPUT frame only; photos of that size have it as their own.
     ask = functools.partial(decode, recipe.sam, params, Embedding(features, size, size), prompts, recipe.execution)

@@ -43,7 +43,7 @@ def make_step(config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTran
     """
     # Written exactly as the first state's: the second step would otherwise be another program, compiled again.
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, sam, optimizer, mesh))
-    step = _Step(config, sam, optimizer, mesh)
+    step = _Step(config, sam, optimizer, mesh).step  # a method, whose name the compiled program has
     return jax.jit(step, donate_argnums=0, out_shardings=(placed, NamedSharding(mesh, P())))
 
 
@@ -56,7 +56,7 @@ class _Step:
     optimizer: optax.GradientTransformation
     mesh: Mesh
 
-    def __call__(
+    def step(
         self, state: TrainState, batch: Batch, position: Float32[Array, ""] | None = None
     ) -> tuple[TrainState, Metrics]:
         loss = self.config.loss

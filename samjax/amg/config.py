@@ -12,13 +12,14 @@ from samjax.config import MaskThresholds
 from samjax.types import ArrayLike
 
 THRESHOLDS = tuple(field.name for field in dataclasses.fields(MaskThresholds))
-# What decides memory and speed, but not the masks; and what a file of settings cannot hold.
-_UNDECIDING = ("points_per_batch", "memory_budget", "point_grids")
+# What decides memory and speed, but not the masks.
+_NOT_IN_KEY = ("points_per_batch", "memory_budget")
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """Settings of the search for everything in a photo. The first eleven are the reference's, with its defaults.
+    """Settings of the search for everything in a photo. The first twelve are the reference's, with its defaults;
+    thresholds that are None are the model's own.
 
     Raises ValueError if settings make no sense or contradict each other.
 
@@ -59,7 +60,7 @@ class GenerationConfig:
     crop_overlap_ratio: float = 512 / 1500
     crop_n_points_downscale_factor: int = 1
     min_mask_region_area: int = 0
-    point_grids: Sequence[ArrayLike] | None = None
+    point_grids: Sequence[ArrayLike] | None = None  # kept as tuples, so that settings can be compared and hashed
     memory_budget: int | None = None
     nms: str = "box"
     containment_thresh: float = 0.9
@@ -69,6 +70,13 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if (self.points_per_side is None) == (self.point_grids is None):
             raise ValueError("give exactly one of points_per_side and point_grids")
+        if self.point_grids is not None:
+            grids = tuple(tuple(map(tuple, _checked_grid(grid).tolist())) for grid in self.point_grids)
+            object.__setattr__(self, "point_grids", grids)
+        if self.memory_budget is not None and self.memory_budget < 1:
+            raise ValueError(f"memory_budget is a number of bytes above 0, got {self.memory_budget}")
+        if self.min_mask_region_area < 0:
+            raise ValueError(f"min_mask_region_area is a number of pixels from 0 on, got {self.min_mask_region_area}")
         if self.nms not in ("box", "mask"):
             raise ValueError(f"nms is box or mask, got {self.nms!r}")
         if self.points_per_batch < 1:
@@ -100,7 +108,7 @@ class GenerationConfig:
         if self.point_grids is None:
             assert self.points_per_side is not None  # as `__post_init__` has it
             return crops.point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
-        grids = [_checked_grid(grid) for grid in self.point_grids]
+        grids = [np.array(grid) for grid in self.point_grids]
         if len(grids) <= self.crop_n_layers:
             raise ValueError(
                 f"point_grids needs a grid for the photo and one for each of {self.crop_n_layers} crop layer(s), "
@@ -113,11 +121,11 @@ class GenerationConfig:
         missing = {name: getattr(thresholds, name) for name in THRESHOLDS if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
-    def deciding(self) -> dict[str, Any]:
-        """The settings that decide which masks come out, as JSON."""
-        return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _UNDECIDING
-        }
+    def journal_key(self) -> dict[str, Any]:
+        """The settings that decide which masks come out, as JSON; grids only if there are any."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _NOT_IN_KEY]
+        key = {name: getattr(self, name) for name in names}
+        return key if self.point_grids is not None else {name: key[name] for name in key if name != "point_grids"}
 
 
 def _checked_grid(grid: ArrayLike) -> Float64[np.ndarray, "P 2"]:

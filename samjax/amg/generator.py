@@ -38,9 +38,8 @@ class View:
     """A part of the photo that the model sees at once: all of it, a crop, or a tile."""
 
     box: tuple[int, int, int, int]  # (x0, y0, x1, y1) in the photo, ends exclusive
-    size: (
-        Size  # (height, width) of the picture the model gets; larger than the box where a tile sticks out of the photo
-    )
+    # (height, width) of the picture that the model gets; larger than the box if a tile sticks out of the photo
+    size: Size
     points: Float64[np.ndarray, "P 2"]  # (x, y) in the view's own frame
 
     @property

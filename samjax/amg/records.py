@@ -16,8 +16,10 @@ def records(candidates: Candidates, output_mode: str) -> list[dict[str, Any]]:
 
     `segmentation` (bool (H, W), or run-length encoded, as `output_mode` says), `bbox` [x, y, width, height] of the
     outermost pixels as the reference counts (one less than COCO does), `area` in pixels, `predicted_iou`,
-    `point_coords` [[x, y]], `stability_score`, `crop_box` [x, y, width, height].
+    `point_coords` [[x, y]], `stability_score`, `crop_box` [x, y, width, height]. Raises ValueError for another mode.
     """
+    if output_mode not in OUTPUT_MODES:
+        raise ValueError(f"output_mode is binary_mask, uncompressed_rle or coco_rle, got {output_mode!r}")
     return [
         {
             "segmentation": _segmentation(rle, output_mode),

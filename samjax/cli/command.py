@@ -292,7 +292,7 @@ def _missing_device() -> str | None:
         jax.devices()
     except Exception as error:
         reason = "".join(str(error).splitlines()[:1]) or "JAX is installed without it"
-        if platforms := jax.config.read("jax_platforms"):
+        if platforms := jax.config.jax_platforms:  # pyright: ignore[reportAttributeAccessIssue]  (made at run time)
             return (
                 f"JAX_PLATFORMS={platforms} asks for a device that JAX cannot use here ({reason}); unset it to compute "
                 "on what there is, or install JAX for that device"
@@ -303,7 +303,8 @@ def _missing_device() -> str | None:
 
 def _keep_compiled_programs(folder: Path) -> None:
     """Keeps compiled programs in `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
-    if jax.config.read("jax_compilation_cache_dir") is not None:
+    # pyright does not see flags that are made at run time.
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     try:
         check_writable(folder)

@@ -42,14 +42,14 @@ class GenerationOptions(GenerationConfig):
     points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64
     pred_iou_thresh: Annotated[
         float | None,
-        arg(help="Drop masks with no higher predicted IoU; by default Meta's 0.88, less with samjax-tiny."),
+        arg(help="Drop masks with no higher predicted IoU; by default the model's own, Meta's 0.88."),
     ] = None
     stability_score_thresh: Annotated[
-        float | None, arg(help="Drop masks that are less stable; by default Meta's 0.95, less with samjax-tiny.")
+        float | None, arg(help="Drop masks that are less stable; by default the model's own, Meta's 0.95.")
     ] = None
     stability_score_offset: Annotated[
         float | None,
-        arg(help="Shift of the threshold in the stability score; by default Meta's 1, less with samjax-tiny."),
+        arg(help="Shift of the threshold in the stability score; by default the model's own, Meta's 1."),
     ] = None
     box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7
     crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0
@@ -132,7 +132,7 @@ def everything(
         return _explain(photos, generator)
     if config.memory_budget is not None and (sizes := _sizes(photos)[0]):
         generator.explain(max(sizes, key=_area))  # raises where the budget is too small
-    job = dataclasses.replace(job, settings={"model": model_hash(sam), **generator.config.deciding()})
+    job = dataclasses.replace(job, settings={"model": model_hash(sam), **generator.config.journal_key()})
     summary = run(photos, _announcing(generator), job, report=_report, say=_say, progress=_bar)
     if summary.skipped:
         print(f"{summary.skipped} photo(s) were done before and are skipped; --overwrite does them again")

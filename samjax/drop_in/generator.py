@@ -22,7 +22,8 @@ class SamAutomaticMaskGenerator:
 
     Any number of threads may share one; it keeps nothing of a photo. The first thirteen arguments after the model,
     their defaults and the records are the reference's; `samjax.amg.config.GenerationConfig` says what each argument
-    means. They stay as attributes, and `generate` follows them.
+    means. They stay as attributes, and `generate` follows
+    them; of the first and the eleventh only `point_grids` stays, as in the reference.
 
     Args:
         model: a `samjax.Sam` or what `sam_model_registry` makes.
@@ -58,23 +59,23 @@ class SamAutomaticMaskGenerator:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode is binary_mask, uncompressed_rle or coco_rle, got {output_mode!r}")
         config = GenerationConfig(
-            points_per_side,
-            points_per_batch,
-            pred_iou_thresh,
-            stability_score_thresh,
-            stability_score_offset,
-            box_nms_thresh,
-            crop_n_layers,
-            crop_nms_thresh,
-            crop_overlap_ratio,
-            crop_n_points_downscale_factor,
-            min_mask_region_area,
-            point_grids,
-            memory_budget,
-            nms,
-            containment_thresh,
-            tile,
-            overlap,
+            points_per_side=points_per_side,
+            points_per_batch=points_per_batch,
+            pred_iou_thresh=pred_iou_thresh,
+            stability_score_thresh=stability_score_thresh,
+            stability_score_offset=stability_score_offset,
+            box_nms_thresh=box_nms_thresh,
+            crop_n_layers=crop_n_layers,
+            crop_nms_thresh=crop_nms_thresh,
+            crop_overlap_ratio=crop_overlap_ratio,
+            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+            min_mask_region_area=min_mask_region_area,
+            point_grids=point_grids,
+            memory_budget=memory_budget,
+            nms=nms,
+            containment_thresh=containment_thresh,
+            tile=tile,
+            overlap=overlap,
         )
         self.model = model if isinstance(model, RegistryModel) else RegistryModel(model)
         self.output_mode = output_mode

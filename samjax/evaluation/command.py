@@ -120,7 +120,7 @@ class Data:
 
     def open(self, out: Path, exclude: Collection[Path] = ()) -> tuple[Dataset, tuple[Problem, ...], dict[str, Any]]:
         """The data set, what belongs to no photo, and what identifies it beside the photos' names; the folder of
-        results and the files `besides` are none of its."""
+        results and the files in `exclude` are none of its."""
         opened = open_dataset(self.data)
         strays = opened.strays if isinstance(opened, AnnotatedPhotos) else ()
         if isinstance(opened, AnnotatedPhotos) and opened.left_out:
@@ -323,7 +323,7 @@ def run(
     exclude: Collection[Path] = (),
     **given: str,
 ) -> int:
-    """Evaluates on photos with objects, and prints the table. The files `besides` do not decide the records."""
+    """Evaluates on photos with objects, and prints the table. The files in `exclude` do not decide the records."""
     segmenter, model_identity = _opened(model)
     dataset, strays, identity = data.open(place.out, exclude)
     mentioned = {"data": data.data, **given, **model.given()}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from flax.core.meta import AxisMetadata
 from jaxtyping import Array, Float32, Key
@@ -35,7 +36,10 @@ class Normal:
     is_random: ClassVar = True
 
     def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
-        return math.sqrt(2) * jax.scipy.special.erfinv(uniform)
+        # The open interval: -1 itself, one draw in 2^24, would be minus infinity.
+        return math.sqrt(2) * jax.scipy.special.erfinv(
+            jnp.maximum(uniform, np.nextafter(np.float32(-1), np.float32(0)))
+        )
 
 
 @dataclasses.dataclass(frozen=True)

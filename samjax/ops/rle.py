@@ -58,7 +58,8 @@ def parse_runs(texts: Sequence[str]) -> Runs:
     from the fourth number on differences to the last but one. All texts are read together, because NumPy takes as long
     for one as for a hundred.
     """
-    digits = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    ascii_texts = [text if text.isascii() else "~" * len(text) for text in texts]  # ~ is no digit
+    digits = np.frombuffer("".join(ascii_texts).encode("ascii"), np.uint8).astype(np.int64) - 48
     ends = np.cumsum([len(text) for text in texts])
     starts = np.r_[0, ends[:-1]]
     last = digits & 32 == 0
@@ -86,7 +87,7 @@ def parse_runs(texts: Sequence[str]) -> Runs:
 
 def run_lengths(rle: dict) -> Int[np.ndarray, " R"]:
     """The lengths of the runs, background first; COCO's uncompressed form."""
-    return parse_runs([rle["counts"]]).lengths
+    return parse_runs([rle["counts"]]).lengths if rle["counts"] else np.zeros(0, np.int64)
 
 
 def foreground_runs(rle: dict) -> Int[np.ndarray, "R 2"]:

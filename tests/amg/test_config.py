@@ -12,7 +12,7 @@ from samjax.config import MaskThresholds
 
 def test_the_deciding_settings_are_those_that_journals_of_0_1_hold():
     """Name by name and value by value: a job that was begun before is resumed."""
-    assert json.dumps(GenerationConfig().with_thresholds(MaskThresholds()).deciding()) == (
+    assert json.dumps(GenerationConfig().with_thresholds(MaskThresholds()).journal_key()) == (
         '{"points_per_side": 32, "pred_iou_thresh": 0.88, "stability_score_thresh": 0.95, '
         '"stability_score_offset": 1.0, "box_nms_thresh": 0.7, "crop_n_layers": 0, "crop_nms_thresh": 0.7, '
         '"crop_overlap_ratio": 0.3413333333333333, "crop_n_points_downscale_factor": 1, "min_mask_region_area": 0, '
@@ -22,7 +22,7 @@ def test_the_deciding_settings_are_those_that_journals_of_0_1_hold():
 
 @pytest.mark.parametrize("options", [{"points_per_batch": 7}, {"memory_budget": 10**9}], ids=str)
 def test_what_decides_memory_and_speed_only_is_not_among_them(options):
-    assert GenerationConfig(**options).deciding() == GenerationConfig().deciding()
+    assert GenerationConfig(**options).journal_key() == GenerationConfig().journal_key()
 
 
 def test_a_models_thresholds_replace_those_that_are_open():

@@ -54,6 +54,7 @@ class Grey:
     """Finds out how bright photos are; cannot judge those of the values in `bad`."""
 
     name = "grey"
+    asks = True
 
     def __init__(self, bad: Sequence[int] = (), factor: float = 1.0, seconds: float = 0.0) -> None:
         self.bad, self.factor, self.seconds = bad, factor, seconds

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from example_segmenters import sample
 
-from samjax.evaluation import targets
+from samjax.evaluation import judged_objects
 from samjax.evaluation.judged_objects import groups
 
 
@@ -23,7 +23,7 @@ def photos(count, size=(6, 8), objects=20):
     ],
 )
 def test_photos_share_the_memory(count, size, pixels, most, monkeypatch):
-    monkeypatch.setattr(targets, "PIXELS_TOGETHER", pixels)
+    monkeypatch.setattr(judged_objects, "PIXELS_TOGETHER", pixels)
     samples = photos(count, size)
     together = [[len(own) for own in group] for group in groups(samples)]
     assert max(map(sum, together)) == most

@@ -63,7 +63,7 @@ def parts_of(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def identity_of(spec: str, exclude: Collection[Path] = ()) -> dict[str, str]:
-    """The format, the split, and a `fingerprint` of each path but those that are one of `besides`."""
+    """The format, the split, and a `fingerprint` of each path but those that are one of `exclude`."""
     form, parts = parts_of(spec)
     given = {"split": parts.pop("split")} if "split" in parts else {}
     apart = {place.resolve() for place in exclude}

@@ -114,10 +114,10 @@ def photos():
 
 @pytest.mark.parametrize("pixels", [2**26, 3 * 2 * 40 * 60])
 def test_all_objects_of_all_photos_are_clicked_as_if_each_were_alone(photos, pixels, monkeypatch):
-    from samjax.evaluation import targets
+    from samjax.evaluation import judged_objects
     from samjax.evaluation.protocols.interactive import Interactive
 
-    monkeypatch.setattr(targets, "PIXELS_TOGETHER", pixels)  # few at a time, or all
+    monkeypatch.setattr(judged_objects, "PIXELS_TOGETHER", pixels)  # few at a time, or all
     samples, wide, tall = photos
     sizes = [one.rgb.shape[:2] for one in samples]
     segmenter = Scripted(lambda photo, prompt, multimask: paint(prompt, sizes[photo], multimask))

@@ -80,7 +80,7 @@ def test_a_rank_correlation_of_equals_is_left_out(protocol):
 
 
 def test_dice_and_boundary_iou_are_those_of_the_mask_that_is_judged(protocol, record):
-    from samjax.evaluation import overlap
+    from samjax.evaluation.metrics import overlap
 
     metrics = protocol.summarise([record]).metrics
     masks = [part(mask, shares[1]) for mask, shares in zip(OBJECTS, FIRST, strict=True)]
