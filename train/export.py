@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import checkpoint, convert
-from samjax.checkpoint import Description
+from samjax.checkpoint import CheckpointError, Description
 from samjax.convert import CheckpointFormat
 
 from . import run_folder
@@ -72,7 +72,7 @@ def export(
         else:
             step, why = checkpoints.latest(), "the latest"
         if step is None:
-            raise ValueError(f"{run} has no checkpoint yet")
+            raise CheckpointError(f"there is no complete checkpoint in {run}")
         params = checkpoints.weights(step, raw=raw)
         decay = None if raw else config.optim.ema
         named = "raw" if decay is None else "averaged"

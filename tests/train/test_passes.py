@@ -83,8 +83,8 @@ def compiled(how):
     return jax.jit(functools.partial(gradient, how))
 
 
-def ours(how, block=None, size=SIZES, image=slice(None)):
-    given = block or globals()["block"]()
+def ours(how, given=None, size=SIZES, image=slice(None)):
+    given = given or block()
     return compiled(how)(heads(), features()[image], given, jnp.asarray(size), jnp.float32(0.5))
 
 

@@ -225,7 +225,7 @@ from samjax.train.step import make_step
 
 jax.config.update("jax_default_matmul_precision", "float32")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-sam = globals()[MODEL]
+sam = {"NANO": NANO, "PICO": PICO}[MODEL]
 assert len(jax.devices()) == 8
 
 def train(shape, accumulate):
