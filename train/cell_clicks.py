@@ -1,7 +1,9 @@
-"""The clicks of a careful user: on the host, by exact Euclidean distances (Sofiiuk et al., arXiv 2102.06583).
+"""The clicks of validation's user: where RITM's would go (Sofiiuk et al., arXiv 2102.06583), found on cells.
 
-Regions are cells (`samjax.train.batch`). Distances are measured between cells, those more than half in the region; the
-click itself is a pixel of the region, so that it is never beside a thin object.
+`samjax.evaluation.user.clicks` has the rules of RITM and SAM themselves, on pixels of the photo, to be compared with
+published figures; `samjax.train.interaction` the random clicks of training, on the device. Here regions are cells
+(`samjax.train.batch`). Distances are measured between cells, those more than half in the region; the click itself is a
+pixel of the region, so that it is never beside a thin object. Of equally deep errors the object's comes first.
 """
 
 import numpy as np
@@ -10,10 +12,10 @@ from scipy import ndimage
 
 from samjax.config import PromptLabel
 
-Click = tuple[float, float]  # (x, y), pixel of the model's input
+Pixel = tuple[float, float]  # (x, y), of the model's input
 
 
-def deepest_pixel(region: UInt[np.ndarray, "h w"], ratio: int) -> tuple[float, Click | None]:
+def deepest_pixel(region: UInt[np.ndarray, "h w"], ratio: int) -> tuple[float, Pixel | None]:
     """The pixel farthest from the region's boundary, and how far that is in cells; (0, None) for an empty region.
 
     The border of the grid is a boundary. A region that fills no cell by half has depth below 1/2: the share of the cell
@@ -37,7 +39,7 @@ def deepest_pixel(region: UInt[np.ndarray, "h w"], ratio: int) -> tuple[float, C
     return depth, (float(column * ratio + x[nearest]), float(row * ratio + y[nearest]))
 
 
-def correction(target: UInt[np.ndarray, "h w"], wrong: UInt[np.ndarray, "h w"], ratio: int) -> tuple[Click, int] | None:
+def correction(target: UInt[np.ndarray, "h w"], wrong: UInt[np.ndarray, "h w"], ratio: int) -> tuple[Pixel, int] | None:
     """A click where the prediction is wrong, and its label: on what is missed of the object or on what is wrongly
     taken for it, whichever goes deeper. None if nothing is wrong."""
     missed, missed_at = deepest_pixel(target & wrong, ratio)
