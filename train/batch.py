@@ -73,12 +73,9 @@ def pack_cells(masks: Bool[np.ndarray, "*N H W"], ratio: int) -> UInt[np.ndarray
     return np.ascontiguousarray(functools.reduce(np.bitwise_or, columns))  # *N h w
 
 
-def unpack_cells(cells: UInt[np.ndarray, "*N h w"], ratio: int) -> Bool[np.ndarray, "*N H W"]:
-    """The inverse of `pack_cells`."""
+def unpack_cells(cells: UInt[Array | np.ndarray, "*N h w"], ratio: int) -> Bool[Array | np.ndarray, "*N H W"]:
+    """The inverse of `pack_cells`, on the host or on the device, wherever the cells are."""
     *batch, height, width = cells.shape
-    bits = ((cells[..., None] >> np.arange(ratio**2, dtype=cells.dtype)) & 1).astype(bool)
-    return (
-        bits.reshape(*batch, height, width, ratio, ratio)
-        .swapaxes(-2, -3)
-        .reshape(*batch, height * ratio, width * ratio)
-    )
+    bits = np.arange(ratio**2, dtype=cells.dtype).reshape((1,) * cells.ndim + (-1,))
+    pixels = ((cells[..., None] >> bits) & 1).astype(bool).reshape(*batch, height, width, ratio, ratio)
+    return pixels.swapaxes(-2, -3).reshape(*batch, height * ratio, width * ratio)

@@ -16,7 +16,7 @@ from .batch import Batch, cell_ratio
 from .config import InteractionConfig
 from .interaction import Target
 from .losses import MaskLoss
-from .passes import Gradient, MaskBlock, Recipe
+from .passes import Gradient, MaskBlock, PassSettings
 
 
 class _Group(NamedTuple):
@@ -31,7 +31,7 @@ class _Group(NamedTuple):
 
 
 def gradient(
-    recipe: Recipe,
+    settings: PassSettings,
     together: tuple[int | None, int],
     heads: Params,
     batch: Batch,
@@ -43,7 +43,7 @@ def gradient(
     """`passes.gradient` summed over a batch; blocks without a valid mask cost nothing.
 
     Args:
-        recipe: what decides the passes.
+        settings: of the passes.
         together: images and masks of a block (`samjax.train.execution.blocks_for`).
         heads: parameters of the prompt encoder and the mask decoder.
         batch: the photos and masks.
@@ -56,8 +56,8 @@ def gradient(
     size = _divisor(images, together[0] or images)
     group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin)
     groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), group)
-    visit = functools.partial(_visit_group, recipe, heads, min(slots, together[1]), balanced_weight)
-    start = jax.tree.map(jnp.zeros_like, heads), no_terms(recipe.interaction)
+    visit = functools.partial(_visit_group, settings, heads, min(slots, together[1]), balanced_weight)
+    start = jax.tree.map(jnp.zeros_like, heads), no_terms(settings.interaction)
     (of_heads, terms), of_features = lax.scan(visit, start, groups)
     return Gradient(of_heads, of_features.reshape(features.shape)), terms
 
@@ -73,7 +73,7 @@ def add(a: Any, b: Any) -> Any:
 
 
 def _visit_group(
-    recipe: Recipe,
+    settings: PassSettings,
     heads: Params,
     column: int,
     balanced_weight: Float32[Array, ""],
@@ -82,16 +82,9 @@ def _visit_group(
 ) -> tuple[tuple[Params, MaskLoss], Float[Array, "G H W C"]]:
     """Adds a group's gradient of the heads to the sums and gives that of its features; `column` masks of an image at a
     time."""
-    ratio = cell_ratio(recipe.sam)
+    ratio = cell_ratio(settings.sam)
     images, slots = group.valid.shape
     padded = -(-slots // column) * column  # slots that no photo has are never computed
-
-    def columns(x):
-        """(G, N, ...) as (columns, G, column, ...)."""
-        missing = padded - x.shape[1]
-        x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
-        return jnp.moveaxis(x.reshape(images, -1, column, *x.shape[2:]), 1, 0)
-
     grid = group.masks.shape[-2], group.masks.shape[-1]  # of a window, if training sees windows
     photo = jax.vmap(lambda size: cells.photo(size, grid, ratio, group.masks.dtype))(group.size)
     photo = jnp.broadcast_to(photo[:, None], (images, column, *photo.shape[1:]))
@@ -103,14 +96,22 @@ def _visit_group(
         block = MaskBlock(Target(masks, photo), valid, keys, group.origin)
 
         def compute(sums):
-            return add(sums, passes.gradient(recipe, heads, group.features, block, group.size, balanced_weight))
+            return add(sums, passes.gradient(settings, heads, group.features, block, group.size, balanced_weight))
 
         return lax.cond(valid.any(), compute, lambda sums: sums, sums), None
 
     of_heads, terms = sums
     start = Gradient(of_heads, jnp.zeros_like(group.features)), terms
-    (gradient, terms), _ = lax.scan(visit_block, start, (columns(group.masks), columns(group.valid), columns(keys)))
+    xs = tuple(_columns(x, column) for x in (group.masks, group.valid, keys))
+    (gradient, terms), _ = lax.scan(visit_block, start, xs)
     return (gradient.params, terms), gradient.features
+
+
+def _columns(x: Array, column: int) -> Array:
+    """(G, N, ...) as (columns, G, column, ...), padded with zeros where N is no multiple of `column`."""
+    missing = -x.shape[1] % column
+    x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
+    return jnp.moveaxis(x.reshape(len(x), -1, column, *x.shape[2:]), 1, 0)
 
 
 def _divisor(size: int, at_most: int) -> int:

@@ -1,16 +1,17 @@
 """The clicks of validation's user: where RITM's would go (Sofiiuk et al., arXiv 2102.06583), found on cells.
 
 `samjax.evaluation.user.clicks` has the rules of RITM and SAM themselves, on pixels of the photo, to be compared with
-published figures; `samjax.train.interaction` the random clicks of training, on the device. Here regions are cells
-(`samjax.train.batch`). Distances are measured between cells, those more than half in the region; the click itself is a
-pixel of the region, so that it is never beside a thin object. Of equally deep errors the object's comes first.
+published figures; `samjax.train.interaction` the random clicks of training, on the device. Here, on the host, regions
+are cells (`samjax.train.batch`). Distances, by the same function as RITM's, are between cells, those more than half in
+the region; the click itself is a pixel of the region, so that it is never beside a thin object. Of equally deep errors
+the object's comes first, which RITM clicks last.
 """
 
 import numpy as np
 from jaxtyping import UInt
-from scipy import ndimage
 
 from samjax.config import PromptLabel
+from samjax.evaluation.user.clicks import depths
 
 Pixel = tuple[float, float]  # (x, y), of the model's input
 
@@ -22,16 +23,14 @@ def deepest_pixel(region: UInt[np.ndarray, "h w"], ratio: int) -> tuple[float, P
     that it fills most.
     """
     counts = np.bitwise_count(region)
-    rows, columns = (np.flatnonzero(counts.any(axis)) for axis in (1, 0))
-    if not len(rows):
+    fullest = int(counts.max())
+    if not fullest:
         return 0.0, None
-    top, left = int(rows[0]), int(columns[0])
-    counts = counts[top : rows[-1] + 1, left : columns[-1] + 1]
-    solid = 2 * counts.astype(np.int32) > ratio**2
-    depths = ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1] if solid.any() else counts / ratio**2
-    row, column = np.unravel_index(int(np.argmax(depths)), depths.shape)
-    depth = float(depths[row, column])
-    row, column = top + int(row), left + int(column)
+    if 2 * fullest > ratio**2:
+        depth, (column, row) = depths(2 * counts.astype(np.int32) > ratio**2).deepest()
+    else:
+        row, column = divmod(int(np.argmax(counts)), counts.shape[1])
+        depth = fullest / ratio**2
     bits = (int(region[row, column]) >> np.arange(ratio**2)) & 1
     y, x = np.divmod(np.flatnonzero(bits), ratio)
     middle = (ratio - 1) / 2

@@ -1,4 +1,4 @@
-"""Sets of pixels packed into cells (see `samjax.train.batch`), on the device: counting, drawing and boxing them.
+"""Sets of pixels packed into cells (see `samjax.train.batch`), on the device: counting, sampling and boxing them.
 
 A cell is an integer whose r² bits are the pixels of the model's input under one pixel of the low-resolution output.
 Sets are united, cut and complemented by the operators of integers.
@@ -12,14 +12,6 @@ from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
 from samjax.ops.broadcasting import with_rank
 from samjax.ops.resize import resize_matrix
-
-
-def unpack(cells: UInt[Array, "*B h w"], ratio: int) -> Bool[Array, "*B H W"]:
-    """The pixels themselves."""
-    *batch, height, width = cells.shape
-    bits = with_rank(jnp.arange(ratio**2, dtype=cells.dtype), cells.ndim + 1)
-    pixels = ((cells[..., None] >> bits) & 1).astype(bool).reshape(*batch, height, width, ratio, ratio)
-    return pixels.swapaxes(-2, -3).reshape(*batch, height * ratio, width * ratio)
 
 
 def counts(cells: UInt[Array, "*B h w"]) -> Int32[Array, "*B h w"]:

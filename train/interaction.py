@@ -2,7 +2,9 @@
 
 A prompt has fixed slots: two for the first point and its padding point, or for the corners of the box; then one for
 each click, absent until it is made. Everything here is for one mask; callers map over masks. Coordinates are (x, y) in
-pixels of the padded model input, as everywhere in training.
+pixels of the padded model input, as everywhere in training. Clicks are random, so that a model learns from all places;
+the users of validation (`samjax.train.cell_clicks`) and of benchmarks (`samjax.evaluation.user.clicks`) click where the
+error is deepest.
 """
 
 from typing import NamedTuple

@@ -100,7 +100,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         checkpoints = stack.enter_context(Checkpoints(out / run_folder.CHECKPOINTS, run.keep_last, run.keep_best))
         batches = stack.enter_context(training.batches())
         latest = checkpoints.latest()
-        start, window = latest or 0, Window()
+        start, sums = latest or 0, MetricSums()
         writers = stack.enter_context(
             MetricWriters(
                 out,
@@ -122,7 +122,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
             validator.open()
         if latest is not None:
             state, saved = checkpoints.restore(wanted)
-            window = Window(**saved["window"])
+            sums = MetricSums(**saved["window"])
             batches.set_state(saved["data"])
             if pace.is_timed:
                 pace.resume(saved["pace"])
@@ -134,14 +134,14 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
             progress.message(extension.explained(more, config))
             if jax.process_index() == 0:
                 extension.record(out, more)
-        loop = Loop(config, training, validator, checkpoints, writers, window, progress, pace)
+        loop = Loop(config, training, validator, checkpoints, writers, sums, progress, pace)
         prefetched = stack.enter_context(prefetch_to_device(batches, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
 
 
 @dataclasses.dataclass
-class Window:
+class MetricSums:
     """Sums of metrics since they were last logged; kept in checkpoints, so that a resumed run logs the same means."""
 
     count: int = 0
@@ -153,7 +153,7 @@ class Window:
             self.sums[name] = self.sums.get(name, 0.0) + number
 
     def take(self) -> dict[str, float]:
-        """The means; the window is empty afterwards."""
+        """The means; nothing is summed afterwards."""
         means = {name: total / self.count for name, total in self.sums.items()}
         self.count, self.sums = 0, {}
         return means
@@ -169,12 +169,12 @@ class Loop:
         validator: Validator | None,
         checkpoints: Checkpoints,
         writers: MetricWriters,
-        window: Window,
+        sums: MetricSums,
         progress: Progress,
         pace: Pace,
     ) -> None:
         self.config, self.training, self.validator = config, training, validator
-        self.checkpoints, self.writers, self.window, self.progress = checkpoints, writers, window, progress
+        self.checkpoints, self.writers, self.sums, self.progress = checkpoints, writers, sums, progress
         self.pace = pace
         self.schedule = make_schedule(config.optim, config.run.steps)
 
@@ -224,7 +224,7 @@ class Loop:
             if due["log"]:
                 self._log(step, float(step - 1 if position is None else position))
             self.checkpoints.check()
-            saved = {"data": fetched.state, "window": dataclasses.asdict(self.window)}
+            saved = {"data": fetched.state, "window": dataclasses.asdict(self.sums)}
             if pace.is_timed:
                 saved["pace"] = pace.state()
             try:
@@ -255,12 +255,12 @@ class Loop:
                 "not the photos, start a new run, from this one's export if it was good, with a lower "
                 "optim.learning_rate or optim.clip_norm"
             )
-        self.window.add(numbers_of(metrics))
+        self.sums.add(numbers_of(metrics))
         self.progress.step(fetched.waited)
 
     def _log(self, step: int, position: float) -> None:
         """`position`: of the last step in the schedules."""
-        values = self.window.take()
+        values = self.sums.take()
         values["learning_rate"] = float(self.schedule(position))
         values["epoch"] = self.training.epoch_at(step)
         values |= self.progress.speed(values["masks"])

@@ -20,14 +20,14 @@ from samjax.model import Params, decode
 from samjax.types import Embedding, Prompts
 
 from . import cells, interaction
-from .batch import cell_ratio
+from .batch import cell_ratio, unpack_cells
 from .config import InteractionConfig, LossConfig
 from .interaction import Slots, Target
 from .losses import MaskLoss, mask_loss
 from .regularise import dropout_weights
 
 
-class Recipe(NamedTuple):
+class PassSettings(NamedTuple):
     """The static settings of the passes."""
 
     sam: SamConfig
@@ -59,7 +59,7 @@ Visited = tuple[Float32[Array, ""], tuple[Float32[Array, "B N h w"], MaskLoss]]
 
 
 def gradient(
-    recipe: Recipe,
+    settings: PassSettings,
     params: Params,
     features: Float[Array, "B H W C"],
     block: MaskBlock,
@@ -72,17 +72,17 @@ def gradient(
     model input.
     """
     keys = jax.vmap(jax.vmap(functools.partial(jax.random.split, num=4)))(block.key)
-    passes = _Passes(recipe, block, size, balanced_weight, keys[..., 2], keys[..., 3])
-    first = functools.partial(interaction.first_prompt, recipe.interaction, ratio=cell_ratio(recipe.sam))
+    passes = _Passes(settings, block, size, balanced_weight, keys[..., 2], keys[..., 3])
+    first = functools.partial(interaction.first_prompt, settings.interaction, ratio=cell_ratio(settings.sam))
     slots = _over_masks(first)(keys[..., 0], block.target)
-    schedule = _over_masks(functools.partial(interaction.click_schedule, recipe.interaction))(keys[..., 1])
+    schedule = _over_masks(functools.partial(interaction.click_schedule, settings.interaction))(keys[..., 1])
     schedule = jnp.moveaxis(schedule, -1, 0)
     later = _Later(
-        jnp.arange(1, recipe.interaction.passes, dtype=jnp.uint32),
+        jnp.arange(1, settings.interaction.passes, dtype=jnp.uint32),
         schedule,
         jnp.cumsum(schedule, 0, dtype=jnp.int32) - schedule.astype(jnp.int32),
     )
-    through = _gradient_of_sum if recipe.interaction.carry_gradient else _sum_of_gradients
+    through = _gradient_of_sum if settings.interaction.carry_gradient else _sum_of_gradients
     (of_params, of_features), terms = through(passes, (params, features), slots, later)
     return Gradient(of_params, of_features), terms
 
@@ -98,7 +98,7 @@ class _Later(NamedTuple):
 class _Passes(NamedTuple):
     """The inputs that all passes over a block share."""
 
-    recipe: Recipe
+    settings: PassSettings
     block: MaskBlock
     size: Int32[Array | np.ndarray, "B 2"]
     balanced_weight: Float32[Array, ""]
@@ -115,7 +115,7 @@ class _Passes(NamedTuple):
 
     def clicked(self, slots: Slots, logits: Float32[Array, "B N h w"], step: _Later) -> Slots:
         """The prompt of the next pass: with one more click, if it has one."""
-        ratio = cell_ratio(self.recipe.sam)
+        ratio = cell_ratio(self.settings.sam)
 
         def one(key, slots, before, logits, target, is_click):
             clicked = interaction.click(jax.random.fold_in(key, step.number), slots, before, logits > 0, target, ratio)
@@ -167,24 +167,24 @@ def _visit(
 
     Without `logits` it is the first pass, which asks for three masks.
     """
-    recipe, block, balanced_weight = passes.recipe, passes.block, passes.balanced_weight
+    settings, block, balanced_weight = passes.settings, passes.block, passes.balanced_weight
     size = jnp.asarray(passes.size)
     params, features = trained
     is_first = logits is None
     # All logits count: None, not an array of True, with which XLA spends minutes on folding a gradient of zeros.
     prompts = Prompts(slots.points, slots.labels, block.valid, logits)
     # Training knows the INPUT frame only; photos of that size have it as their own.
-    ask = functools.partial(decode, recipe.sam, params, Embedding(features, size, size), prompts, recipe.execution)
+    ask = functools.partial(decode, settings.sam, params, Embedding(features, size, size), prompts, settings.execution)
     dropout_keys = _over_masks(lambda key: jax.random.fold_in(key, number))(passes.dropout_keys)
-    weights = dropout_weights(recipe.sam, recipe.dropout, dropout_keys, slots.labels.shape[-1])
+    weights = dropout_weights(settings.sam, settings.dropout, dropout_keys, slots.labels.shape[-1])
     prediction = ask(multimask=is_first, branch_weights=weights, origin=block.origin)
     masks, iou = prediction.logits, prediction.iou
-    terms = _losses(recipe, masks, iou, block, balanced_weight)
+    terms = _losses(settings, masks, iou, block, balanced_weight)
     carried = _over_masks(interaction.most_confident)(masks, iou)
-    if is_first and not recipe.interaction.box_multimask:
+    if is_first and not settings.interaction.box_multimask:
         single = ask(multimask=False, branch_weights=weights, origin=block.origin)
         is_box = slots.labels[..., 0] == PromptLabel.BOX_MIN
-        single_terms = _losses(recipe, single.logits, single.iou, block, balanced_weight)
+        single_terms = _losses(settings, single.logits, single.iou, block, balanced_weight)
         terms = jax.tree.map(lambda one, three: jnp.where(is_box, one, three), single_terms, terms)
         carried = jnp.where(is_box[..., None, None], single.logits[:, :, 0], carried)
     terms = jax.tree.map(jnp.sum, terms)
@@ -192,23 +192,23 @@ def _visit(
 
 
 def _losses(
-    recipe: Recipe,
+    settings: PassSettings,
     logits: Float32[Array | np.ndarray, "B N M h w"],
     iou: Float32[Array | np.ndarray, "B N M"],
     block: MaskBlock,
     balanced_weight: Any,
 ) -> MaskLoss:
-    ratio = cell_ratio(recipe.sam)
+    ratio = cell_ratio(settings.sam)
 
     def one(logits, predicted_iou, target, valid):
         beside = target.photo & ~target.mask
         true_iou = cells.iou(cells.from_logits(lax.stop_gradient(logits), target.photo, ratio), target.mask)
-        if recipe.loss.resolution == "input":
+        if settings.loss.resolution == "input":
             logits = cells.upsample(logits, ratio)
-            inside, outside = (cells.unpack(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
+            inside, outside = (unpack_cells(part, ratio).astype(jnp.float32) for part in (target.mask, beside))
         else:
             inside, outside = (cells.counts(part).astype(jnp.float32) / ratio**2 for part in (target.mask, beside))
-        return mask_loss(recipe.loss, logits, predicted_iou, inside, outside, valid, balanced_weight, true_iou)
+        return mask_loss(settings.loss, logits, predicted_iou, inside, outside, valid, balanced_weight, true_iou)
 
     return _over_masks(one)(logits, iou, block.target, block.valid)
 

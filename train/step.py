@@ -23,7 +23,7 @@ from .config import TrainConfig
 from .execution import blocks_for, decoder_execution, encoder_execution
 from .losses import MaskLoss, balanced_weight
 from .optim import is_frozen, optax_numerics
-from .passes import Recipe
+from .passes import PassSettings
 from .regularise import drop_path_weights
 from .state import TrainState, abstract_state, ema_decay
 from .window import window_origins
@@ -89,6 +89,8 @@ class _Step:
         self, params: Params, batch: Batch, key: Key[Array, ""], balanced: Float32[Array, ""]
     ) -> tuple[Params, MaskLoss]:
         """Gradient and loss terms, summed over the masks of a piece of the batch."""
+        # From a photo's place in the run, and then a mask's slot, so that mesh, processes, accumulation and resuming
+        # change no draw.
         image_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch.position)
         split = jax.vmap(functools.partial(jax.random.split, num=3))
         path_keys, mask_keys, window_keys = jnp.moveaxis(split(image_keys), 1, 0)
@@ -98,11 +100,11 @@ class _Step:
         heads = {name: params[name] for name in ("prompt_encoder", "mask_decoder")}
         heads = lax.with_sharding_constraint(heads, NamedSharding(self.mesh, P()))
         run = self.config.run
-        recipe = Recipe(
+        settings = PassSettings(
             self.sam, self.config.interaction, self.config.loss, decoder_execution(self.config), run.dropout
         )
         together = blocks_for(self.config, self.mesh)
-        over_blocks = functools.partial(blocks.gradient, recipe, together, heads, batch, mask_keys, origin, balanced)
+        over_blocks = functools.partial(blocks.gradient, settings, together, heads, batch, mask_keys, origin, balanced)
         if is_frozen(self.config.optim, self.sam, "image_encoder"):
             gradient, terms = over_blocks(features_of(params["image_encoder"]))
             of_encoder = jax.tree.map(jnp.zeros_like, params["image_encoder"])

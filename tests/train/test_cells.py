@@ -1,4 +1,4 @@
-"""Packed masks on the device: the same sets as in numpy, and drawing from them is fair."""
+"""Packed masks on the device: the same sets as in numpy, and sampling from them is fair."""
 
 import functools
 
@@ -29,23 +29,26 @@ def packed(masks, ratio):
 
 @functools.cache
 def many_pixels(ratio, count):
-    """Draws, each with its own key."""
+    """Samples of pixels, each with its own key."""
     from samjax.train.cells import sample_pixel
 
-    def draw(key, cells):
+    def sample(key, cells):
         return jax.vmap(lambda key: sample_pixel(key, cells, ratio))(jax.random.split(key, count))
 
-    return jax.jit(draw)
+    return jax.jit(sample)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_cells_unpack_to_the_masks_that_were_packed(ratio):
-    from samjax.train import batch, cells
+    from samjax.train.batch import unpack_cells
 
     masks = random_masks(ratio)
-    unpacked = cells.unpack(packed(masks, ratio), ratio)
-    np.testing.assert_array_equal(unpacked, masks)
-    np.testing.assert_array_equal(unpacked, batch.unpack_cells(np.asarray(packed(masks, ratio)), ratio))
+    cells = packed(masks, ratio)
+    on_device, on_host = unpack_cells(cells, ratio), unpack_cells(np.asarray(cells), ratio)
+    assert isinstance(on_device, jax.Array)
+    assert isinstance(on_host, np.ndarray)
+    np.testing.assert_array_equal(on_device, masks)
+    np.testing.assert_array_equal(on_host, masks)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -67,7 +70,7 @@ def test_the_photo_is_what_its_size_says(ratio):
         inside = np.zeros((height, width), bool)
         inside[: size[0], : size[1]] = True
         photo = cells.photo(jnp.array(size), GRID, ratio, batch.cell_dtype(ratio))
-        np.testing.assert_array_equal(cells.unpack(photo, ratio), inside)
+        np.testing.assert_array_equal(batch.unpack_cells(photo, ratio), inside)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -122,7 +125,7 @@ def test_sets_are_drawn_from_side_by_side_as_one_by_one():
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_logits_become_masks_where_they_are_positive_once_upsampled_bilinearly(ratio):
-    from samjax.train import cells
+    from samjax.train import batch, cells
 
     height, width = GRID
     logits = np.random.RandomState(ratio).standard_normal((2, height, width)).astype(np.float32)
@@ -136,7 +139,7 @@ def test_logits_become_masks_where_they_are_positive_once_upsampled_bilinearly(r
     inside = np.zeros((height * ratio, width * ratio), bool)
     inside[: height * ratio - 1] = True
     found = cells.from_logits(jnp.asarray(logits), packed(inside, ratio), ratio)
-    np.testing.assert_array_equal(cells.unpack(found, ratio), (expected > 0) & inside)
+    np.testing.assert_array_equal(batch.unpack_cells(found, ratio), (expected > 0) & inside)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

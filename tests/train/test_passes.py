@@ -32,12 +32,12 @@ def compile_quickly():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-def recipe(dropout=0.0, loss=None, **interaction):
+def settings(dropout=0.0, loss=None, **interaction):
     from samjax.train.config import InteractionConfig, LossConfig
-    from samjax.train.passes import Recipe
+    from samjax.train.passes import PassSettings
 
     chosen = InteractionConfig(**{"corrections": 2, "refinements": 1, **interaction})
-    return Recipe(MODEL, chosen, LossConfig(**(loss or {})), Execution(), dropout)
+    return PassSettings(MODEL, chosen, LossConfig(**(loss or {})), Execution(), dropout)
 
 
 @functools.cache
@@ -170,9 +170,9 @@ def assert_alike(ours, expected, tolerance=1e-3):
 
 OTHERWISE = {"carry_gradient": True, "box_multimask": False, "box_probability": 0.7}
 WAYS = {
-    "defaults": lambda: recipe(),
-    "carried gradient": lambda: recipe(carry_gradient=True),
-    "all otherwise": lambda: recipe(
+    "defaults": lambda: settings(),
+    "carried gradient": lambda: settings(carry_gradient=True),
+    "all otherwise": lambda: settings(
         0.3, {"resolution": "input", "balanced": 1.0, "iou_of": "all", "iou_error": "absolute"}, **OTHERWISE
     ),
 }
@@ -210,12 +210,12 @@ def one_by_one():
     for image, slot in np.ndindex(2, SLOTS):
         alone = jax.tree.map(lambda x: x[image : image + 1, slot : slot + 1], block())  # noqa: B023
         where = slice(image, image + 1)
-        results[image, slot] = ours(recipe(), alone, SIZES[where], where)
+        results[image, slot] = ours(settings(), alone, SIZES[where], where)
     return results
 
 
 def test_blocks_of_one_mask_sum_to_the_block_of_all():
-    gradient, terms = ours(recipe())
+    gradient, terms = ours(settings())
     parts = one_by_one()
     of_params, summed_terms = jax.tree.map(lambda *x: sum(x), *[(part.params, rest) for part, rest in parts.values()])
     of_features = [sum(parts[image, slot][0].features for slot in range(SLOTS)) for image in range(2)]
@@ -229,16 +229,16 @@ def test_what_is_no_mask_contributes_exactly_zero():
 
 
 def test_what_stands_in_the_slot_of_no_mask_changes_nothing():
-    before = ours(recipe())
+    before = ours(settings())
     for junk in (np.zeros((32, 32), bool), insides()[1]):
         others = masks()
         others[1, 2] = junk
-        after = ours(recipe(), block(others))
+        after = ours(settings(), block(others))
         for one, other in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
             np.testing.assert_array_equal(one, other)
     others = masks()
     others[1, 1] = junk  # of a mask that is one, it does
-    assert not np.array_equal(ours(recipe(), block(others))[1].total, before[1].total)
+    assert not np.array_equal(ours(settings(), block(others))[1].total, before[1].total)
 
 
 @pytest.mark.heavy

@@ -315,18 +315,18 @@ from samjax.train.config import InteractionConfig, RunConfig, TrainConfig
 from samjax.train.state import abstract_state
 from samjax.train.step import make_step
 
-sam, mesh, (B, M) = VARIANTS["vit_tiny"], make_mesh(), (2, 8)
+sam, mesh, (B, N) = VARIANTS["vit_tiny"], make_mesh(), (2, 8)
 one_block = dataclasses.replace(sam.image_encoder, depth=1, global_blocks=(0,))  # the passes are what is measured
 sam = dataclasses.replace(sam, image_encoder=one_block)
 shape = jax.ShapeDtypeStruct
 batch = Batch(
-    shape((B, 256, 256, 3), jnp.uint8), shape((B, 2), jnp.int32), shape((B, M, *sam.mask_size), jnp.uint8),
-    shape((B, M), bool), shape((B,), jnp.uint32), shape((B,), jnp.int32),
+    shape((B, 256, 256, 3), jnp.uint8), shape((B, 2), jnp.int32), shape((B, N, *sam.mask_size), jnp.uint8),
+    shape((B, N), bool), shape((B,), jnp.uint32), shape((B,), jnp.int32),
 )
 
 def temporaries(**interaction):
     config = TrainConfig(
-        interaction=InteractionConfig(**interaction), run=RunConfig(batch=B, images_together=B, masks_together=M)
+        interaction=InteractionConfig(**interaction), run=RunConfig(batch=B, images_together=B, masks_together=N)
     )
     sgd = optax.sgd(1.0)
     program = make_step(config, sam, sgd, mesh).lower(abstract_state(config, sam, sgd, mesh), batch).compile()
@@ -334,7 +334,7 @@ def temporaries(**interaction):
     print(config.interaction.passes, found, flush=True)
     return found
 
-logits = B * M * 128 * 128 * 4
+logits = B * N * 128 * 128 * 4
 """
 
 

@@ -14,10 +14,9 @@ RATIO = 2  # of the model of shapes
 
 
 def unpack(cells):
-    bits = (cells[..., None] >> np.arange(RATIO**2, dtype=cells.dtype)) & 1
-    *batch, height, width = cells.shape
-    bits = bits.reshape(*batch, height, width, RATIO, RATIO).swapaxes(-2, -3)
-    return bits.reshape(*batch, height * RATIO, width * RATIO).astype(bool)
+    from samjax.train.batch import unpack_cells
+
+    return unpack_cells(cells, RATIO)
 
 
 @pytest.fixture(scope="module")
