@@ -126,15 +126,16 @@ def recipes():
 @pytest.mark.parametrize("name", ["every random draw", "rematerialised"])
 def test_a_training_step(name):
     from samjax.train import optim, step
+    from samjax.train.state import abstract_state
 
     config, mesh = recipes()[name], make_mesh(devices=jax.devices()[:1])
     optimizer = optim.make_optimizer(config.optim, PICO, config.run.steps)
     batch = nano_batch(4)
     if config.model.window:
         batch = dataclasses.replace(batch, image=batch.image[:, :24, :24], cells=batch.cells[..., :12, :12])
-    state = step.abstract_state(config, PICO, optimizer, mesh)
+    state = abstract_state(config, PICO, optimizer, mesh)
     with jax.enable_x64(True):
-        wide = step.abstract_state(config, PICO, optimizer, mesh)
+        wide = abstract_state(config, PICO, optimizer, mesh)
     assert [leaf.dtype for leaf in jax.tree.leaves(wide)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
     assert_no_doubles(step.make_step(config, PICO, optimizer, mesh), state, batch)
 

@@ -185,13 +185,13 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until everything is written."""
+        """Waits until everything is written. Raises OSError if a save has failed."""
         with self._explained():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Waits, and raises what is still to be said about the last save."""
+        """Waits for the last save and lets go of the folder. Raises OSError if that save failed."""
         try:
             self.wait()
         finally:
@@ -218,7 +218,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Whatever the libraries below raise where writing fails, as OSError."""
+        """Raises OSError for whatever the libraries below raise if writing fails."""
         try:
             yield
         except Exception as error:

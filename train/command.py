@@ -38,7 +38,7 @@ class Command:
 
 
 def main(args: Sequence[str]) -> int:
-    """The command. Raises ValueError and OSError for what the user can mend."""
+    """Runs the command and returns its exit status. Raises ValueError and OSError for what the user can mend."""
     if not args or args[0].startswith("-"):
         print(f"{USAGE}\n\nRECIPE is one of these, a Python file with a CONFIG like theirs, or a run's config.json:\n")
         for name in recipe_names():
@@ -102,6 +102,7 @@ def _summary(outcome: Outcome, run: RunConfig) -> str:
 
 
 def recipe_names() -> list[str]:
+    """The names of the recipes in `samjax.train.configs`, in alphabetical order."""
     return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
 
 

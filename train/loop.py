@@ -40,7 +40,7 @@ class NotFinite(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The outcome of a run."""
+    """The end of a run, for now or for good."""
 
     folder: Path
     step: int
@@ -148,6 +148,7 @@ class MetricSums:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, numbers: dict[str, float]) -> None:
+        """Adds the numbers of one step."""
         self.count += 1
         for name, number in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + number
@@ -292,7 +293,7 @@ def numbers_of(metrics: Metrics) -> dict[str, float]:
 
 
 def network(config: TrainConfig) -> SamConfig:
-    """The network that a new run trains."""
+    """The network that a new run trains. Raises ValueError for an unknown variant, size or checkpoint."""
     model = config.model
     if model.init is not None:
         if model.mae is not None:

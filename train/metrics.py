@@ -24,7 +24,7 @@ JSONL = "metrics.jsonl"
 
 
 class MetricWriters:
-    """Writes where it is told to; on processes other than the first it does nothing. A context manager.
+    """The places that a run's numbers go to; on processes other than the first, none. A context manager.
 
     Args:
         folder: of the run; gets `metrics.jsonl`, `tensorboard/` and `pictures/`.
@@ -68,7 +68,10 @@ class MetricWriters:
         self.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers of a step, by names such as "loss/focal"; scalar arrays are numbers too. NaN and inf are kept."""
+        """Writes numbers of a step, by names such as "loss/focal"; scalar arrays are numbers too. NaN and inf are kept.
+
+        Raises ValueError for a value that is not one number.
+        """
         if self._file is None:
             return
         numbers = {name: _plain(value, name) for name, value in values.items()}
@@ -81,7 +84,7 @@ class MetricWriters:
             self._wandb.log(numbers, step=step)
 
     def picture(self, step: int, name: str, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
-        """A picture: `pictures/NAME_STEP.png`, and the same in TensorBoard and Weights & Biases."""
+        """Writes a picture: `pictures/NAME_STEP.png`, and the same in TensorBoard and Weights & Biases."""
         if self._file is None:
             return
         from PIL import Image
@@ -96,7 +99,7 @@ class MetricWriters:
             self._wandb.log({name: importlib.import_module("wandb").Image(rgb)}, step=step)
 
     def close(self) -> None:
-        """Everything that was written is on the disk afterwards."""
+        """Closes all files; everything that was written is on the disk afterwards."""
         if self._file is not None:
             self._file.close()
         if self._board is not None:

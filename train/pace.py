@@ -9,10 +9,10 @@ from .config import RunConfig
 
 
 class Pace:
-    """When a run ends, where it is in its schedules, and when it is to be validated.
+    """The end of a run, its place in the schedules, and the times of its validations.
 
-    The time of a run counts from the moment that this is made, compiling and validating included, and goes on from
-    where it was when the run is resumed. The schedules begin with the first step.
+    The time of a run counts from the moment that this is made, compiling and validating included, and continues
+    from where it was when the run is resumed. The schedules begin with the first step.
 
     Args:
         run: its settings; `run.minutes` makes it a timed run.
@@ -27,6 +27,7 @@ class Pace:
 
     @property
     def is_timed(self) -> bool:
+        """True if minutes end the run, not a number of steps."""
         return self._run.minutes is not None
 
     @property
@@ -37,7 +38,7 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """That the run has taken."""
+        """Seconds that the run has taken."""
         return self._clock() - self._start
 
     @property
@@ -61,12 +62,13 @@ class Pace:
         return self.seconds_left == 0 if self.is_timed else step >= self._run.steps
 
     def wants_validation(self, step: int) -> bool:
+        """True if a validation is due after `step` updates."""
         if self._run.validate_minutes is None:
             return step % self._run.validate_every == 0
         return self.seconds - self._validated >= 60 * self._run.validate_minutes
 
     def validated(self) -> None:
-        """The time to the next validation counts from now."""
+        """Notes a validation: the time to the next one counts from now."""
         self._validated = self.seconds
 
     def state(self) -> dict[str, float]:
@@ -74,6 +76,6 @@ class Pace:
         return {"seconds": self.seconds, "first_step": self._first_step or 0.0}
 
     def resume(self, state: Mapping[str, float]) -> None:
-        """Goes on from where `state` was taken."""
+        """Continues from where `state` was called."""
         self._start -= state["seconds"]
         self._first_step, self._validated = state["first_step"], self.seconds

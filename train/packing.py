@@ -147,6 +147,7 @@ def _escaped(path: Path) -> str:
 
 
 def main() -> None:
+    """The command: packs, and prints photos, masks and size of each tar."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder that holds " + ", ".join(SOURCES))
     parser.add_argument("out", type=Path, help="a new folder")

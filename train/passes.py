@@ -106,7 +106,7 @@ class _Passes(NamedTuple):
     dropout_keys: Key[Array, "B N"]
 
     def first(self, trained: Trained, slots: Slots) -> Visited:
-        """The first pass, which has no mask to go on from."""
+        """The first pass, which has no mask to start from."""
         return _visit(self, trained, slots, None, np.uint32(0))
 
     def later(self, trained: Trained, slots: Slots, logits: Float32[Array, "B N h w"], number: Any) -> Visited:

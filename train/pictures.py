@@ -64,7 +64,7 @@ def _drawing(answer: ValidationAnswer, photo: int, slot: int, pixels: Callable[[
 
 
 def _fitted(drawn: Image.Image, image_size: tuple[int, int]) -> Image.Image:
-    """On white of the size of the model's input, then at a height to look at."""
+    """Puts a photo on white of the size of the model's input, then at a height to look at."""
     sheet = Image.new("RGB", (image_size[1], image_size[0]), "white")
     sheet.paste(drawn, (0, 0))
     scale = min(1.0, _HEIGHT / image_size[0])

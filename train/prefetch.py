@@ -19,10 +19,14 @@ class Batches(Protocol):
 
     def __next__(self) -> Batch: ...
 
-    def get_state(self) -> dict[str, Any]: ...
+    def get_state(self) -> dict[str, Any]:
+        """The position after the last batch, as plain JSON."""
+        ...
 
 
 class Prefetched(NamedTuple):
+    """A batch on the devices, and what the loop needs to know of it."""
+
     batch: Batch  # on the devices, sharded; its leading axis is that of all processes' parts together
     records: np.ndarray  # `Batch.record` of the part that this process has loaded
     state: dict[str, Any]  # of the iterator after this batch: from it, the next batch comes next
@@ -48,7 +52,7 @@ def data_part(sharding: Sharding, batch: int) -> tuple[int, int]:
 
 
 def prefetch_to_device(batches: Batches, sharding: Sharding, depth: int = 2) -> "DevicePrefetch":
-    """Iterates over `Prefetched`, of which up to `depth` wait on the devices; use it as a context, or close it.
+    """An iterator over `Prefetched`, of which up to `depth` wait on the devices; use it as a context, or close it.
 
     Args:
         batches: read by a thread of its own; nobody else may use it until this is closed.
@@ -58,7 +62,7 @@ def prefetch_to_device(batches: Batches, sharding: Sharding, depth: int = 2) -> 
 
 
 class DevicePrefetch:
-    """See `prefetch_to_device`. Errors of the thread are raised where the batch would have been given."""
+    """The iterator of `prefetch_to_device`. Errors of the thread are raised where the batch would have been given."""
 
     def __init__(self, batches: Batches, sharding: Sharding, depth: int) -> None:
         if depth < 1:

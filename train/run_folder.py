@@ -55,6 +55,7 @@ def to_json(
     extensions: Sequence[Extension] = (),
     thresholds: MaskThresholds | None = None,
 ) -> str:
+    """The text of a `config.json`: the recipe and, in a run, what this module's docstring lists."""
     fields = dataclasses.asdict(config)
     if sam is not None:
         fields["sam"] = dataclasses.asdict(sam)
@@ -72,6 +73,7 @@ def write_config(
     extensions: Sequence[Extension] = (),
     thresholds: MaskThresholds | None = None,
 ) -> None:
+    """Writes a run's `config.json`, whole or not at all; replaces the one that is there."""
     with replacing(folder / CONFIG, overwrite=True) as temporary:
         temporary.write_text(to_json(config, sam, extensions, thresholds), encoding="utf-8")
 
@@ -83,7 +85,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | 
 
 
 def network(path: str | os.PathLike[str]) -> SamConfig:
-    """The network that a run trains; as `read_config` otherwise, and raises ValueError for a recipe."""
+    """The network that a run trains; reads and raises as `read_config`, and raises ValueError for a recipe."""
     sam = read_config(path)[1]
     if sam is None:
         raise ValueError(f"{Path(path) / CONFIG} is a recipe, not the configuration of a run: it has no 'sam'")
@@ -91,12 +93,12 @@ def network(path: str | os.PathLike[str]) -> SamConfig:
 
 
 def extensions(path: str | os.PathLike[str]) -> list[Extension]:
-    """When a run was given more steps, the first time first; as `read_config` otherwise."""
+    """The times that a run was given more steps, in order; reads and raises as `read_config`."""
     return _read(path)[2]
 
 
 def thresholds(path: str | os.PathLike[str]) -> MaskThresholds:
-    """The thresholds of mask generation that came with the weights it started from; as `read_config` otherwise."""
+    """The thresholds of mask generation that came with a run's first weights; reads and raises as `read_config`."""
     return _read(path)[3]
 
 

@@ -17,7 +17,7 @@ class StopRequests:
         self.asked = False
 
     def reached(self, step: int) -> bool:
-        """Asked after every step; true for the same step in all processes."""
+        """True if the run is to end after this step, in all processes alike; to be asked after every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.asked

@@ -128,7 +128,7 @@ def test_help_lists_the_fields_with_the_values_of_the_recipe(samjax):
 
 @pytest.fixture(scope="module")
 def helps():
-    """What `--help` of some recipes says, by option, the default beside it left out; and what it says before them."""
+    """The text of `--help` of some recipes, by option, the default beside it left out; and the text before them."""
     import io
     from contextlib import redirect_stdout, suppress
 

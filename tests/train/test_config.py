@@ -1,4 +1,4 @@
-"""What a configuration refuses: values that no run can have."""
+"""Values that a configuration refuses, because no run can have them."""
 
 import math
 import re

@@ -57,7 +57,7 @@ def traced(function, arguments):
 
 
 def analysed(function, arguments):
-    """What XLA counts, with all that is no matrix product."""
+    """The operations that XLA counts, with all that is no matrix product."""
     return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
 

@@ -84,7 +84,7 @@ def pixels_of(predicted):
 
 
 def assert_uniform(points, region):
-    """At the level of pixels."""
+    """Checks that pixels of a set are equally likely, and others never found."""
     drawn = np.zeros(region.shape, int)
     np.add.at(drawn, tuple(points.astype(int).T[::-1]), 1)
     assert (drawn[~region] == 0).all()

@@ -15,7 +15,7 @@ def sigmoid(x):
 
 
 def cross_entropy(logits, target):
-    """Of each pixel, in float64."""
+    """The cross-entropy of each pixel, in float64."""
     return np.logaddexp(0, -logits) * target + np.logaddexp(0, logits) * (1 - target)
 
 
@@ -279,3 +279,12 @@ def test_what_stands_in_an_invalid_mask_reaches_no_loss_and_no_gradient(poison, 
     )
     for leaf in jax.tree.leaves((loss, gradients)):
         assert (np.asarray(leaf) == 0).all()
+
+
+def test_the_weight_of_the_balanced_loss_falls_linearly_to_zero():
+    from samjax.train.config import LossConfig
+    from samjax.train.losses import balanced_weight
+
+    steps = jnp.array([0, 50, 100, 150, 200, 999])
+    weights = [float(balanced_weight(LossConfig(balanced=0.5), 1000, step)) for step in steps]
+    np.testing.assert_allclose(weights, [0.5, 0.375, 0.25, 0.125, 0, 0])  # 0.2 of 1000 steps

@@ -90,7 +90,7 @@ def test_only_the_first_process_writes(writers, tmp_path, monkeypatch):
 
 
 def events(folder):
-    """What stands in TensorBoard's files: (step, tag, value or the picture's size)."""
+    """The entries of TensorBoard's files: (step, tag, value or the picture's size)."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = []

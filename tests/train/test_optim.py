@@ -36,7 +36,7 @@ def schedule(steps, **options):
 
 
 def at_steps(rate):
-    """As a step calls it: on a device's integer, with the promotion that optax needs."""
+    """The rates at some steps, asked for as a step does: on a device's integer, with the promotion that optax needs."""
 
     def at(step):
         with jax.numpy_dtype_promotion("standard"):

@@ -1,4 +1,4 @@
-"""When a run ends, by steps and by the clock."""
+"""The end of a run, by steps and by the clock."""
 
 import dataclasses
 import json

@@ -11,7 +11,7 @@ from example_models import shapes_photo
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """What is packed of a folder laid out like the one that is meant."""
+    """The packed data of a folder laid out like the one that is meant."""
     from samjax.train.packing import pack
 
     data = tmp_path_factory.mktemp("data")

@@ -18,7 +18,7 @@ def drawn():
 
 
 def cells(picture):
-    """By row and column: the 128 x 128 pixels of one photo in the picture."""
+    """The 128 x 128 pixels of each photo in the picture, by row and column."""
     gap, title, between = 4, 22, 6
     rows = range(title, picture.shape[0], 128 + between)
     columns = range(0, picture.shape[1], 128 + gap)

@@ -4,7 +4,7 @@ r"""The bundled model on a GPU, for some minutes of its time: everything that is
     samjax train tiny_gpu --data.train sa1b=packed/train --data.val sa1b=packed/val --run.minutes 8 --out runs/tiny_gpu
     samjax export runs/tiny_gpu samjax-tiny.safetensors --dtype float16
 
-It goes on from the bundled weights; `--model.init None --model.variant vit_tiny --model.aligned-attention
+It starts from the bundled weights; `--model.init None --model.variant vit_tiny --model.aligned-attention
 --loss.balanced 1` starts from nothing. Photos are read, decoded and augmented by a dozen processes. The run ends by the
 clock (`run.minutes`), compiling included, and validates every minute.
 

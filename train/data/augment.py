@@ -78,19 +78,22 @@ def jitter_colours(
 
 
 def scale_brightness(rgb: UInt8[np.ndarray, "H W 3"], factor: float) -> UInt8[np.ndarray, "H W 3"]:
+    """The photo with all colours scaled; `factor` 1 changes nothing."""
     return _enhanced("Brightness", rgb, factor)
 
 
 def scale_contrast(rgb: UInt8[np.ndarray, "H W 3"], factor: float) -> UInt8[np.ndarray, "H W 3"]:
+    """The photo with the distance of colours from its mean grey scaled; `factor` 1 changes nothing."""
     return _enhanced("Contrast", rgb, factor)
 
 
 def scale_saturation(rgb: UInt8[np.ndarray, "H W 3"], factor: float) -> UInt8[np.ndarray, "H W 3"]:
+    """The photo with the distance of colours from their own grey scaled; `factor` 1 changes nothing."""
     return _enhanced("Color", rgb, factor)
 
 
 def turn_hue(rgb: UInt8[np.ndarray, "H W 3"], turns: float) -> UInt8[np.ndarray, "H W 3"]:
-    """Through 8-bit HSV, as torchvision treats pictures of Pillow."""
+    """The photo with its hues turned, 1 being all the way round; in 8-bit HSV, as torchvision does with Pillow."""
     from PIL import Image
 
     hsv = Image.fromarray(rgb).convert("HSV")

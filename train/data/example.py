@@ -41,9 +41,11 @@ class UsableSource:
         return len(self.source)
 
     def name(self, index: int) -> str:
+        """The name of a record, without reading it."""
         return self.source.name(index)
 
     def __getitem__(self, index: int) -> Record:
+        """Reads a record. Raises BadRecord if it cannot be read, or if it has masks and none of them can be used."""
         record = self.source[index]
         if not record.masks:
             return record

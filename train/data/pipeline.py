@@ -86,7 +86,7 @@ class Pipeline:
 
     @property
     def identity(self) -> dict[str, int]:
-        """Everything beside the data's configuration that must be the same for a step to name the same batch."""
+        """The values that, with the data's configuration, decide which batch a step names."""
         return {"seed": self.seed, "batch": self.batch, "records": len(self.source)}
 
     def _dataset(self, step: int) -> grain.IterDataset:
@@ -132,10 +132,11 @@ class PipelineBatches:
         return batch
 
     def get_state(self) -> dict[str, int]:
+        """The position, as plain JSON: the next step and `Pipeline.identity`."""
         return {"step": self.step, **self.pipeline.identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken. Raises ValueError for a state of other data or another batch size."""
+        """Moves to where `get_state` was called. Raises ValueError for a state of other data or another batch size."""
         was = {name: value for name, value in state.items() if name != "step"}
         if was != self.pipeline.identity:
             raise ValueError(
@@ -146,6 +147,7 @@ class PipelineBatches:
         self.step = int(state["step"])
 
     def close(self) -> None:
+        """Stops what reads ahead; the next batch starts it again."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None

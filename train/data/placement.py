@@ -121,7 +121,7 @@ class PlacedMask:
         if (starts // height == lasts // height).all():
             rows = self.placement._rows_above
             y0, y1 = int(rows[(starts % height).min()]), int(rows[(lasts % height).max() + 1])
-        else:  # a run that goes on in the next column touches the lower and the upper edge
+        else:  # a run that continues in the next column touches the lower and the upper edge
             y0, y1 = 0, self.placement.size[0]
         if self.placement.flip:
             x0, x1 = self.placement.size[1] - x1, self.placement.size[1] - x0

@@ -13,10 +13,10 @@ from .placement import PlacedMask, Placement
 def choose_masks(
     masks: Sequence[RLE], placement: Placement, config: DataConfig, random: np.random.Generator
 ) -> list[PlacedMask]:
-    """At most `config.masks_per_image` of the usable masks, drawn uniformly and without replacement.
+    """Chooses at most `config.masks_per_image` of the usable masks, uniformly and without replacement.
 
-    All masks that the placement leaves usable are as likely; as they are looked at in a random order until there are
-    enough, not more are read than needed, and none is drawn.
+    All masks that the placement leaves usable are equally likely. They are looked at in a random order until there are
+    enough, so that no more are read than needed; none is turned into pixels.
     """
     chosen = []
     for mask in usable_masks([masks[index] for index in random.permutation(len(masks))], placement, config):
@@ -27,7 +27,7 @@ def choose_masks(
 
 
 def usable_masks(masks: Sequence[RLE], placement: Placement, config: DataConfig) -> Iterator[PlacedMask]:
-    """Those that are large enough in the INPUT frame, and that cover neither too much of the photo nor of its window.
+    """The masks that are large enough in the INPUT frame and cover neither too much of the photo nor of its window.
 
     A mask that fills a crop would have no background to put a click on.
     """

@@ -1,4 +1,4 @@
-"""What chance does to a photo: the distribution of placements, and colours by their definitions."""
+"""Random changes of a photo: the distribution of placements, and colours by their definitions."""
 
 import colorsys
 

@@ -14,7 +14,7 @@ from samjax.transforms import input_size, resize_photo
 
 
 def compressed(mask: np.ndarray) -> dict:
-    """As sources give masks."""
+    """A mask as sources give it."""
     return as_text(coco.encode(np.asfortranarray(mask, np.uint8)))
 
 
@@ -31,7 +31,7 @@ def placements(draw) -> Placement:
 
 
 def sampled(mask: np.ndarray, placement: Placement) -> np.ndarray:
-    """By definition: the mask at the centres of INPUT pixels."""
+    """The mask at the centres of INPUT pixels, by definition."""
     height, width = placement.size
     y, x = np.mgrid[:height, :width] + 0.5
     x = width - x if placement.flip else x

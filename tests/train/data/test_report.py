@@ -45,7 +45,7 @@ def lines(path) -> list[dict]:
 
 
 def bad_names(path) -> set[str]:
-    """What a report says is bad, when it is read from its beginning to its end."""
+    """The records that are bad according to a report, read from its beginning to its end."""
     names = set()
     for entry in lines(path):
         if "bad" in entry:

@@ -1,4 +1,4 @@
-"""Which masks are used."""
+"""The choice among masks."""
 
 from collections import Counter
 

@@ -1,0 +1,85 @@
+"""The loop over blocks: how a batch is cut does not change what is summed, nor which draws a mask gets."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from example_training import PICO, nano_batch
+
+IMAGES, SLOTS = 4, 3
+
+
+def test_slots_are_cut_into_columns_and_padded():
+    from samjax.train.blocks import _columns
+
+    x = jnp.arange(2 * 3 * 4).reshape(2, 3, 4)
+    columns = np.asarray(_columns(x, 2))
+    assert columns.shape == (2, 2, 2, 4)
+    np.testing.assert_array_equal(columns[0], x[:, :2])
+    np.testing.assert_array_equal(columns[1, :, 0], x[:, 2])
+    assert not columns[1, :, 1].any()
+    np.testing.assert_array_equal(_columns(x, 3)[0], x)
+
+
+@pytest.fixture
+def summed(monkeypatch):
+    """The loop's sums and the number of blocks it computed, by the images and masks of a block.
+
+    The passes are replaced by whole numbers that depend on mask, key, photo and features, so that sums are exact.
+    """
+    from samjax.config import Execution
+    from samjax.train import blocks
+    from samjax.train.config import InteractionConfig, LossConfig
+    from samjax.train.passes import Gradient, PassSettings
+
+    computed = []
+
+    def passes(settings, heads, features, block, size, balanced_weight):
+        jax.debug.callback(lambda: computed.append(1))
+        area = jax.lax.population_count(block.target.mask).sum((2, 3), dtype=jnp.int32)
+        inside = jax.lax.population_count(block.target.photo).sum((2, 3), dtype=jnp.int32)
+        drawn = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, 100, jnp.int32)))(block.key)
+        found = jnp.where(block.valid, area + inside + 7 * drawn + size.sum(1, keepdims=True, dtype=jnp.int32), 0)
+        by_image = found.sum(1, dtype=jnp.int32).astype(jnp.float32)
+        terms = jax.tree.map(lambda term: term + by_image.sum(), blocks.no_terms(settings.interaction))
+        of_features = by_image[:, None, None, None] * features
+        return Gradient(jax.tree.map(lambda leaf: leaf * by_image.sum(), heads), of_features), terms
+
+    monkeypatch.setattr(blocks.passes, "gradient", passes)
+    settings = PassSettings(PICO, InteractionConfig(corrections=1, refinements=0), LossConfig(), Execution(), 0.0)
+    batch = jax.tree.map(jnp.asarray, nano_batch(IMAGES, SLOTS, ragged=True))  # 0, 1, 2 and 3 masks
+    batch = dataclasses.replace(batch, valid=batch.valid.at[3].set(False))
+    height, width = PICO.grid
+    features = jnp.arange(IMAGES, dtype=jnp.float32)[:, None, None, None] + jnp.ones((1, height, width, PICO.width))
+    keys = jax.random.split(jax.random.key(2), IMAGES)
+
+    def summed(images, masks):
+        computed.clear()
+        heads = {"weight": jnp.ones(2)}
+        found = blocks.gradient(settings, (images, masks), heads, batch, keys, None, jnp.zeros(()), features)
+        found = jax.device_get(found)
+        jax.effects_barrier()
+        return found, len(computed)
+
+    return summed
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 2), (3, 1), (None, 2)])  # three do not divide four photos: two are taken
+def test_blocks_sum_to_the_whole_batch(summed, block):
+    whole, _ = summed(None, SLOTS)
+    assert whole[0].params["weight"].all()
+    cut, _ = summed(*block)
+    jax.tree.map(np.testing.assert_array_equal, cut, whole)
+
+
+def test_images_without_a_mask_get_no_gradient(summed):
+    (gradient, _), _ = summed(1, 2)
+    assert gradient.features.any((1, 2, 3)).tolist() == [False, True, True, False]
+
+
+def test_blocks_without_a_mask_are_not_computed(summed):
+    assert summed(1, 1)[1] == 3  # the masks that there are: none, one, two and none
+    assert summed(1, 2)[1] == 2
+    assert summed(None, SLOTS)[1] == 1

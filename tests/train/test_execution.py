@@ -1,0 +1,45 @@
+"""The sizes of blocks and the execution of a step, by device and mesh."""
+
+from unittest.mock import Mock
+
+import pytest
+from jax.sharding import Mesh
+
+from samjax.train.config import RunConfig, TrainConfig
+from samjax.train.execution import blocks_for, encoder_execution, validation_execution
+
+
+def mesh_of(platform, data=1, fsdp=1):
+    """As much of a mesh as the choice depends on; there are no accelerators here."""
+    devices = Mock(flat=[Mock(platform=platform)])
+    return Mock(spec=Mesh, devices=devices, size=data * fsdp, shape={"data": data, "fsdp": fsdp})
+
+
+def config_of(**run):
+    return TrainConfig(run=RunConfig(**{"batch": 64, **run}))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "run", "images_and_masks"),
+    [
+        (mesh_of("cpu"), {}, (1, 2)),  # so few that they stay in cache
+        (mesh_of("cpu", data=4), {}, (None, 1)),
+        (mesh_of("gpu"), {"batch": 8}, (None, 4)),  # 32 masks on a device
+        (mesh_of("gpu"), {"batch": 8, "accumulate": 2}, (None, 8)),
+        (mesh_of("gpu", data=2, fsdp=4), {}, (None, 4)),
+        (mesh_of("gpu"), {"images_together": 4}, (4, 8)),
+        (mesh_of("gpu", data=2), {"images_together": 4, "masks_together": 3}, (None, 3)),
+    ],
+)
+def test_blocks_fit_a_device(mesh, run, images_and_masks):
+    assert blocks_for(config_of(**run), mesh) == images_and_masks
+
+
+def test_images_on_a_mesh_are_encoded_at_once():
+    """A loop over a sharded axis would gather it."""
+    several, one = mesh_of("cpu", data=4), mesh_of("cpu")
+    config = config_of(images_together=3, remat=False)
+    assert encoder_execution(config, several).images_per_step is None
+    assert validation_execution(config, several).images_per_step is None
+    assert encoder_execution(config, one).images_per_step == 3
+    assert not encoder_execution(config, one).remat

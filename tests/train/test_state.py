@@ -1,0 +1,66 @@
+"""The state that a run starts from."""
+
+import jax
+import numpy as np
+import pytest
+from example_training import PICO
+
+
+@pytest.fixture(scope="module")
+def config():
+    from samjax.train.config import OptimConfig, TrainConfig
+
+    return TrainConfig(optim=OptimConfig(ema=0.9))
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    from samjax.sharding import make_mesh
+
+    return make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def params(config, mesh):
+    from samjax.train.state import fresh_params
+
+    return fresh_params(config, PICO, mesh)
+
+
+def test_the_first_state_is_what_the_abstract_one_announces(config, mesh, params):
+    """Checkpoints are restored onto the abstract state, and the step is compiled for it."""
+    from samjax.train.optim import make_optimizer
+    from samjax.train.state import abstract_state, init_state
+
+    optimizer = make_optimizer(config.optim, PICO, config.run.steps)
+    state = init_state(config, params, optimizer, mesh)
+    announced = abstract_state(config, PICO, optimizer, mesh)
+    assert jax.tree.structure(state) == jax.tree.structure(announced)
+    for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(announced), strict=True):
+        assert (leaf.shape, leaf.dtype, leaf.sharding) == (expected.shape, expected.dtype, expected.sharding)
+    assert state.step == 0
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    jax.tree.map(np.testing.assert_array_equal, state.ema, params)
+
+
+def test_the_average_forgets_the_start_soon():
+    from samjax.train.state import ema_decay
+
+    decays = [float(ema_decay(0.99, np.array(step, np.int32))) for step in (0, 8, 90, 10_000)]
+    np.testing.assert_allclose(decays, [0.1, 0.5, 0.91, 0.99], rtol=1e-6)
+
+
+def test_aligned_attention_starts_with_equal_queries_and_keys(params):
+    from samjax.train.state import align_attention
+
+    aligned = align_attention(params)
+    transformer = aligned["mask_decoder"]["transformer"]
+    crossing = ("cross_attn_token_to_image", "cross_attn_image_to_token")
+    attentions = [transformer["final_attn_token_to_image"], *(transformer["layers"]["0"][name] for name in crossing)]
+    for attention in attentions:
+        for name in ("kernel", "bias"):
+            np.testing.assert_array_equal(attention["q_proj"][name], attention["k_proj"][name])
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), params, aligned)
+    changed = [path for path, equal in jax.tree_util.tree_leaves_with_path(same) if not equal]
+    assert all(path[-2].key == "k_proj" and "self_attn" not in str(path) for path in changed)
+    assert len(changed) == 3  # kernels; biases start at zero
