@@ -76,6 +76,7 @@ def pack_cells(masks: Bool[np.ndarray, "*N H W"], ratio: int) -> UInt[np.ndarray
 def unpack_cells(cells: UInt[Array | np.ndarray, "*N h w"], ratio: int) -> Bool[Array | np.ndarray, "*N H W"]:
     """The inverse of `pack_cells`, on the host or on the device, wherever the cells are."""
     *batch, height, width = cells.shape
-    bits = np.arange(ratio**2, dtype=cells.dtype).reshape((1,) * cells.ndim + (-1,))
+    numpy = jnp if isinstance(cells, jax.Array) else np  # on the device an iota: a constant is another program
+    bits = numpy.expand_dims(numpy.arange(ratio**2, dtype=cells.dtype), tuple(range(cells.ndim)))
     pixels = ((cells[..., None] >> bits) & 1).astype(bool).reshape(*batch, height, width, ratio, ratio)
     return pixels.swapaxes(-2, -3).reshape(*batch, height * ratio, width * ratio)
