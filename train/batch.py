@@ -6,6 +6,7 @@ the step can take from it the mask itself, its area in each cell, or single pixe
 """
 
 import functools
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from samjax.config import SamConfig
 from samjax.ops.broadcasting import with_rank
 from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 from samjax.types import pytree
+
+SomeArray = TypeVar("SomeArray", Array, np.ndarray)
 
 
 @pytree
@@ -73,10 +76,10 @@ def pack_cells(masks: Bool[np.ndarray, "*N H W"], ratio: int) -> UInt[np.ndarray
     return np.ascontiguousarray(functools.reduce(np.bitwise_or, columns))  # *N h w
 
 
-def unpack_cells(cells: UInt[Array | np.ndarray, "*N h w"], ratio: int) -> Bool[Array | np.ndarray, "*N H W"]:
+def unpack_cells(cells: UInt[SomeArray, "*N h w"], ratio: int) -> Bool[SomeArray, "*N H W"]:
     """The inverse of `pack_cells`, on the host or on the device, wherever the cells are."""
     *batch, height, width = cells.shape
-    numpy = jnp if isinstance(cells, jax.Array) else np  # on the device an iota: a constant is another program
+    numpy: Any = jnp if isinstance(cells, jax.Array) else np  # on the device an iota: a constant is another program
     bits = numpy.expand_dims(numpy.arange(ratio**2, dtype=cells.dtype), tuple(range(cells.ndim)))
     pixels = ((cells[..., None] >> bits) & 1).astype(bool).reshape(*batch, height, width, ratio, ratio)
     return pixels.swapaxes(-2, -3).reshape(*batch, height * ratio, width * ratio)

@@ -107,7 +107,7 @@ def _visit_group(
     return (gradient.params, terms), gradient.features
 
 
-def _columns(x: Array, column: int) -> Array:
+def _columns(x: Array | np.ndarray, column: int) -> Array:
     """(G, N, ...) as (columns, G, column, ...), padded with zeros where N is no multiple of `column`."""
     missing = -x.shape[1] % column
     x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
