@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from evaluation.example_detections import detector_scene
 from PIL import Image
 
 
@@ -84,3 +85,9 @@ def coco(tmp_path_factory):
     path = folder / "annotations.json"
     path.write_text(json.dumps(content))
     return folder / "images", path, content
+
+
+@pytest.fixture(scope="session")
+def scene() -> tuple[dict, list[dict]]:
+    """(annotations, results): see `detector_scene`."""
+    return detector_scene()
