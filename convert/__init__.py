@@ -16,8 +16,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import checkpoint
 from samjax.atomic import replacing
-from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, Params, lazy
+from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, lazy
 from samjax.config import MaskThresholds, SamConfig
+from samjax.types import Params
 
 from .huggingface import write_configs
 from .mapping import rename

@@ -29,6 +29,7 @@ from samjax.atomic import replacing
 from samjax.config import MaskThresholds, SamConfig
 from samjax.errors import first_line
 from samjax.mismatch import explain_mismatch
+from samjax.types import Params
 
 FORMAT_VERSION = 1
 MANIFEST = "samjax.json"
@@ -37,7 +38,6 @@ _COORDINATES = "positional_encoding_gaussian_matrix"  # turns coordinates into F
 _HUGGING_FACE_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 _HUGGING_FACE_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
-Params = dict[str, Any]  # nested dicts of arrays, named as `samjax.model.abstract_params` names them
 ParamSharding = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding] | None
 
 

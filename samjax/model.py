@@ -16,9 +16,7 @@ from samjax.nn.initialise import initialise
 from samjax.nn.mask_decoder import MaskDecoder
 from samjax.nn.prompt_encoder import PromptEncoder
 from samjax.ops.batching import map_batch
-from samjax.types import Embedding, Prediction, Prompts
-
-Params = dict[str, Any]  # nested dicts under the reference's names: image_encoder/blocks/0/attn/qkv/kernel
+from samjax.types import Embedding, Params, Prediction, Prompts
 
 
 def encode(

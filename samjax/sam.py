@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Float32, Key
 
 from samjax import pictures, transforms
 from samjax.config import VARIANTS, Execution, MaskThresholds, SamConfig
-from samjax.model import Params, init_params, jitted_decode, jitted_encode
+from samjax.model import init_params, jitted_decode, jitted_encode
 from samjax.nn.image_encoder import resample_positions
-from samjax.types import ArrayLike, Embedding, Prediction, Prompts
+from samjax.types import ArrayLike, Embedding, Params, Prediction, Prompts
 from samjax.warmup import compile_programs
 
 

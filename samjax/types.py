@@ -17,6 +17,7 @@ from samjax.config import PromptLabel
 T = TypeVar("T")
 # Whatever numpy.asarray takes. NumPy's own type of this name is a recursive protocol that run-time checkers trip over.
 ArrayLike = Any
+Params = dict[str, Any]  # nested dicts under the reference's names: image_encoder/blocks/0/attn/qkv/kernel
 
 TOKEN_BUCKETS = (3, 6, 10, 18, 34, 66)  # 2^k points beside a box (2 tokens) or the padding point; then steps of 64
 PROMPT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # then steps of 64

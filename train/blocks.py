@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
 
-from samjax.model import Params
+from samjax.types import Params
 
 from . import cells, passes
 from .batch import Batch, cell_ratio

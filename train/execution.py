@@ -10,8 +10,8 @@ from .config import TrainConfig
 
 
 def encoder_execution(config: TrainConfig, mesh: Mesh) -> Execution:
-    """The encoder's in a step: on one device in pieces that fit it, on several all images at once, because a loop over
-    a sharded axis would gather it."""
+    """The execution of the encoder in a step: on one device in pieces that fit it, on several all images at once,
+    because a loop over a sharded axis would gather it."""
     how = Execution.for_backend(mesh.devices.flat[0].platform, config.run.compute_dtype)
     together = None if mesh.size > 1 else config.run.images_together or how.images_per_step
     return dataclasses.replace(how, images_per_step=together, remat=config.run.remat)

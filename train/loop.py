@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
-from samjax.model import Params
 from samjax.readers.sources import Joined, open_sources
 from samjax.sharding import batch_sharding, make_mesh, partition
+from samjax.types import Params
 
 from . import extension, run_folder
 from .checkpoints import Checkpoints, check_room

@@ -23,8 +23,9 @@ from samjax.convert.mapping import to_ours, torch_shape
 from samjax.convert.matching import expected_entries
 from samjax.convert.state_dict import StateDict, open_state_dict
 from samjax.mismatch import explain_mismatch
-from samjax.model import Params, abstract_params
+from samjax.model import abstract_params
 from samjax.ops.resize import resize_axis
+from samjax.types import Params
 
 _ANCHOR = "patch_embed.proj.weight"
 _DROPPED = re.compile(r"cls_token|mask_token|(fc_)?norm\.(weight|bias)|head\.(weight|bias)|decoder_.*")

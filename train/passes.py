@@ -16,8 +16,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt32
 
 from samjax.config import Execution, PromptLabel, SamConfig
-from samjax.model import Params, decode
-from samjax.types import Embedding, Prompts
+from samjax.model import decode
+from samjax.types import Embedding, Params, Prompts
 
 from . import cells, interaction
 from .batch import cell_ratio, unpack_cells

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from samjax.config import Execution, SamConfig
-from samjax.model import Params
+from samjax.types import Params
 from samjax.visualise import Drawing, overlay, side_by_side
 
 from .batch import Batch, cell_ratio, unpack_cells

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, UInt32
 
 from samjax.config import SamConfig
-from samjax.model import Params, abstract_params, init_params
+from samjax.model import abstract_params, init_params
 from samjax.sharding import shardings
-from samjax.types import pytree
+from samjax.types import Params, pytree
 
 from .config import TrainConfig
 from .optim import optax_numerics

@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from samjax.config import SamConfig
-from samjax.model import Params, encode
+from samjax.model import encode
 from samjax.sharding import batch_sharding, shardings
+from samjax.types import Params
 
 from . import blocks
 from .batch import Batch, pixels_of

@@ -18,8 +18,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
 from samjax.config import Execution, PromptLabel, SamConfig
-from samjax.model import Params, decode, encode
-from samjax.types import Embedding, Prompts
+from samjax.model import decode, encode
+from samjax.types import Embedding, Params, Prompts
 
 from . import cells
 from .batch import Batch, cell_ratio, pixels_of

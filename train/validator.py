@@ -9,8 +9,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from samjax.config import SamConfig
-from samjax.model import Params
 from samjax.sharding import batch_sharding
+from samjax.types import Params
 
 from .batch import Batch
 from .config import TrainConfig

@@ -72,6 +72,11 @@ class GenerationConfig:
             raise ValueError("give exactly one of points_per_side and point_grids")
         if self.point_grids is not None:
             grids = tuple(tuple(map(tuple, _checked_grid(grid).tolist())) for grid in self.point_grids)
+            if len(grids) <= self.crop_n_layers:
+                raise ValueError(
+                    f"point_grids needs a grid for the photo and one for each of {self.crop_n_layers} crop layer(s), "
+                    f"got {len(grids)}"
+                )
             object.__setattr__(self, "point_grids", grids)
         if self.memory_budget is not None and self.memory_budget < 1:
             raise ValueError(f"memory_budget is a number of bytes above 0, got {self.memory_budget}")
@@ -91,7 +96,8 @@ class GenerationConfig:
             raise ValueError("overlap belongs to tile; crops take crop_overlap_ratio")
         if self.tile is not None and self.crop_n_layers:
             raise ValueError("tile and crop_n_layers are two ways of cutting a photo up; give one of them")
-        self.grids()
+        if self.point_grids is None:
+            self.grids()  # shows what is wrong with the numbers of points
         # A photo of one pixel shows what is wrong with crops or tiles.
         if self.tile is None:
             crops.crop_boxes((1, 1), self.crop_n_layers, self.crop_overlap_ratio)
@@ -105,27 +111,21 @@ class GenerationConfig:
 
     def grids(self) -> list[Float64[np.ndarray, "_ 2"]]:
         """The grid of points for the photo and for each layer of crops: (x, y) as shares of the crop's sides."""
-        if self.point_grids is None:
-            assert self.points_per_side is not None  # as `__post_init__` has it
-            return crops.point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
-        grids = [np.array(grid) for grid in self.point_grids]
-        if len(grids) <= self.crop_n_layers:
-            raise ValueError(
-                f"point_grids needs a grid for the photo and one for each of {self.crop_n_layers} crop layer(s), "
-                f"got {len(grids)}"
-            )
-        return grids
+        if self.point_grids is not None:
+            return [np.array(grid) for grid in self.point_grids]
+        assert self.points_per_side is not None  # as `__post_init__` has it
+        return crops.point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
 
     def with_thresholds(self, thresholds: MaskThresholds) -> "GenerationConfig":
         """A copy in which a model's thresholds replace those that are None."""
         missing = {name: getattr(thresholds, name) for name in THRESHOLDS if getattr(self, name) is None}
-        return dataclasses.replace(self, **missing)
+        return dataclasses.replace(self, **missing) if missing else self
 
     def journal_key(self) -> dict[str, Any]:
         """The settings that decide which masks come out, as JSON; grids only if there are any."""
-        names = [field.name for field in dataclasses.fields(self) if field.name not in _NOT_IN_KEY]
-        key = {name: getattr(self, name) for name in names}
-        return key if self.point_grids is not None else {name: key[name] for name in key if name != "point_grids"}
+        left_out = _NOT_IN_KEY if self.point_grids is not None else (*_NOT_IN_KEY, "point_grids")
+        names = [field.name for field in dataclasses.fields(self) if field.name not in left_out]
+        return {name: getattr(self, name) for name in names}
 
 
 def _checked_grid(grid: ArrayLike) -> Float64[np.ndarray, "P 2"]:

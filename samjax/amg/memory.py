@@ -19,10 +19,10 @@ from samjax.amg.program import (
     jitted_pack,
 )
 from samjax.config import Execution, SamConfig
-from samjax.model import Params, abstract_params, jitted_encode
+from samjax.model import abstract_params, jitted_encode
 from samjax.ops.masks import Frame
 from samjax.transforms import Size
-from samjax.types import Embedding
+from samjax.types import Embedding, Params
 
 # Interpreter, libraries, compiler and compiled programs of a fresh process: measured for ViT-B, the part of its peak
 # that no program accounts for. On accelerators they take nothing of the device's memory.

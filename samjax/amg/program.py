@@ -21,13 +21,13 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
 from samjax import transforms
 from samjax.config import Execution, PromptLabel, SamConfig
-from samjax.model import Params, decode
+from samjax.model import decode
 from samjax.ops.batching import map_batch
 from samjax.ops.boxes import by_score, greedy, keep_by_nms
 from samjax.ops.masks import Frame, Measures, measure, overlaps, pack
 from samjax.ops.resize import Banded
 from samjax.transforms import Size
-from samjax.types import Embedding, Prompts
+from samjax.types import Embedding, Params, Prompts
 
 EDGE_TOLERANCE = 20.0  # pixels; a box so near to a crop's edge is an object cut off (reference: is_box_near_crop_edge)
 MASKS_PER_PACK = 16  # survivors whose bits are made in one call, while the host encodes those of the call before

@@ -34,6 +34,11 @@ Drop = Annotated[
     UseAppendAction[tuple[str, ...]],
     arg(metavar="PATTERN", help="Leave out tensors of such names ('loss.*'), no part of the model. Repeatable."),
 ]
+Format = Annotated[
+    Literal["native", "meta", "huggingface"] | None,
+    arg(help="Format to write; by default the ending decides: .pth or .safetensors is meta, no ending native."),
+]
+Overwrite = Annotated[bool, arg(help="Replace what is there if it is a file or a checkpoint folder.")]
 
 app = tyro.extras.SubcommandApp()
 app.command(everything)
@@ -112,11 +117,8 @@ def segment_images(
 def convert(
     source: Annotated[Positional[str], arg(metavar="SRC", help="A known name, a file or a folder of any format.")],
     destination: Annotated[Positional[Path], arg(metavar="DST", help="The file or folder to write.")],
-    to: Annotated[
-        Literal["native", "meta", "huggingface"] | None,
-        arg(help="Format of DST; by default its ending decides: .pth or .safetensors is meta, no ending native."),
-    ] = None,
-    overwrite: Annotated[bool, arg(help="Replace DST if it is a file or a checkpoint folder.")] = False,
+    to: Format = None,
+    overwrite: Overwrite = False,
     verify: Annotated[
         bool, arg(help="Run the PyTorch reference beside samjax on a photo and print every stage's error.")
     ] = False,
@@ -208,10 +210,7 @@ def _train(args: Sequence[str]) -> int:
 def export(
     run: Annotated[Positional[Path], arg(metavar="RUN", help="The folder of a training run, which may be running.")],
     destination: Annotated[Positional[Path], arg(metavar="FILE", help="The file or folder to write.")],
-    to: Annotated[
-        Literal["native", "meta", "huggingface"] | None,
-        arg(help="Format of FILE; by default its ending decides: .pth or .safetensors is meta, no ending native."),
-    ] = None,
+    to: Format = None,
     step: Annotated[
         int | None, arg(help="The checkpoint; by default the one with the best val/iou, without validation the latest.")
     ] = None,
@@ -220,7 +219,7 @@ def export(
         Literal["float32", "bfloat16", "float16"] | None,
         arg(help="Round parameters to this; by default they stay as trained."),
     ] = None,
-    overwrite: Annotated[bool, arg(help="Replace FILE if it is a file or a checkpoint folder.")] = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Write a training run's weights for inference and other programs: native, Meta's or Hugging Face's format."""
     from samjax.train.export import export

@@ -15,6 +15,7 @@ from samjax.amg.config import GenerationConfig
 from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.names import printable
 
+DEFAULTS = GenerationConfig()
 FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
 _SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -38,8 +39,10 @@ def parse_bytes(text: str) -> int:
 class GenerationOptions(GenerationConfig):
     """Settings of finding and filtering masks."""
 
-    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32
-    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = 64
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = DEFAULTS.points_per_side
+    points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = (
+        DEFAULTS.points_per_batch
+    )
     pred_iou_thresh: Annotated[
         float | None,
         arg(help="Drop masks with no higher predicted IoU; by default the model's own, Meta's 0.88."),
@@ -51,18 +54,30 @@ class GenerationOptions(GenerationConfig):
         float | None,
         arg(help="Shift of the threshold in the stability score; by default the model's own, Meta's 1."),
     ] = None
-    box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = 0.7
-    crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = 0
-    crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = 0.7
-    crop_overlap_ratio: Annotated[float, arg(help="Overlap of crops, share of the shorter side.")] = 512 / 1500
-    crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = 1
-    min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = 0
+    box_nms_thresh: Annotated[float, arg(help="IoU above which masks of a crop are duplicates.")] = (
+        DEFAULTS.box_nms_thresh
+    )
+    crop_n_layers: Annotated[int, arg(help="Layers of crops; layer i has 4^i.")] = DEFAULTS.crop_n_layers
+    crop_nms_thresh: Annotated[float, arg(help="IoU above which masks of different crops are duplicates.")] = (
+        DEFAULTS.crop_nms_thresh
+    )
+    crop_overlap_ratio: Annotated[float, arg(help="Overlap of crops, share of the shorter side.")] = (
+        DEFAULTS.crop_overlap_ratio
+    )
+    crop_n_points_downscale_factor: Annotated[int, arg(help="Fewer points per side by layer.")] = (
+        DEFAULTS.crop_n_points_downscale_factor
+    )
+    min_mask_region_area: Annotated[int, arg(help="Remove smaller holes and islands, pixels.")] = (
+        DEFAULTS.min_mask_region_area
+    )
     point_grids: Suppress[None] = None
     memory_budget: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]  (a text, which `checked` reads)
         str | None, arg(metavar="BYTES", help="Choose --points-per-batch to fit, e.g. 2GB; see --explain.")
     ] = None
     nms: Annotated[Literal["box", "mask"], arg(help="Duplicates by boxes, or by masks and nesting.")] = "box"
-    containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = 0.9
+    containment_thresh: Annotated[float, arg(help="With --nms mask: share inside another mask; 1 is off.")] = (
+        DEFAULTS.containment_thresh
+    )
     tile: Annotated[int | None, arg(metavar="PX", help="Cut large photos into tiles of this side.")] = None
     overlap: Annotated[int | None, arg(metavar="PX", help="Overlap of tiles; a quarter by default.")] = None
 
@@ -123,6 +138,7 @@ def everything(
     index, count = process_share(process_index, process_count)
     config = generation.checked()
     chosen: list[str] = list(dict.fromkeys([*format, *(["rle"] if convert_to_rle else [])] or ["coco"]))
+    # Checked before the model is loaded, on which its settings depend.
     job = Job(out, (*chosen, *(["overlay"] if overlay else [])), {}, options, index, count, overwrite)
     if not explain:
         check_writable(out)

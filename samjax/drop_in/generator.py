@@ -22,8 +22,8 @@ class SamAutomaticMaskGenerator:
 
     Any number of threads may share one; it keeps nothing of a photo. The first thirteen arguments after the model,
     their defaults and the records are the reference's; `samjax.amg.config.GenerationConfig` says what each argument
-    means. They stay as attributes, and `generate` follows
-    them; of the first and the eleventh only `point_grids` stays, as in the reference.
+    means. They stay as attributes, and `generate` follows them; `points_per_side` becomes `point_grids`, as in the
+    reference.
 
     Args:
         model: a `samjax.Sam` or what `sam_model_registry` makes.

@@ -158,10 +158,10 @@ class PredictorSegmenter:
         for photo, own in enumerate(prompts):
             if own:
                 self._turn_to(photo)
-            answers.append([self._answer(prompt, multimask) for prompt in own])
+            answers.append([self._answer(self._photos[photo].shape[:2], prompt, multimask) for prompt in own])
         return answers
 
-    def _answer(self, prompt: Prompt, multimask: bool) -> Answer:
+    def _answer(self, size: transforms.Size, prompt: Prompt, multimask: bool) -> Answer:
         masks, iou, logits = self.predictor.predict(
             point_coords=prompt.points,
             point_labels=prompt.labels,
@@ -169,7 +169,7 @@ class PredictorSegmenter:
             mask_input=None if prompt.logits is None else prompt.logits[None],
             multimask_output=multimask,
         )
-        masks, size = np.asarray(masks), self._photos[self._at or 0].shape[:2]
+        masks = np.asarray(masks)
         if masks.ndim != 3 or masks.shape[1:] != size:
             raise ValueError(
                 f"{type(self.predictor).__name__}.predict gave masks of shape {masks.shape} for a photo of {size}; "
