@@ -39,7 +39,7 @@ def parse_bytes(text: str) -> int:
 class GenerationOptions(GenerationConfig):
     """Settings of finding and filtering masks."""
 
-    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = DEFAULTS.points_per_side
+    points_per_side: Annotated[int, arg(help="Points along each side of the photo.")] = 32
     points_per_batch: Annotated[int, arg(help="Points decoded together: memory, not results.")] = (
         DEFAULTS.points_per_batch
     )
