@@ -26,7 +26,7 @@ heavy: $(VENV)/installed-heavy
 # an error, holds in every test (tests/conftest.py).
 legs: $(VENV)/installed-test
 	JAX_ENABLE_X64=1 $(PYTEST) tests/legs/other_settings.py tests/test_golden.py tests/convert/test_round_trips.py \
-		tests/evaluation/protocols/test_points.py tests/train/test_validation.py
+		tests/evaluation/protocols/test_points.py tests/train/tasks/interactive/test_validation.py
 	JAX_DISABLE_JIT=1 $(PYTEST) tests/legs/other_settings.py
 
 lint: $(VENV)/installed-lint

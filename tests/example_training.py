@@ -102,7 +102,7 @@ def stub_training(monkeypatch) -> list[int]:
 
     from samjax.config import VARIANTS
     from samjax.train import loop, validator
-    from samjax.train.blocks import no_terms
+    from samjax.train.tasks.interactive.blocks import no_terms
     from samjax.train.state import abstract_state
 
     done: list[int] = []

@@ -1,7 +1,7 @@
 """Checkpoints of a run: written in the background, complete or not there at all, restored onto any mesh.
 
-    FOLDER/<step>/params/     the parameters
-    FOLDER/<step>/ema/        their average, where the run has one
+    FOLDER/<step>/params/     the parameters, trained and frozen
+    FOLDER/<step>/ema/        the average of the trained ones, where the run has one
     FOLDER/<step>/optimiser/  step, random key and the optimiser's state
     FOLDER/<step>/data/       where the data iterator is, as JSON
     FOLDER/<step>/metrics/    what was measured at this step, as JSON
@@ -130,13 +130,18 @@ class Checkpoints:
         step = self._known(step)
         wanted = _items(abstract_state)
         shapes = {f"{item}/{name}": leaf.shape for item, leaves in wanted.items() for name, leaf in leaves.items()}
-        if difference := explain_mismatch(shapes, self._shapes(step)):
+        found = self._shapes(step)
+        for name in _named(abstract_state.frozen):  # until 0.1 averages had them too
+            found.pop(f"ema/{name}", None)
+        if difference := explain_mismatch(shapes, found):
             raise CheckpointError(
                 f"the checkpoint of step {step} in {self.folder} does not fit this run; a run is resumed with the "
                 f"model and the optimiser it was started with:\n{difference}"
             )
         args = {
-            name: ocp.args.PyTreeRestore(leaves, ocp.checkpoint_utils.construct_restore_args(leaves))
+            name: ocp.args.PyTreeRestore(
+                leaves, ocp.checkpoint_utils.construct_restore_args(leaves), partial_restore=True
+            )
             for name, leaves in wanted.items()
         }
         with _readable(self.folder / str(step)):
@@ -147,18 +152,23 @@ class Checkpoints:
         """Parameters alone, nested dicts of arrays on the host: their average if the run has one, unless `raw`."""
         self.wait()
         step = self._known(step)
-        item = "params" if raw or not (self.folder / str(step) / "ema").exists() else "ema"
-        leaves = {
-            name.removeprefix(f"{item}/"): np.broadcast_to(np.float32(0), shape)
-            for name, shape in self._shapes(step).items()
-            if name.startswith(f"{item}/")
-        }
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+        shapes = self._shapes(step)
+
+        def item(name: str) -> str:
+            return "params" if raw or f"ema/{name}" not in shapes else "ema"
+
+        names = [name.removeprefix("params/") for name in shapes if name.startswith("params/")]
+        args = {}
+        for part in {item(name) for name in names}:
+            leaves = {
+                name: np.broadcast_to(np.float32(0), shapes[f"{part}/{name}"]) for name in names if item(name) == part
+            }
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+            args[part] = ocp.args.PyTreeRestore(leaves, as_numpy, partial_restore=True)
         with _readable(self.folder / str(step)):
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(**{item: ocp.args.PyTreeRestore(leaves, as_numpy)})
-            )
-        return unflatten_dict(restored[item], sep="/")
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        flat = {name: restored[item(name)][name] for name in names}
+        return unflatten_dict(flat, sep="/")
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
@@ -260,8 +270,12 @@ def state_bytes(abstract_state: Any) -> int:
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     """The arrays that are written as one item each, by their names."""
-    parts = {"params": state.params, "ema": state.ema, "optimiser": _optimiser(state)}
-    return {name: _named(part) for name, part in parts.items() if jax.tree.leaves(part)}
+    parts = {
+        "params": _named(state.frozen) | _named(state.params),
+        "ema": _named(state.ema),
+        "optimiser": _named(_optimiser(state)),
+    }
+    return {name: part for name, part in parts.items() if part}
 
 
 def _optimiser(state: TrainState) -> dict[str, Any]:
@@ -285,6 +299,7 @@ def _state(like: TrainState, items: dict[str, dict[str, Any]]) -> TrainState:
         opt_state=optimiser["state"],
         ema=filled(like.ema, "ema"),
         key=optimiser["key"],
+        frozen=filled(like.frozen, "params"),
     )
 
 

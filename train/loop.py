@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +21,17 @@ from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import BadRecords
-from .losses import MaskLoss
 from .mae import load_mae
 from .metrics import JSONL, MetricWriters, validations
-from .optim import is_frozen, make_optimizer, make_schedule
+from .optim import make_optimizer, make_schedule
 from .pace import Pace
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
-from .state import TrainState, abstract_state, fresh_params, init_state
+from .state import TrainState, abstract_state, fresh_params, init_state, weights
 from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
+from .tasks import Task, make_task
+from .trainable import Trainable, make_trainable
 from .validator import Validator
 from .window import check_window, seen_in_training
 
@@ -86,6 +88,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         more = extension.requested(out, config)
     sam = run_folder.network(out) if started else network(config)
     optimizer = make_optimizer(config.optim, sam, run.steps)
+    trainable, task = make_trainable(config, sam), make_task(config, sam, mesh)
     wanted = abstract_state(config, sam, optimizer, mesh)
     sources = open_data(config)
     check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
@@ -112,13 +115,13 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         )
         if not pace.is_timed and start >= run.steps:
             return Outcome(out, start, True, checkpoints.metrics(start))
-        trains_encoder = not is_frozen(config.optim, sam, "image_encoder")
-        seen = seen_in_training(config, sam)
-        progress = stack.enter_context(Progress(config, seen, mesh, start, trains_encoder, pace))
+        trains_encoder = "image_encoder" in wanted.params
+        flops = functools.partial(task.step_flops, trains_encoder=trains_encoder)
+        progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
         validator = None
         if validation is not None:
             at_start = validations(out / JSONL).get(0, {}).get("iou")
-            validator = Validator(config, sam, mesh, validation, progress, at_start)
+            validator = Validator(config, task, mesh, validation, progress, at_start)
             validator.open()
         if latest is not None:
             state, saved = checkpoints.restore(wanted)
@@ -129,12 +132,12 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
                 if pace.is_over(start):
                     return Outcome(out, start, True, checkpoints.metrics(start))
         else:
-            state = init_state(config, starting_params(config, sam, mesh), optimizer, mesh)
+            state = init_state(config, sam, starting_params(config, sam, mesh), optimizer, mesh)
         if more is not None:
             progress.message(extension.explained(more, config))
             if jax.process_index() == 0:
                 extension.record(out, more)
-        loop = Loop(config, training, validator, checkpoints, writers, sums, progress, pace)
+        loop = Loop(config, task, trainable, training, validator, checkpoints, writers, sums, progress, pace)
         prefetched = stack.enter_context(prefetch_to_device(batches, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
@@ -166,6 +169,8 @@ class Loop:
     def __init__(
         self,
         config: TrainConfig,
+        task: Task,
+        trainable: Trainable,
         training: Pipeline,
         validator: Validator | None,
         checkpoints: Checkpoints,
@@ -174,7 +179,8 @@ class Loop:
         progress: Progress,
         pace: Pace,
     ) -> None:
-        self.config, self.training, self.validator = config, training, validator
+        self.config, self.task, self.trainable = config, task, trainable
+        self.training, self.validator = training, validator
         self.checkpoints, self.writers, self.sums, self.progress = checkpoints, writers, sums, progress
         self.pace = pace
         self.schedule = make_schedule(config.optim, config.run.steps)
@@ -194,7 +200,7 @@ class Loop:
         prefetched = itertools.chain([next(prefetched)], prefetched)  # bad data stop the run before anything compiles
         measured: dict[str, float] = {}
         if start == 0 and validator is not None:
-            measured = validator.measure(0, weights(state), self.writers)
+            measured = validator.measure(0, weights(self.trainable, state), self.writers)
             if stop.reached(0):
                 return Outcome(out, 0, False, measured)
         pending = None
@@ -230,10 +236,10 @@ class Loop:
                 saved["pace"] = pace.state()
             try:
                 if due["validate"] and validator is not None:
-                    measured = validator.measure(step, weights(state), self.writers)
+                    measured = validator.measure(step, weights(self.trainable, state), self.writers)
                     pace.validated()
                 if due["picture"] and validator is not None:
-                    validator.draw(step, weights(state), self.writers)
+                    validator.draw(step, weights(self.trainable, state), self.writers)
             except Exception:
                 self.checkpoints.save(step, state, saved)
                 raise
@@ -256,7 +262,8 @@ class Loop:
                 "not the photos, start a new run, from this one's export if it was good, with a lower "
                 "optim.learning_rate or optim.clip_norm"
             )
-        self.sums.add(numbers_of(metrics))
+        numbers = {name: float(metrics[name]) for name in ("loss", "gradient_norm", "masks")}
+        self.sums.add(numbers | self.task.numbers(metrics["terms"]))
         self.progress.step(fetched.waited)
 
     def _log(self, step: int, position: float) -> None:
@@ -267,29 +274,6 @@ class Loop:
         values |= self.progress.speed(values["masks"])
         self.writers.write(step, values)
         self.progress.show(values)
-
-
-def weights(state: TrainState) -> Params:
-    """The parameters that are validated and exported: the average, if there is one."""
-    return state.params if state.ema is None else state.ema
-
-
-def numbers_of(metrics: Metrics) -> dict[str, float]:
-    """A step's metrics on the host as named numbers. Loss terms are means over passes, unweighted."""
-    terms: MaskLoss = metrics["passes"]
-    numbers = {
-        "loss": metrics["loss"],
-        "focal": terms.focal.mean(),
-        "dice": terms.dice.mean(),
-        "balanced": terms.balanced.mean(),
-        "iou_error": terms.iou_error.mean(),
-        "iou_first": terms.iou[0],  # of the first pass's most confident mask
-        "iou_first_oracle": terms.best_iou[0],
-        "iou_last": terms.iou[-1],
-        "gradient_norm": metrics["gradient_norm"],
-        "masks": metrics["masks"],
-    }
-    return {name: float(number) for name, number in numbers.items()}
 
 
 def network(config: TrainConfig) -> SamConfig:

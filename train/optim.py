@@ -20,9 +20,8 @@ from samjax.model import abstract_params
 from samjax.sharding import path_name
 
 from .config import OptimConfig
+from .trainable.patterns import check_patterns
 
-# A buffer in the reference: it has no gradient, and weight decay must not shrink it.
-BUFFERS = (r"positional_encoding_gaussian_matrix$",)
 # Both of whose sides are features, so that Muon's orthogonal update means something.
 MATRICES = (r"/blocks/.*kernel$", r"/transformer/.*kernel$")
 MUON_RMS = 0.2  # of an update, as large as AdamW's are, so that the two share one learning rate (arXiv 2502.16982)
@@ -49,39 +48,27 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, Adam or Muon, decoupled weight decay, rates by layer, schedule; frozen parameters get neither updates
-    nor moments, and do not count for clipping.
+    """Clipping, Adam or Muon, decoupled weight decay, rates by layer, schedule, for the parameters that are trained.
 
     Its `update` takes `position`, the step of the schedule that this one counts as; without it, the updates done.
 
-    Raises ValueError for patterns that fit no parameter and where nothing is left to train.
+    Raises ValueError for patterns that fit no parameter.
     """
-    names = list(flatten_dict(abstract_params(sam), sep="/"))
-    for option in ("frozen", "no_decay"):
-        for pattern in getattr(config, option):
-            if not any(re.search(pattern, name) for name in names):
-                raise ValueError(
-                    f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}, and "
-                    "`samjax info CHECKPOINT --parameters` lists them"
-                )
-    if all(_fits(name, (*config.frozen, *BUFFERS)) for name in names):
-        raise ValueError(f"optim.frozen: nothing is left to train with {config.frozen}")
+    check_patterns("no_decay", config.no_decay, list(flatten_dict(abstract_params(sam), sep="/")))
 
     def by_name(function):
         return lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: function(path_name(path)), tree)
 
-    trained = [
+    steps_of_update = [
         _scale_by_moments(config, by_name),
         optax.add_decayed_weights(config.weight_decay, by_name(lambda name: not _fits(name, config.no_decay))),
         _scale_by_name(lambda name: learning_rate_factor(config, sam, name)),
         _scale_by_rate(make_schedule(config, steps)),
     ]
     if config.clip_norm is not None:
-        trained.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    return optax.chain(
-        optax.masked(optax.chain(*trained), by_name(lambda name: not _fits(name, (*config.frozen, *BUFFERS)))),
-        optax.masked(optax.set_to_zero(), by_name(lambda name: _fits(name, (*config.frozen, *BUFFERS)))),
-    )
+        steps_of_update.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    # The mask hides nothing: it gives the moments the names that they have in the checkpoints of 0.1.
+    return optax.chain(optax.masked(optax.chain(*steps_of_update), True))
 
 
 @contextlib.contextmanager
@@ -108,12 +95,6 @@ def learning_rate_factor(config: OptimConfig, sam: SamConfig, name: str) -> floa
     last = sam.image_encoder.depth + 1
     layer = int(block[1]) + 1 if block else 0 if embeds else last
     return config.encoder_rate * math.pow(config.layer_decay, last - layer)
-
-
-def is_frozen(config: OptimConfig, sam: SamConfig, part: str) -> bool:
-    """True if no parameter of a part ("image_encoder") is trained, so that its gradient need not be computed."""
-    names = [name for name in flatten_dict(abstract_params(sam), sep="/") if name.startswith(f"{part}/")]
-    return all(_fits(name, (*config.frozen, *BUFFERS)) for name in names)
 
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:

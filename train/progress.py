@@ -7,7 +7,7 @@ day, and nothing is overwritten. All of it goes to standard error, from the firs
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,10 +15,8 @@ import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from samjax.config import SamConfig
-
 from .config import TrainConfig
-from .flops import peak_flops, step_flops, utilisation
+from .flops import peak_flops, utilisation
 from .pace import Pace
 
 _SHOWN = ("loss", "focal", "dice", "iou_error", "iou_last")  # of what is logged
@@ -34,18 +32,22 @@ class Progress:
 
     Args:
         config: of the run.
-        sam: the network that it trains.
         mesh: what it trains on.
         done: steps after which the run resumes.
-        trains_encoder: whether the image encoder has a backward pass.
+        step_flops: operations of a step with so many valid masks.
         pace: when it ends.
     """
 
     def __init__(
-        self, config: TrainConfig, sam: SamConfig, mesh: Mesh, done: int, trains_encoder: bool, pace: Pace | None = None
+        self,
+        config: TrainConfig,
+        mesh: Mesh,
+        done: int,
+        step_flops: Callable[[float], int],
+        pace: Pace | None = None,
     ) -> None:
         self._pace = pace or Pace(config.run)
-        self._config, self._sam, self._trains_encoder = config, sam, trains_encoder
+        self._config, self._step_flops = config, step_flops
         self._devices = mesh.size
         self._peak = peak_flops(mesh.devices.flat[0].device_kind, config.run.compute_dtype)
         self._shown = jax.process_index() == 0
@@ -141,15 +143,7 @@ class Progress:
         images = self._config.run.batch
         values = {"step_seconds": seconds, "data_wait_seconds": waited, "images_per_second": images / seconds}
         if masks is not None and self._peak is not None:
-            flops = step_flops(
-                self._sam,
-                images=images,
-                masks=masks / images,
-                passes=self._config.interaction.passes,
-                prompt_tokens=2 + self._config.interaction.corrections,
-                trains_encoder=self._trains_encoder,
-            )
-            values["mfu"] = utilisation(flops, seconds, self._devices, self._peak)
+            values["mfu"] = utilisation(self._step_flops(masks), seconds, self._devices, self._peak)
         return values
 
     def show(self, values: Mapping[str, float]) -> None:

@@ -1,5 +1,6 @@
 """The state of a run: everything that the next step depends on, apart from the data."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,6 +18,7 @@ from samjax.types import Params, pytree
 
 from .config import TrainConfig
 from .optim import optax_numerics
+from .trainable import Trainable, make_trainable
 
 
 @pytree
@@ -24,15 +26,18 @@ class TrainState:
     """All leaves are arrays; parameters, their average and the optimiser's moments are sharded alike."""
 
     step: Int32[Array | np.ndarray, ""]  # updates done
-    params: Any  # as `samjax.model.abstract_params` names them, float32
+    params: Any  # what is trained, float32 (`samjax.train.trainable`)
     opt_state: Any  # optax's
-    ema: Any  # parameters averaged over steps, or None
+    ema: Any  # `params` averaged over steps, or None
     key: UInt32[Array | np.ndarray, "2"]  # raw data of the key that all randomness of the run comes from
+    frozen: Any = dataclasses.field(default_factory=dict)  # what is not trained
 
 
-def init_state(config: TrainConfig, params: Params, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def init_state(
+    config: TrainConfig, sam: SamConfig, params: Params, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
     """The state before the first step, computed where it will lie; `params` may be on the host or anywhere."""
-    start = functools.partial(_start, config, optimizer)
+    start = functools.partial(_start, config, make_trainable(config, sam), optimizer)
     placed = jax.device_put(params, shardings(params, mesh))
     return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, placed), mesh))(placed)
 
@@ -41,12 +46,18 @@ def abstract_state(
     config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes and shardings of the state, for restoring onto this mesh and for ahead-of-time compilation."""
-    state = jax.eval_shape(functools.partial(_start, config, optimizer), abstract_params(sam))
+    start = functools.partial(_start, config, make_trainable(config, sam), optimizer)
+    state = jax.eval_shape(start, abstract_params(sam))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,
         shardings(state, mesh),
     )
+
+
+def weights(trainable: Trainable, state: TrainState) -> Params:
+    """The network's parameters that are validated and exported: the average, if there is one."""
+    return trainable.merge(state.frozen, state.params if state.ema is None else state.ema)
 
 
 def fresh_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
@@ -86,9 +97,12 @@ def ema_decay(decay: float, step: Int32[Array | np.ndarray, ""]) -> Float32[Arra
     return jnp.minimum(decay, (1 + done) / (10 + done))
 
 
-def _start(config: TrainConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
-    average = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
+def _start(
+    config: TrainConfig, trainable: Trainable, optimizer: optax.GradientTransformation, params: Params
+) -> TrainState:
+    trained, frozen = trainable.split(params)
+    average = None if config.optim.ema is None else jax.tree.map(jnp.copy, trained)
     with optax_numerics():
-        moments = optimizer.init(params)
+        moments = optimizer.init(trained)
     key = jax.random.key_data(jax.random.key(config.run.seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, moments, average, key)
+    return TrainState(jnp.zeros((), jnp.int32), trained, moments, average, key, frozen)

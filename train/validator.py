@@ -8,7 +8,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from samjax.config import SamConfig
 from samjax.sharding import batch_sharding
 from samjax.types import Params
 
@@ -16,12 +15,11 @@ from .batch import Batch
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import TooManyBadRecords
-from .execution import validation_execution
 from .metrics import MetricWriters
-from .pictures import picture
 from .prefetch import DevicePrefetch, prefetch_to_device
 from .progress import Progress
-from .validation import NO_MASK, on_host, validate
+from .tasks import Task
+from .tasks.interactive.validation import NO_MASK, on_host
 
 
 class Validator:
@@ -29,7 +27,7 @@ class Validator:
 
     Args:
         config: of the run.
-        sam: the network that it trains.
+        task: what the network is trained for.
         mesh: what it trains on.
         data: one pass over the validation data.
         progress: the run's console.
@@ -39,15 +37,14 @@ class Validator:
     def __init__(
         self,
         config: TrainConfig,
-        sam: SamConfig,
+        task: Task,
         mesh: Mesh,
         data: Pipeline,
         progress: Progress,
         at_start: float | None = None,
     ) -> None:
-        self._config, self._sam, self._mesh, self._data = config, sam, mesh, data
+        self._config, self._task, self._mesh, self._data = config, task, mesh, data
         self._progress, self._at_start = progress, at_start
-        self._execution = validation_execution(config, mesh)
         self._compiled = False
 
     def open(self) -> None:
@@ -73,9 +70,9 @@ class Validator:
             raise ValueError(NO_MASK)
 
     def measure(self, step: int, params: Params, writers: MetricWriters) -> dict[str, float]:
-        """The scores of parameters after `step` updates, as `validate` gives them, written and shown."""
+        """The scores of parameters after `step` updates, as the task gives them, written and shown."""
         with self._progress.aside("validation"), self._on_device(self._config.data.prefetch) as on_device:
-            measured = validate(self._sam, params, self._watched(on_device), self._execution)
+            measured = self._task.validate(params, self._watched(on_device))
         writers.write(step, {f"val/{name}": value for name, value in measured.items()})
         if step == 0:
             self._at_start = measured["iou"]
@@ -89,7 +86,7 @@ class Validator:
         with self._progress.aside("picture"), self._on_device(1) as on_device:
             batch = next(on_device).batch
             if on_host(batch.valid).any():  # otherwise all of its photos are bad
-                writers.picture(step, "predictions", picture(self._sam, params, batch, self._execution))
+                writers.picture(step, "predictions", self._task.picture(params, batch))
 
     @contextlib.contextmanager
     def _on_device(self, depth: int) -> Iterator[DevicePrefetch]:

@@ -1,10 +1,10 @@
 """The clicks of validation's user: where RITM's would go (Sofiiuk et al., arXiv 2102.06583), found on cells.
 
 `samjax.evaluation.user.clicks` has the rules of RITM and SAM themselves, on pixels of the photo, to be compared with
-published figures; `samjax.train.interaction` the random clicks of training, on the device. Here, on the host, regions
-are cells (`samjax.train.batch`). Distances, by the same function as RITM's, are between cells, those more than half in
-the region; the click itself is a pixel of the region, so that it is never beside a thin object. Of equally deep errors
-the object's comes first, which RITM clicks last.
+published figures; `samjax.train.tasks.interactive.user` the random clicks of training, on the device. Here, on the
+host, regions are cells (`samjax.train.batch`). Distances, by the same function as RITM's, are between cells, those more
+than half in the region; the click itself is a pixel of the region, so that it is never beside a thin object. Of equally
+deep errors the object's comes first, which RITM clicks last.
 """
 
 import numpy as np

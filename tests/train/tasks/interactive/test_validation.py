@@ -31,7 +31,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def answers(model, batch):
-    from samjax.train.validation import answers
+    from samjax.train.tasks.interactive.validation import answers
 
     return list(answers(model.config, model.params, batch, model.execution, 5))
 
@@ -88,7 +88,7 @@ def test_clicks_go_where_the_mask_before_is_wrong(batch, answers):
 
 @pytest.fixture(scope="module")
 def scores(model, batch):
-    from samjax.train.validation import validate
+    from samjax.train.tasks.interactive.validation import validate
 
     return validate(model.config, model.params, [batch], model.execution, clicks=(1, 5))
 
@@ -115,7 +115,7 @@ def test_a_model_that_has_learnt_its_pictures_scores_well(scores):
 
 
 def test_rows_that_only_pad_contribute_nothing(model, batch, scores):
-    from samjax.train.validation import validate
+    from samjax.train.tasks.interactive.validation import validate
 
     empty = jax.tree.map(np.copy, batch)
     empty.valid[:] = False
@@ -130,7 +130,7 @@ def test_rows_that_only_pad_contribute_nothing(model, batch, scores):
 
 
 def test_clicks_start_at_one(model, batch):
-    from samjax.train.validation import validate
+    from samjax.train.tasks.interactive.validation import validate
 
     with pytest.raises(ValueError, match="at least one click, got 0"):
         validate(model.config, model.params, [batch], model.execution, clicks=(0,))
@@ -143,7 +143,7 @@ import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from example_models import shapes_sam
 from example_batches import photos
-from samjax.train.validation import validate
+from samjax.train.tasks.interactive.validation import validate
 model, batch = shapes_sam(), photos()
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "tensor"))
 def place(leaf):

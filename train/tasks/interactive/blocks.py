@@ -11,12 +11,13 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
 
 from samjax.types import Params
 
-from . import cells, passes
-from .batch import Batch, cell_ratio
-from .config import InteractionConfig
-from .interaction import Target
+from ... import cells
+from ...batch import Batch, cell_ratio
+from ...config import InteractionConfig
+from . import passes
 from .losses import MaskLoss
-from .passes import Gradient, MaskBlock, PassSettings
+from .passes import Gradient, Inputs, MaskBlock, PassSettings, only
+from .user import Target
 
 
 class _Group(NamedTuple):
@@ -39,6 +40,7 @@ def gradient(
     origin: Int32[Array, "B 2"] | None,
     balanced_weight: Float32[Array, ""],
     features: Float[Array, "B H W C"],
+    wanted: Gradient | None = None,
 ) -> tuple[Gradient, MaskLoss]:
     """`passes.gradient` summed over a batch; blocks without a valid mask cost nothing.
 
@@ -51,15 +53,17 @@ def gradient(
         origin: where in the model's input the images are, if they are windows of it.
         balanced_weight: of the balanced cross-entropy.
         features: of the images.
+        wanted: what the gradient is taken in, as for `passes.gradient`.
     """
     images, slots = batch.valid.shape
     size = _divisor(images, together[0] or images)
     group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin)
     groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), group)
-    visit = functools.partial(_visit_group, settings, heads, min(slots, together[1]), balanced_weight)
-    start = jax.tree.map(jnp.zeros_like, heads), no_terms(settings.interaction)
+    visit = functools.partial(_visit_group, settings, heads, min(slots, together[1]), balanced_weight, wanted)
+    varied = heads if wanted is None else only(wanted, Inputs(heads, features)).params
+    start = jax.tree.map(jnp.zeros_like, varied), no_terms(settings.interaction)
     (of_heads, terms), of_features = lax.scan(visit, start, groups)
-    return Gradient(of_heads, of_features.reshape(features.shape)), terms
+    return Gradient(of_heads, jax.tree.map(lambda leaf: leaf.reshape(features.shape), of_features)), terms
 
 
 def no_terms(config: InteractionConfig) -> MaskLoss:
@@ -77,9 +81,10 @@ def _visit_group(
     heads: Params,
     column: int,
     balanced_weight: Float32[Array, ""],
+    wanted: Gradient | None,
     sums: tuple[Params, MaskLoss],
     group: _Group,
-) -> tuple[tuple[Params, MaskLoss], Float[Array, "G H W C"]]:
+) -> tuple[tuple[Params, MaskLoss], Float[Array, "G H W C"] | None]:
     """Adds a group's gradient of the heads to the sums and gives that of its features; `column` masks of an image at a
     time."""
     ratio = cell_ratio(settings.sam)
@@ -96,12 +101,14 @@ def _visit_group(
         block = MaskBlock(Target(masks, photo), valid, keys, group.origin)
 
         def compute(sums):
-            return add(sums, passes.gradient(settings, heads, group.features, block, group.size, balanced_weight))
+            found = passes.gradient(settings, heads, group.features, block, group.size, balanced_weight, wanted)
+            return add(sums, found)
 
         return lax.cond(valid.any(), compute, lambda sums: sums, sums), None
 
     of_heads, terms = sums
-    start = Gradient(of_heads, jnp.zeros_like(group.features)), terms
+    wants_features = wanted is None or wanted.features
+    start = Gradient(of_heads, jnp.zeros_like(group.features) if wants_features else None), terms
     xs = tuple(_columns(x, column) for x in (group.masks, group.valid, keys))
     (gradient, terms), _ = lax.scan(visit_block, start, xs)
     return (gradient.params, terms), gradient.features

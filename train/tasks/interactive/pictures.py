@@ -13,7 +13,7 @@ from samjax.config import Execution, SamConfig
 from samjax.types import Params
 from samjax.visualise import Drawing, overlay, side_by_side
 
-from .batch import Batch, cell_ratio, unpack_cells
+from ...batch import Batch, cell_ratio, unpack_cells
 from .validation import ValidationAnswer, answers, on_host
 
 COLUMNS = ("photo", "target", "1 click", "5 clicks", "box")
@@ -26,8 +26,8 @@ def picture(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draws the first `rows` photos of a batch that have a mask, with the largest mask of each.
 
-    The number at a mask is its true IoU. Arguments are those of `samjax.train.validation.validate`, whose programs it
-    shares. Raises ValueError if no photo has a mask.
+    The number at a mask is its true IoU. Arguments are those of `samjax.train.tasks.interactive.validation.validate`,
+    whose programs it shares. Raises ValueError if no photo has a mask.
     """
     valid, sizes = on_host(batch.valid), on_host(batch.size)
     photos = np.flatnonzero(valid.any(1))[:rows].tolist()

@@ -19,12 +19,13 @@ from samjax.config import Execution, PromptLabel, SamConfig
 from samjax.model import decode
 from samjax.types import Embedding, Params, Prompts
 
-from . import cells, interaction
-from .batch import cell_ratio, unpack_cells
-from .config import InteractionConfig, LossConfig
-from .interaction import Slots, Target
+from ... import cells
+from ...batch import cell_ratio, unpack_cells
+from ...config import InteractionConfig, LossConfig
+from ...regularise import dropout_weights
+from . import user
 from .losses import MaskLoss, mask_loss
-from .regularise import dropout_weights
+from .user import Slots, Target
 
 
 class PassSettings(NamedTuple):
@@ -47,13 +48,23 @@ class MaskBlock(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """The gradient of the sum of the losses of the valid masks."""
+    """The gradient of the sum of the losses of the valid masks; None in place of what is not wanted.
+
+    With booleans: what is wanted.
+    """
+
+    params: Params  # of prompt encoder and mask decoder
+    features: Any  # B H W C
+
+
+class Inputs(NamedTuple):
+    """The inputs of the passes that they may be differentiated in."""
 
     params: Params  # of prompt encoder and mask decoder
     features: Float[Array, "B H W C"]
 
 
-Trained = tuple[Params, Float[Array, "B H W C"]]  # parameters of the heads, features
+Varied = Any  # `Inputs`, with None in place of what is not differentiated
 # The sum of a pass's losses; the logits to carry on, and the loss's terms, summed over masks.
 Visited = tuple[Float32[Array, ""], tuple[Float32[Array, "B N h w"], MaskLoss]]
 
@@ -65,17 +76,26 @@ def gradient(
     block: MaskBlock,
     size: Int32[Array | np.ndarray, "B 2"],
     balanced_weight: Float32[Array, ""],
+    wanted: Gradient | None = None,
 ) -> tuple[Gradient, MaskLoss]:
     """The gradient of the passes' losses, and their terms summed over masks: each term has one value a pass.
 
-    `params` are those of the prompt encoder and the mask decoder; `size` is (height, width) of the photos in the padded
-    model input.
+    Args:
+        settings: of the passes.
+        params: those of the prompt encoder and the mask decoder.
+        features: of the images.
+        block: the masks.
+        size: (height, width) of the photos in the padded model input.
+        balanced_weight: of the balanced cross-entropy.
+        wanted: what the gradient is taken in; None: everything. What is not wanted is not computed.
     """
     keys = jax.vmap(jax.vmap(functools.partial(jax.random.split, num=4)))(block.key)
-    passes = _Passes(settings, block, size, balanced_weight, keys[..., 2], keys[..., 3])
-    first = functools.partial(interaction.first_prompt, settings.interaction, ratio=cell_ratio(settings.sam))
+    inputs = Inputs(params, features)
+    varied = inputs if wanted is None else only(wanted, inputs)
+    passes = _Passes(settings, inputs, block, size, balanced_weight, keys[..., 2], keys[..., 3])
+    first = functools.partial(user.first_prompt, settings.interaction, ratio=cell_ratio(settings.sam))
     slots = _over_masks(first)(keys[..., 0], block.target)
-    schedule = _over_masks(functools.partial(interaction.click_schedule, settings.interaction))(keys[..., 1])
+    schedule = _over_masks(functools.partial(user.click_schedule, settings.interaction))(keys[..., 1])
     schedule = jnp.moveaxis(schedule, -1, 0)
     later = _Later(
         jnp.arange(1, settings.interaction.passes, dtype=jnp.uint32),
@@ -83,8 +103,13 @@ def gradient(
         jnp.cumsum(schedule, 0, dtype=jnp.int32) - schedule.astype(jnp.int32),
     )
     through = _gradient_of_sum if settings.interaction.carry_gradient else _sum_of_gradients
-    (of_params, of_features), terms = through(passes, (params, features), slots, later)
-    return Gradient(of_params, of_features), terms
+    found, terms = through(passes, varied, slots, later)
+    return Gradient(*found), terms
+
+
+def only(wanted: Gradient, inputs: Inputs) -> Varied:
+    """The inputs that the gradient is wanted in, None in place of the others."""
+    return jax.tree.map(lambda leaf, flag: leaf if flag else None, inputs, Inputs(*wanted))
 
 
 class _Later(NamedTuple):
@@ -99,69 +124,73 @@ class _Passes(NamedTuple):
     """The inputs that all passes over a block share."""
 
     settings: PassSettings
+    inputs: Inputs
     block: MaskBlock
     size: Int32[Array | np.ndarray, "B 2"]
     balanced_weight: Float32[Array, ""]
     click_keys: Key[Array, "B N"]
     dropout_keys: Key[Array, "B N"]
 
-    def first(self, trained: Trained, slots: Slots) -> Visited:
+    def first(self, varied: Varied, slots: Slots) -> Visited:
         """The first pass, which has no mask to start from."""
-        return _visit(self, trained, slots, None, np.uint32(0))
+        return _visit(self, self._whole(varied), slots, None, np.uint32(0))
 
-    def later(self, trained: Trained, slots: Slots, logits: Float32[Array, "B N h w"], number: Any) -> Visited:
+    def later(self, varied: Varied, slots: Slots, logits: Float32[Array, "B N h w"], number: Any) -> Visited:
         """A pass that corrects the mask of the one before."""
-        return _visit(self, trained, slots, logits, number)
+        return _visit(self, self._whole(varied), slots, logits, number)
+
+    def _whole(self, varied: Varied) -> Inputs:
+        return jax.tree.map(lambda leaf, own: leaf if own is None else own, self.inputs, varied)
 
     def clicked(self, slots: Slots, logits: Float32[Array, "B N h w"], step: _Later) -> Slots:
         """The prompt of the next pass: with one more click, if it has one."""
         ratio = cell_ratio(self.settings.sam)
 
         def one(key, slots, before, logits, target, is_click):
-            clicked = interaction.click(jax.random.fold_in(key, step.number), slots, before, logits > 0, target, ratio)
+            clicked = user.click(jax.random.fold_in(key, step.number), slots, before, logits > 0, target, ratio)
             return jax.tree.map(lambda new, old: jnp.where(is_click, new, old), clicked, slots)
 
         masks = self.click_keys, slots, step.clicks_before, logits, self.block.target, step.is_click
         return _over_masks(one)(*masks)
 
 
-def _sum_of_gradients(passes: _Passes, trained: Trained, slots: Slots, later: _Later) -> tuple[Trained, MaskLoss]:
+def _sum_of_gradients(passes: _Passes, varied: Varied, slots: Slots, later: _Later) -> tuple[Varied, MaskLoss]:
     """No gradient goes through the carried logits: each pass's own gradient is added up, pass by pass."""
-    (_, (logits, terms)), gradients = jax.value_and_grad(passes.first, has_aux=True)(trained, slots)
+    (_, (logits, terms)), gradients = jax.value_and_grad(passes.first, has_aux=True)(varied, slots)
 
     def visit(carry, step):
         slots, logits, gradients = carry
         slots = passes.clicked(slots, logits, step)
         with_gradient = jax.value_and_grad(passes.later, has_aux=True)
-        (_, (logits, terms)), more = with_gradient(trained, slots, logits, step.number)
+        (_, (logits, terms)), more = with_gradient(varied, slots, logits, step.number)
         return (slots, logits, jax.tree.map(jnp.add, gradients, more)), terms
 
     (_, _, gradients), others = lax.scan(visit, (slots, logits, gradients), later)
     return gradients, _stack(terms, others)
 
 
-def _gradient_of_sum(passes: _Passes, trained: Trained, slots: Slots, later: _Later) -> tuple[Trained, MaskLoss]:
+def _gradient_of_sum(passes: _Passes, varied: Varied, slots: Slots, later: _Later) -> tuple[Varied, MaskLoss]:
     """The gradient also goes through the carried logits: passes are rematerialised."""
 
-    def total(trained):
-        loss, (logits, terms) = passes.first(trained, slots)
+    def total(varied):
+        loss, (logits, terms) = passes.first(varied, slots)
 
         @jax.checkpoint
         def visit(carry, step):
             slots, logits, loss = carry
             slots = passes.clicked(slots, lax.stop_gradient(logits), step)
-            more, (logits, terms) = passes.later(trained, slots, logits, step.number)
+            more, (logits, terms) = passes.later(varied, slots, logits, step.number)
             return (slots, logits, loss + more), terms
 
         (_, _, loss), others = lax.scan(visit, (slots, logits, loss), later)
         return loss, (terms, others)
 
-    (_, (terms, others)), gradients = jax.value_and_grad(total, has_aux=True)(trained)
+    (_, (terms, others)), gradients = jax.value_and_grad(total, has_aux=True)(varied)
     return gradients, _stack(terms, others)
 
 
 def _visit(
-    passes: _Passes, trained: Trained, slots: Slots, logits: Float32[Array, "B N h w"] | None, number: Any
+    passes: _Passes, inputs: Inputs, slots: Slots, logits: Float32[Array, "B N h w"] | None, number: Any
 ) -> Visited:
     """One pass over a block: the sum of its losses, the logits to carry on and the loss's terms, summed over masks.
 
@@ -169,7 +198,7 @@ def _visit(
     """
     settings, block, balanced_weight = passes.settings, passes.block, passes.balanced_weight
     size = jnp.asarray(passes.size)
-    params, features = trained
+    params, features = inputs
     is_first = logits is None
     # All logits count: None, not an array of True, with which XLA spends minutes on folding a gradient of zeros.
     prompts = Prompts(slots.points, slots.labels, block.valid, logits)
@@ -180,7 +209,7 @@ def _visit(
     prediction = ask(multimask=is_first, branch_weights=weights, origin=block.origin)
     masks, iou = prediction.logits, prediction.iou
     terms = _losses(settings, masks, iou, block, balanced_weight)
-    carried = _over_masks(interaction.most_confident)(masks, iou)
+    carried = _over_masks(user.most_confident)(masks, iou)
     if is_first and not settings.interaction.box_multimask:
         single = ask(multimask=False, branch_weights=weights, origin=block.origin)
         is_box = slots.labels[..., 0] == PromptLabel.BOX_MIN

@@ -34,7 +34,7 @@ def compile_quickly():
 
 def settings(dropout=0.0, loss=None, **interaction):
     from samjax.train.config import InteractionConfig, LossConfig
-    from samjax.train.passes import PassSettings
+    from samjax.train.tasks.interactive.passes import PassSettings
 
     chosen = InteractionConfig(**{"corrections": 2, "refinements": 1, **interaction})
     return PassSettings(MODEL, chosen, LossConfig(**(loss or {})), Execution(), dropout)
@@ -66,8 +66,8 @@ def masks():
 def block(which=None):
     """Two photos with three slots each, of which one is not a mask."""
     from samjax.train.batch import pack_cells
-    from samjax.train.interaction import Target
-    from samjax.train.passes import MaskBlock
+    from samjax.train.tasks.interactive.user import Target
+    from samjax.train.tasks.interactive.passes import MaskBlock
 
     which = masks() if which is None else which
     inside = np.broadcast_to(insides()[:, None], which.shape)
@@ -78,7 +78,7 @@ def block(which=None):
 
 @functools.cache
 def compiled(how):
-    from samjax.train.passes import gradient
+    from samjax.train.tasks.interactive.passes import gradient
 
     return jax.jit(functools.partial(gradient, how))
 
@@ -91,7 +91,7 @@ def ours(how, given=None, size=SIZES, image=slice(None)):
 @functools.partial(jax.jit, static_argnames=("how", "multimask"))
 def one_pass(how, params, image, slots, logits, size, parts, pixels, weights, multimask):
     """One prompt of one image: the loss's terms and the logits to carry on."""
-    from samjax.train.losses import mask_loss
+    from samjax.train.tasks.interactive.losses import mask_loss
 
     has_mask = None if logits is None else jnp.ones(1, bool)
     slots, logits, weights = jax.tree.map(lambda x: x[None], (slots, logits, weights))
@@ -112,7 +112,7 @@ def one_pass(how, params, image, slots, logits, size, parts, pixels, weights, mu
 def plain(how):
     """Gradient and terms by differentiating a loop over images, masks and passes, one after the other.
 
-    What is random comes from `samjax.train.interaction`, with the keys that the block names.
+    What is random comes from `samjax.train.tasks.interactive.user`, with the keys that the block names.
     """
     from samjax.train import interaction
 
@@ -192,7 +192,7 @@ def test_gradient_and_terms_are_those_of_a_plain_loop(way):
 
 
 def test_the_first_prompts_of_these_tests_are_points_and_boxes():
-    from samjax.train.interaction import first_prompt
+    from samjax.train.tasks.interactive.user import first_prompt
 
     for way in ("defaults", "all otherwise"):
         interaction, labels = WAYS[way]().interaction, set()

@@ -1,9 +1,9 @@
 """The quality of masks after 1, 3 and 5 clicks and for a box: a simulated user without randomness.
 
 The first click is the pixel of the object farthest from its boundary; each further one lies deepest in what is wrong
-(`samjax.train.cell_clicks`). One click asks for three masks, the most confident of which is scored and carried on;
-further clicks ask for one, with the logits before as mask prompt. A box, exact and inclusive, asks for one mask. Masks
-are compared at the size of the model's input, and every mask counts the same.
+(`samjax.train.tasks.interactive.cell_clicks`). One click asks for three masks, the most confident of which is scored
+and carried on; further clicks ask for one, with the logits before as mask prompt. A box, exact and inclusive, asks for
+one mask. Masks are compared at the size of the model's input, and every mask counts the same.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from samjax.config import Execution, PromptLabel, SamConfig
 from samjax.model import decode, encode
 from samjax.types import Embedding, Params, Prompts
 
-from . import cells
-from .batch import Batch, cell_ratio, pixels_of
+from ... import cells
+from ...batch import Batch, cell_ratio, pixels_of
 from .cell_clicks import correction, deepest_pixel
 
 NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area and data.max_cover"

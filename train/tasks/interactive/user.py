@@ -3,8 +3,8 @@
 A prompt has fixed slots: two for the first point and its padding point, or for the corners of the box; then one for
 each click, absent until it is made. Everything here is for one mask; callers map over masks. Coordinates are (x, y) in
 pixels of the padded model input, as everywhere in training. Clicks are random, so that a model learns from all places;
-the users of validation (`samjax.train.cell_clicks`) and of benchmarks (`samjax.evaluation.user.clicks`) click where the
-error is deepest.
+the users of validation (`samjax.train.tasks.interactive.cell_clicks`) and of benchmarks
+(`samjax.evaluation.user.clicks`) click where the error is deepest.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
 from samjax.config import PromptLabel
 
-from . import cells
-from .config import InteractionConfig
+from ... import cells
+from ...config import InteractionConfig
 
 FIRST = 2  # slots of the first prompt
 

@@ -12,7 +12,7 @@ IMAGES, SLOTS = 4, 3
 
 
 def test_slots_are_cut_into_columns_and_padded():
-    from samjax.train.blocks import _columns
+    from samjax.train.tasks.interactive.blocks import _columns
 
     x = jnp.arange(2 * 3 * 4).reshape(2, 3, 4)
     columns = np.asarray(_columns(x, 2))
@@ -32,7 +32,7 @@ def summed(monkeypatch):
     from samjax.config import Execution
     from samjax.train import blocks
     from samjax.train.config import InteractionConfig, LossConfig
-    from samjax.train.passes import Gradient, PassSettings
+    from samjax.train.tasks.interactive.passes import Gradient, PassSettings
 
     computed = []
 

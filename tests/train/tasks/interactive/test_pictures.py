@@ -11,7 +11,7 @@ from samjax.visualise import PALETTE
 
 @pytest.fixture(scope="module")
 def drawn():
-    from samjax.train.pictures import picture
+    from samjax.train.tasks.interactive.pictures import picture
 
     batch, model = photos(), shapes_sam()
     return batch, picture(model.config, model.params, batch, model.execution)
@@ -58,7 +58,7 @@ def test_predictions_show_prompts_and_differ(drawn):
 
 
 def test_nothing_to_draw_is_said():
-    from samjax.train.pictures import picture
+    from samjax.train.tasks.interactive.pictures import picture
 
     batch, model = photos(), shapes_sam()
     batch.valid[:] = False

@@ -16,7 +16,7 @@ PHOTO = 22, 29  # ends within cells
 
 def target_of(mask, photo=PHOTO):
     from samjax.train.batch import pack_cells
-    from samjax.train.interaction import Target
+    from samjax.train.tasks.interactive.user import Target
 
     inside = np.zeros((HEIGHT, WIDTH), bool)
     inside[: photo[0], : photo[1]] = True
@@ -43,7 +43,7 @@ def config(**options):
 
 @functools.cache
 def drawn_first(interaction):
-    from samjax.train.interaction import first_prompt
+    from samjax.train.tasks.interactive.user import first_prompt
 
     return jax.jit(jax.vmap(lambda key, target: first_prompt(interaction, key, target, RATIO), (0, None)))
 
@@ -56,13 +56,13 @@ def first_prompts(mask, count=4000, seed=0, **options):
 
 @functools.cache
 def drawn_clicks():
-    from samjax.train.interaction import click
+    from samjax.train.tasks.interactive.user import click
 
     return jax.jit(jax.vmap(functools.partial(click, ratio=RATIO), (0, None, None, None, None)))
 
 
 def empty_slots(count=3):
-    from samjax.train.interaction import Slots
+    from samjax.train.tasks.interactive.user import Slots
 
     return Slots(jnp.zeros((2 + count, 2)), jnp.full(2 + count, ABSENT, jnp.int32))
 
@@ -116,7 +116,7 @@ def test_without_noise_the_box_is_that_of_the_mask():
 
 @functools.cache
 def noisy_boxes(noise, limit, count=4000):
-    from samjax.train.interaction import noisy_box
+    from samjax.train.tasks.interactive.user import noisy_box
 
     interaction = config(box_noise=noise, box_noise_limit=limit)
 
@@ -236,7 +236,7 @@ def test_no_click_is_ever_in_the_padding():
 
 
 def test_a_click_takes_the_next_slot_and_leaves_the_others():
-    from samjax.train.interaction import Slots, click
+    from samjax.train.tasks.interactive.user import Slots, click
 
     slots = Slots(jnp.arange(10.0).reshape(5, 2), jnp.array([1, -1, 0, -2, -2], jnp.int32))
     after = click(jax.random.key(0), slots, jnp.int32(1), jnp.asarray(cells_of(NOTHING)), target_of(OBJECT), RATIO)
@@ -258,7 +258,7 @@ def test_a_key_names_its_click():
 
 @functools.cache
 def schedules(interaction, count=3000):
-    from samjax.train.interaction import click_schedule
+    from samjax.train.tasks.interactive.user import click_schedule
 
     keys = jax.random.split(jax.random.key(6), count)
     return np.asarray(jax.jit(jax.vmap(lambda key: click_schedule(interaction, key)))(keys))

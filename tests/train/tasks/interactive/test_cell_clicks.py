@@ -15,7 +15,7 @@ def packed(mask, ratio=1):
 
 @hypothesis.given(arrays.arrays(bool, (7, 9)))
 def test_the_deepest_pixel_is_farthest_from_every_pixel_outside(mask):
-    from samjax.train.cell_clicks import deepest_pixel
+    from samjax.train.tasks.interactive.cell_clicks import deepest_pixel
 
     depth, found = deepest_pixel(packed(mask), 1)
     if not mask.any():
@@ -30,7 +30,7 @@ def test_the_deepest_pixel_is_farthest_from_every_pixel_outside(mask):
 
 @hypothesis.given(arrays.arrays(bool, (8, 12)), hypothesis.strategies.sampled_from([2, 4]))
 def test_a_click_is_on_the_region_however_thin_it_is(mask, ratio):
-    from samjax.train.cell_clicks import deepest_pixel
+    from samjax.train.tasks.interactive.cell_clicks import deepest_pixel
 
     hypothesis.assume(mask.any())
     _, (x, y) = deepest_pixel(packed(mask, ratio), ratio)
@@ -38,7 +38,7 @@ def test_a_click_is_on_the_region_however_thin_it_is(mask, ratio):
 
 
 def test_a_disc_is_clicked_at_its_centre():
-    from samjax.train.cell_clicks import deepest_pixel
+    from samjax.train.tasks.interactive.cell_clicks import deepest_pixel
 
     y, x = np.mgrid[:64, :64]
     _, (column, row) = deepest_pixel(packed((x - 40) ** 2 + (y - 24) ** 2 < 15**2, 4), 4)
@@ -69,7 +69,7 @@ OBJECT = regions((4, 20, 4, 20))
 )
 @pytest.mark.parametrize("ratio", [1, 2, 4])
 def test_a_correction_is_in_the_deeper_error(prediction, where, label, ratio):
-    from samjax.train.cell_clicks import correction
+    from samjax.train.tasks.interactive.cell_clicks import correction
 
     (x, y), found = correction(packed(OBJECT, ratio), packed(OBJECT ^ prediction, ratio), ratio)
     left, right, top, bottom = where
@@ -79,6 +79,6 @@ def test_a_correction_is_in_the_deeper_error(prediction, where, label, ratio):
 
 
 def test_a_perfect_mask_needs_no_correction():
-    from samjax.train.cell_clicks import correction
+    from samjax.train.tasks.interactive.cell_clicks import correction
 
     assert correction(packed(OBJECT, 4), packed(OBJECT ^ OBJECT, 4), 4) is None

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 
 from samjax.ops.broadcasting import with_rank
 
-from .config import LossConfig
+from ...config import LossConfig
 
 
 class MaskLoss(NamedTuple):

@@ -77,7 +77,7 @@ def test_losses_are_their_formulas_in_float64(formula, seed):
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.6, 0.5), (0.5, 0.0)])
 def test_focal_weighs_foreground_by_alpha_and_certainty_by_gamma(alpha, gamma):
-    from samjax.train.losses import focal_loss
+    from samjax.train.tasks.interactive.losses import focal_loss
 
     logits, target, inside = example(4)
     computed = focal_loss(jnp.asarray(logits, jnp.float32), *maps(target, inside), alpha, gamma)
@@ -189,7 +189,7 @@ def three_masks(seed=7):
 @functools.cache
 def loss_and_gradient(**options):
     from samjax.train.config import LossConfig
-    from samjax.train.losses import mask_loss
+    from samjax.train.tasks.interactive.losses import mask_loss
 
     weight = options.pop("balanced_weight", 0.0)
 
@@ -283,7 +283,7 @@ def test_what_stands_in_an_invalid_mask_reaches_no_loss_and_no_gradient(poison, 
 
 def test_the_weight_of_the_balanced_loss_falls_linearly_to_zero():
     from samjax.train.config import LossConfig
-    from samjax.train.losses import balanced_weight
+    from samjax.train.tasks.interactive.losses import balanced_weight
 
     steps = jnp.array([0, 50, 100, 150, 200, 999])
     weights = [float(balanced_weight(LossConfig(balanced=0.5), 1000, step)) for step in steps]

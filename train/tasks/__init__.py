@@ -1,0 +1,58 @@
+"""The tasks that a network is trained for; each is a folder, and the step knows none of them."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Int32, Key, UInt8
+
+from samjax.config import SamConfig
+from samjax.types import Params
+
+from ..batch import Batch
+from ..config import TrainConfig
+from .interactive import InteractiveTask
+
+
+class Task(Protocol):
+    """A loss for the step, and what is to be said about it."""
+
+    def loss(
+        self,
+        params: Params,
+        batch: Batch,
+        key: Key[Array, ""],
+        position: Int32[Array | np.ndarray, ""] | Float32[Array | np.ndarray, ""],
+    ) -> tuple[Float32[Array, ""], Any]:
+        """A loss that JAX can differentiate in `params`, and a tree of terms to look at.
+
+        Both are sums over the valid masks of the batch, so that the parts of an accumulated batch can be added; the
+        step divides by their number. `key` is the run's own, of which a photo's draws come by `batch.position`;
+        `position` is the step's in the schedules.
+        """
+        ...
+
+    def numbers(self, terms: Any) -> dict[str, float]:
+        """The terms of a step, on the host and divided by the number of masks, as numbers to log."""
+        ...
+
+    def validate(self, params: Params, batches: Iterable[Batch]) -> dict[str, float]:
+        """Scores on batches of validation data, of which "iou" tells checkpoints apart.
+
+        Raises ValueError if there is nothing to score.
+        """
+        ...
+
+    def picture(self, params: Params, batch: Batch) -> UInt8[np.ndarray, "H W 3"]:
+        """Photos of a batch with what the network makes of them. Raises ValueError if no photo has a mask."""
+        ...
+
+    def step_flops(self, masks: float, trains_encoder: bool) -> int:
+        """Operations of a step with so many valid masks in the whole batch."""
+        ...
+
+
+def make_task(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Task:
+    """The task of a recipe."""
+    return InteractiveTask(config, sam, mesh)

@@ -1,0 +1,51 @@
+"""Training of the parameters whose names fit none of a list of patterns; the others stay as they are."""
+
+import dataclasses
+import re
+from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from samjax.types import Params
+
+# A buffer in the reference: it has no gradient, and weight decay must not shrink it.
+BUFFERS = (r"positional_encoding_gaussian_matrix$",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns:
+    """Splits the tree by name: what fits a pattern of `frozen` or is a buffer is frozen, the rest is trained."""
+
+    frozen: tuple[str, ...] = ()  # regular expressions, found anywhere in a name such as image_encoder/pos_embed
+
+    def is_frozen(self, name: str) -> bool:
+        """True if the parameter of this name is not trained."""
+        return any(re.search(pattern, name) for pattern in (*self.frozen, *BUFFERS))
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """Parameters as (trained, frozen): trees without the other's leaves."""
+        flat: dict[str, Any] = flatten_dict(params, sep="/")
+        trained = {name: leaf for name, leaf in flat.items() if not self.is_frozen(name)}
+        frozen = {name: leaf for name, leaf in flat.items() if name not in trained}
+        return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
+
+    def merge(self, frozen: Params, trained: Params) -> Params:
+        """The inverse of `split`."""
+        flat: dict[str, Any] = {**flatten_dict(frozen, sep="/"), **flatten_dict(trained, sep="/")}
+        return unflatten_dict(flat, sep="/")
+
+    def check(self, names: list[str]) -> None:
+        """Raises ValueError if a pattern fits none of the parameters' names, or if nothing is left to train."""
+        check_patterns("frozen", self.frozen, names)
+        if all(self.is_frozen(name) for name in names):
+            raise ValueError(f"optim.frozen: nothing is left to train with {self.frozen}")
+
+
+def check_patterns(option: str, patterns: tuple[str, ...], names: list[str]) -> None:
+    """Raises ValueError if one of the patterns of `optim.OPTION` fits none of the parameters' names."""
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(
+                f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}, and "
+                "`samjax info CHECKPOINT --parameters` lists them"
+            )
