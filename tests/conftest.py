@@ -59,6 +59,14 @@ def embedding(sam):
 
 
 @pytest.fixture(scope="session")
+def shapes():
+    """A small model that has learnt to segment discs and boxes of plain colours."""
+    from example_models import shapes_sam
+
+    return shapes_sam()
+
+
+@pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of test photos, outside the tree."""
     folder = os.environ.get("SAMJAX_TEST_DATA")

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import tifffile
+from example_pictures import saved, tiff
 from PIL import Image
 
 from samjax.foreground import binary_mask
@@ -17,18 +18,6 @@ def labels() -> np.ndarray:
     labels = np.zeros((20, 34), np.uint8)
     labels[2:9, 3:30], labels[12:18, 5:20] = 1, 2
     return labels
-
-
-def saved(image: np.ndarray | Image.Image, form: str = "png", **options) -> io.BytesIO:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, form, **options)
-    return file
-
-
-def tiff(array: np.ndarray, **options) -> io.BytesIO:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **options)
-    return file
 
 
 LARGEST = {"uint32": 2**32 - 1, "int64": 2**62, "uint64": 2**64 - 1, "float64": 2**53}

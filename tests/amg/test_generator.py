@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from example_models import SHAPES, shapes_photo, shapes_sam
+from example_generation import OPTIONS, PHOTO
+from example_models import SHAPES, shapes_photo
 
 from samjax import Execution, Sam, SamAutomaticMaskGenerator
 from samjax.amg.config import GenerationConfig
@@ -14,17 +15,6 @@ from samjax.ops.rle import rle_iou
 from samjax.transforms import PIXEL_MEAN
 
 PROGRAMS = (jitted_judge, jitted_choose, jitted_decode, jitted_pack)
-OPTIONS = {"points_per_side": 12, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.7}
-
-
-@pytest.fixture(scope="module")
-def shapes() -> Sam:
-    return shapes_sam()
-
-
-@pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    return shapes_photo(128, 128, seed=5002)[0]
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -52,16 +42,16 @@ def test_a_shape_is_found_with_its_box_area_and_point(shapes):
 
 
 @pytest.mark.parametrize("options", [{"points_per_batch": 5}, {"points_per_batch": 1000}, {"memory_budget": 2**32}])
-def test_how_many_points_are_decoded_together_changes_nothing(shapes, photo, options):
-    alone = SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle").generate(photo)
-    assert SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle", **options).generate(photo) == alone
+def test_how_many_points_are_decoded_together_changes_nothing(shapes, options):
+    alone = SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle").generate(PHOTO)
+    assert SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle", **options).generate(PHOTO) == alone
 
 
 @pytest.mark.parametrize("options", [{}, {"nms": "mask"}, {"crop_n_layers": 1}])
-def test_accelerators_way_of_running_finds_the_same(shapes, photo, options):
+def test_accelerators_way_of_running_finds_the_same(shapes, options):
     together = Sam(shapes.config, shapes.params, Execution.for_backend("gpu"))
     one, many = (
-        SamAutomaticMaskGenerator(sam, **OPTIONS, output_mode="coco_rle", **options).generate(photo)
+        SamAutomaticMaskGenerator(sam, **OPTIONS, output_mode="coco_rle", **options).generate(PHOTO)
         for sam in (shapes, together)
     )
     assert len(one) == len(many)
@@ -94,9 +84,9 @@ def test_nothing_in_the_picture_is_an_empty_list(shapes):
     assert records == []
 
 
-def test_filters_do_what_their_names_say(shapes, photo):
+def test_filters_do_what_their_names_say(shapes):
     def found(**options):
-        return SamAutomaticMaskGenerator(shapes, **{**OPTIONS, "box_nms_thresh": 1.0, **options}).generate(photo)
+        return SamAutomaticMaskGenerator(shapes, **{**OPTIONS, "box_nms_thresh": 1.0, **options}).generate(PHOTO)
 
     everything = found(pred_iou_thresh=0.0, stability_score_thresh=0.0)
     assert len(everything) == 3 * 12 * 12
@@ -154,11 +144,11 @@ def test_of_nested_masks_the_better_one_stays_whatever_crop_it_is_from(shapes):
         assert any((mask & other).sum() > 0.9 * min(mask.sum(), other.sum()) for other in better)
 
 
-def test_a_label_map_numbers_the_records(shapes, photo):
+def test_a_label_map_numbers_the_records(shapes):
     generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)
-    labels = generator.generate(photo, label_map=True)
-    assert labels.shape == photo.shape[:2]
-    np.testing.assert_array_equal(labels, label_map(generator.generate(photo), photo.shape[:2]))
+    labels = generator.generate(PHOTO, label_map=True)
+    assert labels.shape == PHOTO.shape[:2]
+    np.testing.assert_array_equal(labels, label_map(generator.generate(PHOTO), PHOTO.shape[:2]))
     assert labels.max() > 0
 
 
@@ -242,9 +232,9 @@ def test_a_photo_of_any_kind_is_taken(shapes):
     assert isinstance(generator.generate(np.zeros((1, 1, 3), np.uint8)), list)
 
 
-def test_bfloat16_finds_much_the_same(shapes, photo):
+def test_bfloat16_finds_much_the_same(shapes):
     exact, rough = (
-        SamAutomaticMaskGenerator(sam, **OPTIONS).generate(photo) for sam in (shapes, shapes.with_dtype("bfloat16"))
+        SamAutomaticMaskGenerator(sam, **OPTIONS).generate(PHOTO) for sam in (shapes, shapes.with_dtype("bfloat16"))
     )
     agreement = [best(rough, record["segmentation"]) for record in exact]
     assert np.median(agreement) > 0.95

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from example_models import SHAPES, shapes_photo, shapes_sam
+from example_models import SHAPES, shapes_photo
 
-from samjax import VARIANTS, Embedding, Execution, Prediction, Sam, transforms
+from samjax import VARIANTS, Embedding, Execution, Prediction, transforms
 from samjax.amg.program import (
     Found,
     Judged,
@@ -25,11 +25,6 @@ from samjax.ops.masks import Frame, Measures, measure, pack, unpack
 SIZE = (100, 128)
 HOW = Execution.for_backend("cpu")
 NOTHING_DROPPED = Limits(*np.float32([0, 0, 1, 1]))
-
-
-@pytest.fixture(scope="module")
-def shapes() -> Sam:
-    return shapes_sam()
 
 
 @pytest.fixture(scope="module")

@@ -5,33 +5,21 @@ import inspect
 
 import numpy as np
 import pytest
-from example_models import shapes_photo, shapes_sam
+from example_generation import OPTIONS, PHOTO
 
 import samjax.amg
 import samjax.amg.generator
-from samjax import Sam, SamAutomaticMaskGenerator
+from samjax import SamAutomaticMaskGenerator
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
 from samjax.config import MaskThresholds
 from samjax.drop_in.predictor import RegistryModel
 from samjax.ops.rle import decode_rle
 
-OPTIONS = {"points_per_side": 12, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.7}
 
-
-@pytest.fixture(scope="module")
-def shapes() -> Sam:
-    return shapes_sam()
-
-
-@pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    return shapes_photo(128, 128, seed=5002)[0]
-
-
-def test_output_modes_describe_the_same_masks(shapes, photo):
+def test_output_modes_describe_the_same_masks(shapes):
     generate = {
-        mode: SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode=mode).generate(photo)
+        mode: SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode=mode).generate(PHOTO)
         for mode in ("binary_mask", "coco_rle", "uncompressed_rle")
     }
     assert generate["binary_mask"]
@@ -42,9 +30,9 @@ def test_output_modes_describe_the_same_masks(shapes, photo):
             np.testing.assert_array_equal(decode_rle(rle), binary)
 
 
-def test_a_registry_model_is_taken_too(shapes, photo):
-    ours = SamAutomaticMaskGenerator(RegistryModel(shapes), **OPTIONS, output_mode="coco_rle").generate(photo)
-    assert ours == SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle").generate(photo)
+def test_a_registry_model_is_taken_too(shapes):
+    ours = SamAutomaticMaskGenerator(RegistryModel(shapes), **OPTIONS, output_mode="coco_rle").generate(PHOTO)
+    assert ours == SamAutomaticMaskGenerator(shapes, **OPTIONS, output_mode="coco_rle").generate(PHOTO)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +46,9 @@ def test_a_registry_model_is_taken_too(shapes, photo):
     ],
     ids=lambda value: value if isinstance(value, str) else str(sorted(value)),
 )
-def test_senseless_arguments_are_refused(shapes, photo, options, message):
+def test_senseless_arguments_are_refused(shapes, options, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        SamAutomaticMaskGenerator(shapes, **options).generate(photo)
+        SamAutomaticMaskGenerator(shapes, **options).generate(PHOTO)
 
 
 def test_thresholds_are_metas_unless_they_are_given_whatever_the_model_carries(shapes):
@@ -72,7 +60,7 @@ def test_thresholds_are_metas_unless_they_are_given_whatever_the_model_carries(s
     assert MaskGenerator(carrying).config.pred_iou_thresh == 0.3
 
 
-def test_arguments_are_attributes_which_the_generator_follows(shapes, photo):
+def test_arguments_are_attributes_which_the_generator_follows(shapes):
     arguments = list(inspect.signature(SamAutomaticMaskGenerator).parameters)
     assert arguments[1:14] == [
         "points_per_side",
@@ -92,9 +80,9 @@ def test_arguments_are_attributes_which_the_generator_follows(shapes, photo):
     generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)
     assert all(hasattr(generator, name) for name in arguments)
     assert len(generator.point_grids[0]) == 144
-    some = generator.generate(photo)
+    some = generator.generate(PHOTO)
     generator.pred_iou_thresh = 0.9
-    assert len(generator.generate(photo)) < len(some)
+    assert len(generator.generate(PHOTO)) < len(some)
 
 
 def test_the_overlap_of_tiles_is_an_attribute_which_means_nothing_without_tiles(shapes):

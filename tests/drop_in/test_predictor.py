@@ -1,13 +1,10 @@
 """SamPredictor has the interface of segment_anything's."""
 
-import dataclasses
-import logging
-import re
-
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from example_compiling import compiled_programs
 from example_models import random_photo
 from PIL import Image
 
@@ -217,34 +214,6 @@ def test_the_predictor_answers_what_the_functions_underneath_answer(predictor, s
     _, scores, logits = predictor.predict(POINT, LABEL)
     np.testing.assert_array_equal(logits, prediction.logits[0])
     np.testing.assert_array_equal(scores, prediction.iou[0])
-
-
-def compiled_programs(run) -> list[str]:
-    """Names of the programs that are compiled while `run` runs."""
-    messages = []
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logging.Logger, "handle", lambda _, record: messages.append(record.getMessage()))
-        run()
-    matches = (re.search(r"Finished XLA compilation of jit\((\w+)\)", message) for message in messages)
-    return [match[1] for match in matches if match]
-
-
-def test_warmup_leaves_nothing_to_compile(sam):
-    fresh = dataclasses.replace(sam, execution=dataclasses.replace(sam.execution, attention_rows=3))
-
-    def use():
-        predictor = SamPredictor(fresh)
-        predictor.set_image(random_photo(70, 350))  # no other test has photos that wide
-        predictor.predict(np.array([[1, 2]] * 4), np.ones(4, int))
-        predictor.predict_batch([[[1, 2]]] * 3, [[1]] * 3)
-
-    def warm():
-        timings = fresh.warmup(points=(1, 5), prompts=(1, 3), photo_sizes=[(70, 350)])
-        assert [timing.program.split()[0] for timing in timings] == ["encode"] + ["decode"] * 8 + ["upscale"]
-        assert all(timing.run_seconds > 0 for timing in timings)
-
-    assert {"encode", "decode", "_upscale"} <= set(compiled_programs(warm))
-    assert compiled_programs(use) == []
 
 
 def test_the_number_of_prompts_compiles_nothing_but_the_decoders_buckets(sam):
