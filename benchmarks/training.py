@@ -56,7 +56,7 @@ def samjax_stages(checkpoint: Path, batch) -> Stages:
     )
     mesh = make_mesh()
     optimizer = make_optimizer(config.optim, sam.config, 100)
-    held = [init_state(config, sam.params, optimizer, mesh)]
+    held = [init_state(config, sam.config, sam.params, optimizer, mesh)]
     step_function = make_step(config, sam.config, optimizer, mesh)
     del sam
 

@@ -101,13 +101,14 @@ def stub_training(monkeypatch) -> list[int]:
     import jax
 
     from samjax.config import VARIANTS
-    from samjax.train import loop, validator
-    from samjax.train.tasks.interactive.blocks import no_terms
+    from samjax.train import loop
     from samjax.train.state import abstract_state
+    from samjax.train.tasks.interactive import task
+    from samjax.train.tasks.interactive.blocks import no_terms
 
     done: list[int] = []
 
-    def init_state(config, params, optimizer, mesh):
+    def init_state(config, sam, params, optimizer, mesh):
         leaves = abstract_state(config, PICO, optimizer, mesh)
         return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), leaves)
 
@@ -117,7 +118,7 @@ def stub_training(monkeypatch) -> list[int]:
             done.append(number)
             metrics = {"loss": 1 / number, "gradient_norm": 1.0, "masks": 8, "finite": True}
             counted = jax.device_put(np.int32(number), state.step.sharding)
-            return dataclasses.replace(state, step=counted), {**metrics, "passes": no_terms(config.interaction)}
+            return dataclasses.replace(state, step=counted), {**metrics, "terms": no_terms(config.interaction)}
 
         return step
 
@@ -131,6 +132,6 @@ def stub_training(monkeypatch) -> list[int]:
     monkeypatch.setattr(loop, "starting_params", lambda *_: None)
     monkeypatch.setattr(loop, "init_state", init_state)
     monkeypatch.setattr(loop, "make_step", make_step)
-    monkeypatch.setattr(validator, "validate", validate)
-    monkeypatch.setattr(validator, "picture", lambda *_: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(task, "validate", validate)
+    monkeypatch.setattr(task, "picture", lambda *_: np.zeros((4, 4, 3), np.uint8))
     return done

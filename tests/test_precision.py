@@ -141,7 +141,7 @@ def test_a_training_step(name):
 
 
 def test_validation():
-    from samjax.train import validation
+    from samjax.train.tasks.interactive import validation
 
     batch = nano_batch(2)
     masks = validation._Masks(batch.size, batch.valid, batch.cells)
@@ -159,19 +159,19 @@ def test_validation():
 @pytest.mark.parametrize("draw", ["first_prompt", "click_schedule", "noisy_box"])
 def test_random_draws_are_the_same(draw):
     """With another dtype a draw would have another value."""
-    from samjax.train import interaction
+    from samjax.train.tasks.interactive import user
 
     config = recipes()["every random draw"].interaction
     cells = jnp.asarray(nano_batch(1).cells[0, 0])
     arguments = {
-        "first_prompt": (interaction.Target(cells, cells | 15), 2),
+        "first_prompt": (user.Target(cells, cells | 15), 2),
         "click_schedule": (),
         "noisy_box": (jnp.array([3.0, 4.0, 20.0, 17.0], jnp.float32), jnp.array([31.0, 31.0], jnp.float32)),
     }[draw]
     key = jax.random.key(7)
-    expected = jax.jit(lambda key: getattr(interaction, draw)(config, key, *arguments))(key)
+    expected = jax.jit(lambda key: getattr(user, draw)(config, key, *arguments))(key)
     with jax.enable_x64(True):
-        found = jax.jit(lambda key: getattr(interaction, draw)(config, key, *arguments))(key)
+        found = jax.jit(lambda key: getattr(user, draw)(config, key, *arguments))(key)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)

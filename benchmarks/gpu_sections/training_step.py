@@ -30,7 +30,7 @@ def in_samjax(setting: Setting, *, variant: str, images: int, masks: int) -> Ite
     batch = scenes(sam, images, masks)
     valid, passes = int(batch.valid.sum()), recipe.interaction.passes
     optimizer = make_optimizer(recipe.optim, sam, recipe.run.steps)
-    held = [init_state(recipe, random_params(sam), optimizer, mesh)]
+    held = [init_state(recipe, sam, random_params(sam), optimizer, mesh)]
     batch = jax.device_put(batch, batch_sharding(mesh))
     program = jax_device.compiled(make_step(recipe, sam, optimizer, mesh), held[0], batch)
     metrics = []

@@ -1,5 +1,6 @@
 """Checkpoints of a run: exact, complete or absent, on any mesh, and loud when they cannot be written."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from example_models import random_params
+from example_training import PICO
 
 from samjax.checkpoint import CheckpointError
 
@@ -131,6 +134,61 @@ def test_weights_of_a_run_without_an_average_are_the_parameters(open_checkpoints
     checkpoints = open_checkpoints()
     checkpoints.save(1, state, None)
     assert_identical(checkpoints.weights(), jax.tree.map(np.asarray, state.params))
+
+
+def test_frozen_parameters_are_kept_with_the_others(open_checkpoints):
+    state = small_state(1)
+    frozen = {"encoder": {"frozen": jnp.arange(3.0)}}
+    state = dataclasses.replace(state, frozen=frozen)
+    checkpoints = open_checkpoints()
+    checkpoints.save(1, state, None)
+    restored, _ = checkpoints.restore(abstract(dataclasses.replace(small_state(), frozen=frozen)))
+    assert_identical(restored, state)
+    averaged, raw = checkpoints.weights(), checkpoints.weights(raw=True)
+    np.testing.assert_array_equal(averaged["encoder"]["frozen"], frozen["encoder"]["frozen"])
+    np.testing.assert_array_equal(averaged["encoder"]["kernel"], state.ema["encoder"]["kernel"])
+    np.testing.assert_array_equal(raw["encoder"]["kernel"], state.params["encoder"]["kernel"])
+
+
+@pytest.mark.parametrize("frozen", [(), (r"^image_encoder/",)])
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_checkpoint_of_0_1_is_resumed(open_checkpoints, frozen, optimiser):
+    """Its state had all parameters in one tree, averaged them all, and hid the frozen ones from the optimiser."""
+    from samjax.sharding import make_mesh
+    from samjax.train.config import OptimConfig, TrainConfig
+    from samjax.train.optim import make_optimizer, optax_numerics
+    from samjax.train.state import TrainState, abstract_state
+    from samjax.train.trainable import make_trainable
+
+    config = TrainConfig(optim=OptimConfig(optimizer=optimiser, frozen=frozen, ema=0.9, clip_norm=1.0))
+    params = jax.tree.map(jnp.asarray, random_params(PICO, 1))
+    average = jax.tree.map(lambda leaf: 2 * leaf, params)
+    ours, trainable = make_optimizer(config.optim, PICO, 10), make_trainable(config, PICO)
+
+    def is_trained(path, _):
+        return not trainable.is_frozen("/".join(entry.key for entry in path))
+
+    mask = jax.tree_util.tree_map_with_path(is_trained, params)
+    steps = ours.init(trainable.split(params)[0])[0].inner_state
+    with optax_numerics():
+        hidden = optax.masked(optax.set_to_zero(), jax.tree.map(lambda flag: not flag, mask)).init(params)
+    number = iter(range(10**6))
+    moments = jax.tree.map(lambda leaf: jnp.full_like(leaf, next(number)), steps)
+    opt_state = (optax.MaskedState(moments), hidden)
+    key = jax.random.key_data(jax.random.key(5))
+    checkpoints = open_checkpoints()
+    checkpoints.save(7, TrainState(jnp.int32(7), params, opt_state, average, key), "data")
+
+    wanted = abstract_state(config, PICO, ours, make_mesh(devices=jax.devices()[:1]))
+    restored, _ = checkpoints.restore(wanted)
+    trained, still = trainable.split(params)
+    for found, expected in (
+        (restored.params, trained),
+        (restored.frozen, still),
+        (restored.ema, trainable.split(average)[0]),
+        (restored.opt_state[0].inner_state, moments),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_another_structure_is_refused_by_name(open_checkpoints):

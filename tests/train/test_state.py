@@ -31,16 +31,18 @@ def test_the_first_state_is_what_the_abstract_one_announces(config, mesh, params
     """Checkpoints are restored onto the abstract state, and the step is compiled for it."""
     from samjax.train.optim import make_optimizer
     from samjax.train.state import abstract_state, init_state
+    from samjax.train.trainable import make_trainable
 
     optimizer = make_optimizer(config.optim, PICO, config.run.steps)
-    state = init_state(config, params, optimizer, mesh)
+    state = init_state(config, PICO, params, optimizer, mesh)
     announced = abstract_state(config, PICO, optimizer, mesh)
     assert jax.tree.structure(state) == jax.tree.structure(announced)
     for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(announced), strict=True):
         assert (leaf.shape, leaf.dtype, leaf.sharding) == (expected.shape, expected.dtype, expected.sharding)
     assert state.step == 0
-    jax.tree.map(np.testing.assert_array_equal, state.params, params)
-    jax.tree.map(np.testing.assert_array_equal, state.ema, params)
+    trained, frozen = make_trainable(config, PICO).split(params)
+    for ours, expected in ((state.params, trained), (state.ema, trained), (state.frozen, frozen)):
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
 def test_the_average_forgets_the_start_soon():

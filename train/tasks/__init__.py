@@ -1,7 +1,7 @@
 """The tasks that a network is trained for; each is a folder, and the step knows none of them."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,6 +15,7 @@ from ..config import TrainConfig
 from .interactive import InteractiveTask
 
 
+@runtime_checkable
 class Task(Protocol):
     """A loss for the step, and what is to be said about it."""
 

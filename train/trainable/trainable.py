@@ -1,6 +1,6 @@
 """The seam between what is trained and what the network computes with."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flax.traverse_util import flatten_dict
 
@@ -12,6 +12,7 @@ from ..config import TrainConfig
 from .patterns import Patterns
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """A way to train a network: a transform of its tree of parameters and back.
 

@@ -1,6 +1,7 @@
 """The next click of a user, by RITM's rule and by SAM's. On the host, with exact Euclidean distances.
 
-`samjax.train.tasks.interactive.user` has the random clicks of training, `samjax.train.tasks.interactive.cell_clicks` validation's on packed masks.
+`samjax.train.tasks.interactive.user` has the random clicks of training, `samjax.train.tasks.interactive.cell_clicks`
+validation's on packed masks.
 
 Distances are to the nearest pixel outside a region, pixels beyond the photo's border being outside: the centre of a
 disc is deep, a thin or marginal region is shallow. They are float32, as OpenCV's for RITM. What lies outside a region's

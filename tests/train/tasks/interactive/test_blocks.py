@@ -30,13 +30,13 @@ def summed(monkeypatch):
     The passes are replaced by whole numbers that depend on mask, key, photo and features, so that sums are exact.
     """
     from samjax.config import Execution
-    from samjax.train import blocks
     from samjax.train.config import InteractionConfig, LossConfig
+    from samjax.train.tasks.interactive import blocks
     from samjax.train.tasks.interactive.passes import Gradient, PassSettings
 
     computed = []
 
-    def passes(settings, heads, features, block, size, balanced_weight):
+    def passes(settings, heads, features, block, size, balanced_weight, wanted):
         jax.debug.callback(lambda: computed.append(1))
         area = jax.lax.population_count(block.target.mask).sum((2, 3), dtype=jnp.int32)
         inside = jax.lax.population_count(block.target.photo).sum((2, 3), dtype=jnp.int32)

@@ -44,7 +44,7 @@ def iou(logits, target, inside):
 
 
 def ours(name):
-    from samjax.train import losses
+    from samjax.train.tasks.interactive import losses
 
     names = {
         focal: losses.focal_loss,

@@ -66,8 +66,8 @@ def masks():
 def block(which=None):
     """Two photos with three slots each, of which one is not a mask."""
     from samjax.train.batch import pack_cells
-    from samjax.train.tasks.interactive.user import Target
     from samjax.train.tasks.interactive.passes import MaskBlock
+    from samjax.train.tasks.interactive.user import Target
 
     which = masks() if which is None else which
     inside = np.broadcast_to(insides()[:, None], which.shape)
@@ -114,12 +114,12 @@ def plain(how):
 
     What is random comes from `samjax.train.tasks.interactive.user`, with the keys that the block names.
     """
-    from samjax.train import interaction
+    from samjax.train.tasks.interactive import user
 
     given = block()
     carry_gradient, at_input = how.interaction.carry_gradient, how.loss.resolution == "input"
-    first_prompt = jax.jit(interaction.first_prompt, static_argnums=(0, 3))
-    click = jax.jit(interaction.click, static_argnums=5)
+    first_prompt = jax.jit(user.first_prompt, static_argnums=(0, 3))
+    click = jax.jit(user.click, static_argnums=5)
 
     def of_one(trained, image, slot):
         params, all_features = trained
@@ -131,7 +131,7 @@ def plain(how):
             parts = [part.reshape(16, RATIO, 16, RATIO).mean((1, 3)) for part in parts]
         parts = [jnp.asarray(part, jnp.float32) for part in parts]
         slots = first_prompt(how.interaction, first, target, RATIO)
-        is_click = [False, *np.asarray(interaction.click_schedule(how.interaction, schedule)).tolist()]
+        is_click = [False, *np.asarray(user.click_schedule(how.interaction, schedule)).tolist()]
         logits, terms = None, []
         for number in range(how.interaction.passes):
             if is_click[number]:
@@ -264,8 +264,8 @@ def test_the_mean_over_passes_is_the_sum_divided_by_their_number():
             run=RunConfig(steps=10),
         )
         optimizer = make_optimizer(config.optim, MODEL, 10)
-        state = init_state(config, fresh_params(config, MODEL, mesh), optimizer, mesh)
+        state = init_state(config, MODEL, fresh_params(config, MODEL, mesh), optimizer, mesh)
         _, metrics[over_passes] = make_step(config, MODEL, optimizer, mesh)(state, batch)
     for name in ("loss", "gradient_norm"):
         np.testing.assert_allclose(metrics["mean"][name], metrics["sum"][name] / 4, rtol=1e-5)
-    np.testing.assert_allclose(metrics["sum"]["loss"], metrics["sum"]["passes"].total.sum(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["sum"]["loss"], metrics["sum"]["terms"].total.sum(), rtol=1e-6)
