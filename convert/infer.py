@@ -5,7 +5,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from samjax.config import VARIANTS, DecoderConfig, ImageEncoderConfig, SamConfig
+from samjax.config import VARIANTS, DecoderConfig, SamConfig, ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -49,7 +49,7 @@ def _image_encoder(config: SamConfig, shapes: Shapes, declared: Declared) -> Sam
     attentions = [f"image_encoder.blocks.{block}.attn" for block in range(depth)]
     tables = [(*shapes[f"{attention}.rel_pos_h"], *shapes[f"{attention}.rel_pos_w"]) for attention in attentions]
     window_size, global_blocks = _attention(tables, (rows, columns), width, declared)
-    encoder = ImageEncoderConfig(
+    encoder = ViTConfig(
         width=_bounded(width),
         depth=depth,
         heads=width // tables[0][1],
@@ -101,7 +101,7 @@ def _attention(
     for window_size, global_blocks in known:
         if window_size is not None and global_blocks is not None and (window_size, window_size) == grid:
             return window_size, global_blocks
-    return ImageEncoderConfig.window_size, tuple(range(len(tables)))
+    return ViTConfig.window_size, tuple(range(len(tables)))
 
 
 def _nearest_variant(shapes: Shapes) -> SamConfig:
@@ -118,7 +118,9 @@ def _nearest_variant(shapes: Shapes) -> SamConfig:
     grid = position[1:3] if len(position) == 4 else (0, 0)
     if not 0 < min(grid) <= max(grid) <= min(MAX_GRID, MAX_SIDE // patch_size):
         return nearest
-    return nearest.with_image_size((grid[0] * patch_size, grid[1] * patch_size), patch_size)
+    image_size = grid[0] * patch_size, grid[1] * patch_size
+    encoder = dataclasses.replace(nearest.image_encoder, image_size=image_size, patch_size=patch_size)
+    return dataclasses.replace(nearest, image_encoder=encoder)
 
 
 def _numbers(shapes: Shapes, pattern: str) -> set[int]:

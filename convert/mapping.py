@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from samjax.checkpoint import LazyArray
+from samjax.nn.encoders import FAMILIES
 
 Axes = tuple[int, ...]
 
@@ -32,6 +33,7 @@ UPCONV = (Leaf("weight", "kernel", (0, 2, 3, 1)), BIAS)  # (in, out, h, w) to (i
 NORM = (Leaf("weight", "scale"), BIAS)
 EMBEDDING = (Leaf("weight", "embedding"),)
 RAW = (Leaf("", ""),)  # a parameter of its own, not of a module
+_KINDS = {"raw": RAW, "convolution": CONV, "norm": NORM, "linear": LINEAR}  # of the encoders' rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +72,15 @@ def _attention(meta: str, huggingface: str) -> list[KeyRule]:
     return _rules(LINEAR, *((f"{meta}.{part}", f"{huggingface}.{part}") for part in parts))
 
 
-_BLOCK = ("image_encoder.blocks.{}", "vision_encoder.layers.{}")
 _LAYER = "mask_decoder.transformer.layers.{}"
 _KEY_RULES: tuple[KeyRule, ...] = (
+    *(rule for family in FAMILIES for kind, pairs in family.keys.items() for rule in _rules(_KINDS[kind], *pairs)),
     *_rules(
         RAW,
-        ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
-        (f"{_BLOCK[0]}.attn.rel_pos_h", f"{_BLOCK[1]}.attn.rel_pos_h"),
-        (f"{_BLOCK[0]}.attn.rel_pos_w", f"{_BLOCK[1]}.attn.rel_pos_w"),
         ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
     ),
     *_rules(
         CONV,
-        ("image_encoder.patch_embed.proj", "vision_encoder.patch_embed.projection"),
-        ("image_encoder.neck.0", "vision_encoder.neck.conv1"),
-        ("image_encoder.neck.2", "vision_encoder.neck.conv2"),
         ("prompt_encoder.mask_downscaling.0", "prompt_encoder.mask_embed.conv1"),
         ("prompt_encoder.mask_downscaling.3", "prompt_encoder.mask_embed.conv2"),
         ("prompt_encoder.mask_downscaling.6", "prompt_encoder.mask_embed.conv3"),
@@ -96,10 +92,6 @@ _KEY_RULES: tuple[KeyRule, ...] = (
     ),
     *_rules(
         NORM,
-        (f"{_BLOCK[0]}.norm1", f"{_BLOCK[1]}.layer_norm1"),
-        (f"{_BLOCK[0]}.norm2", f"{_BLOCK[1]}.layer_norm2"),
-        ("image_encoder.neck.1", "vision_encoder.neck.layer_norm1"),
-        ("image_encoder.neck.3", "vision_encoder.neck.layer_norm2"),
         ("prompt_encoder.mask_downscaling.1", "prompt_encoder.mask_embed.layer_norm1"),
         ("prompt_encoder.mask_downscaling.4", "prompt_encoder.mask_embed.layer_norm2"),
         *((f"{_LAYER}.norm{i}", f"{_LAYER}.layer_norm{i}") for i in (1, 2, 3, 4)),
@@ -116,10 +108,6 @@ _KEY_RULES: tuple[KeyRule, ...] = (
     ),
     *_rules(
         LINEAR,
-        (f"{_BLOCK[0]}.attn.qkv", f"{_BLOCK[1]}.attn.qkv"),
-        (f"{_BLOCK[0]}.attn.proj", f"{_BLOCK[1]}.attn.proj"),
-        (f"{_BLOCK[0]}.mlp.lin1", f"{_BLOCK[1]}.mlp.lin1"),
-        (f"{_BLOCK[0]}.mlp.lin2", f"{_BLOCK[1]}.mlp.lin2"),
         (f"{_LAYER}.mlp.lin1", f"{_LAYER}.mlp.lin1"),
         (f"{_LAYER}.mlp.lin2", f"{_LAYER}.mlp.lin2"),
     ),

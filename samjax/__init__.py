@@ -9,11 +9,11 @@ from samjax import renamed
 if TYPE_CHECKING:
     from samjax.checkpoint import CheckpointError as CheckpointError
     from samjax.config import VARIANTS as VARIANTS
-    from samjax.config import Execution as Execution
     from samjax.config import SamConfig as SamConfig
     from samjax.drop_in.generator import SamAutomaticMaskGenerator as SamAutomaticMaskGenerator
     from samjax.drop_in.predictor import SamPredictor as SamPredictor
     from samjax.drop_in.predictor import sam_model_registry as sam_model_registry
+    from samjax.execution import Execution as Execution
     from samjax.hub import load as load
     from samjax.model import decode as decode
     from samjax.model import encode as encode
@@ -36,7 +36,7 @@ _MODULES = {
     "VARIANTS": "samjax.config",
     "CheckpointError": "samjax.checkpoint",
     "Embedding": "samjax.types",
-    "Execution": "samjax.config",
+    "Execution": "samjax.execution",
     "Prediction": "samjax.types",
     "Prompts": "samjax.types",
     "Sam": "samjax.sam",

@@ -1,16 +1,11 @@
 """The configuration of a SAM as frozen data; the variants are rows of one table.
 
 Two kinds of configuration are kept apart: `SamConfig` says WHICH function is computed (it decides parameter names and
-shapes), `Execution` says HOW it is computed on a backend and changes the answer by no more than rounding.
+shapes), `samjax.execution.Execution` says HOW it is computed and changes the answer by no more than rounding.
 """
 
 import dataclasses
-from typing import Final, Literal
-
-import jax
-import jax.numpy as jnp
-
-Dtype = Literal["float32", "bfloat16"]  # to compute in
+from typing import Final, Protocol, Self, runtime_checkable
 
 
 class PromptLabel:
@@ -24,8 +19,46 @@ class PromptLabel:
     BOX_MAX: Final = 3  # and its lower right
 
 
+@runtime_checkable
+class EncoderConfig(Protocol):
+    """What the configuration of an image encoder promises, of whatever family (`samjax.nn.encoders`).
+
+    It is a frozen dataclass. Sizes are (height, width) in pixels of the model's input.
+    """
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Of the padded model input."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Pixels along a side of a cell of the grid."""
+        ...
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the features: `image_size` over `stride`."""
+        ...
+
+    @property
+    def alignment(self) -> int:
+        """Pixels: the encoder sees a part of its input as it sees the whole where the part's place and sides are
+        multiples of this."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Blocks, each of two branches that are added to its input and that training may drop."""
+        ...
+
+    def with_image_size(self, image_size: tuple[int, int]) -> Self:
+        """The same encoder for another input. Raises ValueError if it cannot have that size."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
-class ImageEncoderConfig:
+class ViTConfig:
     """A plain ViT with windowed and global attention (ViTDet, arXiv 2203.16527; SAM paper, section 3)."""
 
     width: int = 768  # token channels
@@ -53,8 +86,27 @@ class ImageEncoderConfig:
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
     @property
+    def stride(self) -> int:
+        """The patch: there is a token for each."""
+        return self.patch_size
+
+    @property
+    def alignment(self) -> int:
+        """Pixels along a side of an attention window."""
+        return self.patch_size * self.window_size
+
+    @property
     def head_dim(self) -> int:
+        """Channels of a head."""
         return self.width // self.heads
+
+    def with_image_size(self, image_size: tuple[int, int]) -> "ViTConfig":
+        """The same ViT for another input, multiples of the patch."""
+        return dataclasses.replace(self, image_size=image_size)
+
+
+# Of any family. Checkpoints tell them apart by a field `family`, a string of its own in all but ViT's.
+Encoder = ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +130,7 @@ class DecoderConfig:
 class SamConfig:
     """Everything that decides SAM's parameter names, shapes and mathematics."""
 
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    image_encoder: Encoder = ViTConfig()
     mask_decoder: DecoderConfig = DecoderConfig()
     width: int = 256  # channels of the image embedding, of prompt tokens and of the decoder
     mask_channels: int = 16  # channels of the mask prompt's convolutions
@@ -114,26 +166,26 @@ class SamConfig:
     def variant(self) -> str:
         """The variant's name, whatever the image size; "custom" for a configuration that no row of the table has."""
         for name, known in VARIANTS.items():
-            if self == known.with_image_size(self.image_size, self.image_encoder.patch_size):
-                return name
+            try:
+                if self == known.with_image_size(self.image_size):
+                    return name
+            except ValueError:  # a size that the variant cannot have
+                continue
         return "custom"
 
-    def with_image_size(self, image_size: tuple[int, int] | int, patch_size: int | None = None) -> "SamConfig":
+    def with_image_size(self, image_size: tuple[int, int] | int) -> "SamConfig":
         """The same network for another input size (see `samjax.Sam.with_image_size` for its parameters)."""
         if isinstance(image_size, int):
             image_size = (image_size, image_size)
-        encoder = dataclasses.replace(
-            self.image_encoder, image_size=image_size, patch_size=patch_size or self.image_encoder.patch_size
-        )
-        return dataclasses.replace(self, image_encoder=encoder)
+        return dataclasses.replace(self, image_encoder=self.image_encoder.with_image_size(image_size))
 
 
 VARIANTS: dict[str, SamConfig] = {
     "vit_b": SamConfig(),
-    "vit_l": SamConfig(ImageEncoderConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23))),
-    "vit_h": SamConfig(ImageEncoderConfig(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31))),
+    "vit_l": SamConfig(ViTConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23))),
+    "vit_h": SamConfig(ViTConfig(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31))),
     "vit_tiny": SamConfig(
-        ImageEncoderConfig(
+        ViTConfig(
             width=192,
             depth=8,
             heads=3,
@@ -158,34 +210,3 @@ class MaskThresholds:
     pred_iou_thresh: float = 0.88  # masks with a predicted IoU of no more than this are dropped
     stability_score_thresh: float = 0.95  # masks less stable than this are dropped
     stability_score_offset: float = 1.0  # shift of the logit threshold in the stability score
-
-
-@dataclasses.dataclass(frozen=True)
-class Execution:
-    """The way that the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
-
-    compute_dtype: Dtype = "float32"  # of activations; parameters stay float32
-    attention: Literal["plain", "blocked"] = "blocked"  # form of the encoder's global attention
-    attention_rows: int = 8  # image rows of queries per block: 8·64 x 4096 float32 logits are 8 MB
-    heads_together: bool = False  # all heads in one block
-    windows_per_step: int | None = None  # attention windows computed together; None: all
-    images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
-    prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
-    masks_per_step: int | None = None  # masks measured at the photo's size together; None: all
-    remat: bool = False  # encoder blocks are computed again for the gradient instead of being remembered
-
-    def __post_init__(self) -> None:
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"the compute dtype is float32 or bfloat16, got {self.compute_dtype!r}")
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        return jnp.dtype(self.compute_dtype)
-
-    @classmethod
-    def for_backend(cls, backend: str | None = None, compute_dtype: Dtype = "float32") -> "Execution":
-        """The settings measured as fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
-        large batches, with the encoder's attention in blocks because its logits would not fit in memory."""
-        if (backend or jax.default_backend()) == "cpu":
-            return cls(compute_dtype, windows_per_step=1, images_per_step=1, prompts_per_step=1, masks_per_step=1)
-        return cls(compute_dtype, heads_together=True, images_per_step=8, prompts_per_step=64, masks_per_step=16)

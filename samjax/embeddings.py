@@ -14,6 +14,8 @@ from samjax.checkpoint import Checksum
 from samjax.sam import Sam
 from samjax.types import Embedding
 
+_TAPS = "taps/"
+
 
 def image_hash(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
     """SHA-256 of a photo's size and pixels, whatever file they came from."""
@@ -55,7 +57,9 @@ class EmbeddingStore:
         if not path.is_file():
             return None
         try:
-            return Embedding(**{name: jnp.asarray(array) for name, array in load_file(path).items()})
+            arrays = {name: jnp.asarray(array) for name, array in load_file(path).items()}
+            taps = {name.removeprefix(_TAPS): arrays.pop(name) for name in list(arrays) if name.startswith(_TAPS)}
+            return Embedding(**arrays, taps=taps)
         except (SafetensorError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it to have it made again") from error
 
@@ -64,6 +68,7 @@ class EmbeddingStore:
         from safetensors.numpy import save_file
 
         arrays = {name: np.asarray(getattr(embedding, name)) for name in ("features", "original_size", "input_size")}
+        arrays |= {f"{_TAPS}{name}": np.asarray(tap) for name, tap in embedding.taps.items()}
         path = self.path(rgb)
         with replacing(path, overwrite=True) as temporary:
             save_file(arrays, temporary, metadata={"model": self.model_hash, "image": image_hash(rgb)})

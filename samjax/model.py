@@ -1,6 +1,11 @@
-"""Segment Anything as two pure functions, `encode` and `decode`, and what they take: named parameters."""
+"""Segment Anything as pure functions of named parameters: `encode` a photo, `decode` prompts.
+
+`decode` is the composition of `embed_prompts` and `embed_masks`, which turn prompts into tokens and a dense map, and
+`decode_tokens`, which does not know where its tokens come from.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,13 +15,16 @@ from flax.core import meta
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from samjax import transforms
-from samjax.config import Execution, PromptLabel, SamConfig
-from samjax.nn.image_encoder import ImageEncoder
+from samjax.config import PromptLabel, SamConfig
+from samjax.execution import Execution
+from samjax.nn.encoders import family_of
 from samjax.nn.initialise import initialise
 from samjax.nn.mask_decoder import MaskDecoder
 from samjax.nn.prompt_encoder import PromptEncoder
 from samjax.ops.batching import map_batch
-from samjax.types import Embedding, Params, Prediction, Prompts
+from samjax.types import Embedding, Features, Params, Perturbation, Prediction, Prompts, Tokens
+
+_UNPERTURBED = Perturbation()
 
 
 def encode(
@@ -25,25 +33,122 @@ def encode(
     pixels: Float32[Array | np.ndarray, "*B h w 3"],
     execution: Execution,
     *,
-    branch_weights: Float32[Array, "*B depth 2"] | None = None,
-    origin: Int32[Array, "*B 2"] | None = None,
-) -> Float[Array, "*B H W C"]:
-    """Image features of normalised, padded pixels (`transforms.to_pixels`).
+    taps: tuple[str, ...] = (),
+    perturbation: Perturbation | None = None,
+) -> Features:
+    """Features of normalised, padded pixels (`transforms.to_pixels`) of an image, or of each of a batch.
 
-    `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths. With
-    `origin` the pixels are a window of the model's input whose upper left is there, (x, y) in pixels; both it and the
-    window's sides are multiples of the attention windows, patch times window size: how training sees less at a time.
+    Args:
+        config: the model.
+        params: its parameters.
+        pixels: (height, width) as `config.image_size`, or a window of that (`Perturbation`).
+        execution: how to compute.
+        taps: names of outputs from inside the encoder to give as well, of `tap_names`; free if there are none.
+        perturbation: what training changes.
+
+    Raises:
+        ValueError: pixels of another size, or a tap that there is not.
     """
-    encoder, pixels = ImageEncoder(config.image_encoder, config.width, execution), jnp.asarray(pixels)
-    if origin is None and pixels.shape[-3:-1] != config.image_size:
+    perturbation, pixels = perturbation or _UNPERTURBED, jnp.asarray(pixels)
+    if perturbation.origin is None and pixels.shape[-3:-1] != config.image_size:
         raise ValueError(f"pixels must be (height, width) {config.image_size}, got {pixels.shape[-3:-1]}")
+    if unknown := set(taps) - set(tap_names(config)):
+        names = tap_names(config)
+        raise ValueError(f"the image encoder has no tap {', '.join(sorted(unknown))}; it has {names[0]} to {names[-1]}")
+    module = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
+    encoder = _part(module, params["image_encoder"])
 
-    def encode_one(pixels, weights, origin) -> Any:
-        return encoder.apply({"params": params["image_encoder"]}, pixels, weights, origin)
+    def encode_one(pixels: Any, change: Perturbation) -> Features:
+        given = pixels, change.branch_weights, change.origin, taps
+        return Features(*encoder("__call__", *given))
 
     if pixels.ndim == 3:
-        return encode_one(pixels, branch_weights, origin)
-    return map_batch(encode_one, pixels, branch_weights, origin, together=execution.images_per_step)
+        return encode_one(pixels, perturbation)
+    return map_batch(encode_one, pixels, perturbation, together=execution.images_per_step)
+
+
+def tap_names(config: SamConfig) -> tuple[str, ...]:
+    """The outputs from inside the image encoder that `encode` gives if asked."""
+    return family_of(config.image_encoder).tap_names(config.image_encoder)
+
+
+def embed_prompts(
+    config: SamConfig,
+    params: Params,
+    embedding: Embedding,
+    prompts: Prompts,
+    execution: Execution,
+    *,
+    perturbation: Perturbation | None = None,
+) -> Tokens:
+    """Tokens of the points and boxes of N prompts of an image, or of each image of a batch.
+
+    Of `embedding` only the photo's frames are used: prompts are in pixels of the original image.
+    """
+    encoder = _part(PromptEncoder(config, execution.dtype), params["prompt_encoder"])
+    origin = (perturbation or _UNPERTURBED).origin
+    embedding, prompts = jax.tree.map(jnp.asarray, (embedding, prompts))
+
+    def one_image(original_size: Any, input_size: Any, points: Any, labels: Any, origin: Any) -> Tokens:
+        one = functools.partial(_tokens, encoder, original_size, input_size, origin)
+        return jax.vmap(one)(points, labels)
+
+    run = one_image if embedding.features.ndim == 3 else jax.vmap(one_image)
+    return run(embedding.original_size, embedding.input_size, prompts.points, prompts.labels, origin)
+
+
+def embed_masks(
+    config: SamConfig, params: Params, prompts: Prompts, execution: Execution
+) -> Float[Array, "*B N H W C"] | None:
+    """The dense map that is added to the image for each prompt, from its mask; None if no prompt has one."""
+    if prompts.masks is None:
+        return None
+    encoder = _part(PromptEncoder(config, execution.dtype), params["prompt_encoder"])
+    one = functools.partial(_dense, encoder)
+    for _ in range(prompts.masks.ndim - 2):
+        one = jax.vmap(one)
+    return one(*jax.tree.map(jnp.asarray, (prompts.masks, prompts.has_mask)))
+
+
+def decode_tokens(
+    config: SamConfig,
+    params: Params,
+    features: Features,
+    tokens: Tokens,
+    execution: Execution,
+    *,
+    multimask: bool,
+    dense: Float[Array, "*B N H W C"] | None = None,
+    perturbation: Perturbation | None = None,
+) -> Prediction:
+    """Masks for N sets of prompt tokens of an image, or of each image of a batch, wherever the tokens come from.
+
+    Args:
+        config: the model.
+        params: its parameters.
+        features: of the image.
+        tokens: those of `embed_prompts`, others of the model's width, or both (`Tokens.joined`).
+        execution: how to compute.
+        multimask: three masks of an ambiguous prompt, otherwise one.
+        dense: what is added to the image for each prompt (`embed_masks`); None: the model's vector for no mask.
+        perturbation: what training changes.
+    """
+    perturbation = perturbation or _UNPERTURBED
+    if features.image.ndim == 4:
+
+        def one(features: Any, tokens: Any, dense: Any, change: Perturbation) -> Prediction:
+            more = {"multimask": multimask, "dense": dense, "perturbation": change}
+            return decode_tokens(config, params, features, tokens, execution, **more)
+
+        return map_batch(one, features, tokens, dense, perturbation, together=execution.images_per_step)
+    decoder = _Decoder(config, params, features.image, execution, perturbation.origin, shares_image=dense is None)
+
+    def decode_one(tokens: Tokens, dense: Any, weights: Any) -> tuple[Array, Array]:
+        return decoder.masks(tokens, dense, multimask, weights)
+
+    inputs = tokens, dense, perturbation.branch_weights
+    logits, iou = map_batch(decode_one, *inputs, together=execution.prompts_per_step)
+    return Prediction(logits, iou, jnp.ones(len(iou), bool))
 
 
 def decode(
@@ -54,70 +159,108 @@ def decode(
     execution: Execution,
     *,
     multimask: bool,
-    branch_weights: Float32[Array, "*B N depth 3 T C"] | None = None,
-    origin: Int32[Array, "*B 2"] | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Prediction:
     """Masks for N prompts of an image, or of each image of a batch.
 
     Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
-    every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one.
-    `branch_weights` multiply what the decoder layers' branches add to the tokens (the IoU token, the mask tokens, then
-    the prompt's): how training drops out. `origin` as `encode` had it; all coordinates are then the window's.
+    every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one. A prompt is
+    embedded when it is decoded, so that no more dense maps exist than prompts are decoded together.
     """
     embedding, prompts = jax.tree.map(jnp.asarray, (embedding, prompts))  # as jit would, where it is disabled
+    perturbation = perturbation or _UNPERTURBED
     if embedding.features.ndim == 4:
 
-        def one(embedding, prompts, weights, origin):
-            more = {"multimask": multimask, "branch_weights": weights, "origin": origin}
+        def one(embedding: Any, prompts: Any, change: Perturbation) -> Prediction:
+            more = {"multimask": multimask, "perturbation": change}
             return decode(config, params, embedding, prompts, execution, **more)
 
-        return map_batch(one, embedding, prompts, branch_weights, origin, together=execution.images_per_step)
+        return map_batch(one, embedding, prompts, perturbation, together=execution.images_per_step)
+    origin, has_masks = perturbation.origin, prompts.masks is not None
+    decoder = _Decoder(config, params, embedding.features, execution, origin, shares_image=not has_masks)
 
-    prompt_encoder = PromptEncoder(config, execution.dtype)
-    decoder = MaskDecoder(config, execution.dtype)
+    def decode_one(prompt: Prompts, weights: Any) -> tuple[Array, Array]:
+        frames = embedding.original_size, embedding.input_size
+        tokens = _tokens(decoder.prompt_encoder, *frames, origin, prompt.points, prompt.labels)
+        dense = _dense(decoder.prompt_encoder, prompt.masks, prompt.has_mask) if has_masks else None
+        return decoder.masks(tokens, dense, multimask, weights)
 
-    def encoded(method, *args) -> Any:
-        return prompt_encoder.apply({"params": params["prompt_encoder"]}, *args, method=method)
-
-    def decoded(*args, method="__call__") -> Any:
-        return decoder.apply({"params": params["mask_decoder"]}, *args, method=method)
-
-    image = embedding.features.astype(execution.dtype)
-    no_mask = encoded("no_mask")
-    grid = image.shape[:2]
-    position = encoded("grid_positions", grid, origin)
-    # Without mask prompts the image side is the same for all prompts of an image: made here, outside the map.
-    no_mask = no_mask[None, None]
-    shared = decoded(image + no_mask, position, method="image_side") if prompts.masks is None else None
-
-    def decode_one(prompt: Prompts, weights: Any) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
-        points = transforms.to_input_frame(jnp.asarray(prompt.points), embedding.original_size, embedding.input_size)
-        tokens = encoded("tokens", points, prompt.labels, origin)
-        if shared is not None:
-            side = shared
-        elif prompt.has_mask is None:
-            side = decoded(image + encoded("dense", prompt.masks), position, method="image_side")
-        else:
-            # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
-            masks: Any = prompt.masks
-            dense = encoded("dense", jnp.where(prompt.has_mask, masks, 0))
-            dense = jnp.where(prompt.has_mask, dense, no_mask)
-            side = decoded(image + dense, position, method="image_side")
-        return decoded(side, tokens, prompt.labels != PromptLabel.ABSENT, multimask, weights, grid)
-
-    logits, iou = map_batch(decode_one, prompts, branch_weights, together=execution.prompts_per_step)
+    inputs = prompts, perturbation.branch_weights
+    logits, iou = map_batch(decode_one, *inputs, together=execution.prompts_per_step)
     return Prediction(logits, iou, prompts.valid)
 
 
-jitted_encode = jax.jit(encode, static_argnames=("config", "execution"))
+jitted_encode = jax.jit(encode, static_argnames=("config", "execution", "taps"))
 jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multimask"))
+
+_Part = Callable[..., Any]  # of a method's name and its arguments
+
+
+def _part(module: Any, params: Params) -> _Part:
+    return lambda method, *args: module.apply({"params": params}, *args, method=method)
+
+
+def _tokens(
+    encoder: _Part,
+    original_size: Int32[Array, "2"],
+    input_size: Int32[Array, "2"],
+    origin: Int32[Array, "2"] | None,
+    points: Any,  # T 2
+    labels: Any,  # T
+) -> Tokens:
+    """Tokens of the points and the box of one prompt."""
+    points = transforms.to_input_frame(points, original_size, input_size)
+    return Tokens(encoder("tokens", points, labels, origin), labels != PromptLabel.ABSENT)
+
+
+def _dense(encoder: _Part, mask: Any, has_mask: Any) -> Float[Array, "H W C"]:
+    """The dense map of one prompt's mask (h, w), where `has_mask` says that it has one; None: it has."""
+    if has_mask is None:
+        return encoder("dense", mask)
+    # Chosen before and after: a NaN in an unused mask would reach the gradient through the branch not taken.
+    return jnp.where(has_mask, encoder("dense", jnp.where(has_mask, mask, 0)), encoder("no_mask")[None, None])
+
+
+class _Decoder:
+    """The decoder for one image, with what the image's prompts share."""
+
+    def __init__(
+        self,
+        config: SamConfig,
+        params: Params,
+        image: Float[Array, "H W C"],
+        execution: Execution,
+        origin: Int32[Array, "2"] | None,
+        *,
+        shares_image: bool,
+    ) -> None:
+        self.prompt_encoder = _part(PromptEncoder(config, execution.dtype), params["prompt_encoder"])
+        module = MaskDecoder(config, execution.dtype)
+        self._decoder = _part(module, params["mask_decoder"])
+        self._image = image.astype(execution.dtype)
+        self._grid = (image.shape[0], image.shape[1])
+        no_mask = self.prompt_encoder("no_mask")[None, None]
+        self._position = self.prompt_encoder("grid_positions", self._grid, origin)
+        # Without dense maps the image side is the same for all prompts of an image: made once.
+        self._shared = self._side(no_mask) if shares_image else None
+
+    def masks(
+        self, tokens: Tokens, dense: Float[Array, "H W C"] | None, multimask: bool, weights: Array | None
+    ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
+        """Logits and predicted IoU for the tokens of one prompt."""
+        side = self._shared if dense is None else self._side(dense)
+        given = side, tokens.values, tokens.valid, multimask, weights, self._grid
+        return self._decoder("__call__", *given)
+
+    def _side(self, dense: Float[Array, "#H #W C"]) -> Any:
+        return self._decoder("image_side", self._image + dense, self._position)
 
 
 @functools.cache
 def declared_params(config: SamConfig) -> Params:
     """Shapes of the parameters with what they start from (`samjax.nn.initialise.Declared`), without computing any."""
     execution = Execution()
-    encoder = ImageEncoder(config.image_encoder, config.width, execution)
+    encoder: Any = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
     prompt_encoder = PromptEncoder(config, execution.dtype)
     decoder = MaskDecoder(config, execution.dtype)
 

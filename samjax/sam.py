@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Key
+from jaxtyping import Array, Bool, Float32, Key
 
 from samjax import pictures, transforms
-from samjax.config import VARIANTS, Execution, MaskThresholds, SamConfig
+from samjax.config import VARIANTS, MaskThresholds, SamConfig
+from samjax.execution import Execution
 from samjax.model import init_params, jitted_decode, jitted_encode
-from samjax.nn.image_encoder import resample_positions
-from samjax.types import ArrayLike, Embedding, Params, Prediction, Prompts
+from samjax.nn.encoders import family_of
+from samjax.types import ArrayLike, Embedding, Features, Params, Prediction, Prompts
 from samjax.warmup import compile_programs
 
 
@@ -55,21 +56,32 @@ class Sam:
         Position tables are resampled, everything else is shared with this model.
         """
         config = self.config.with_image_size(image_size)
-        encoder = resample_positions(self.params["image_encoder"], config.image_encoder)
+        resample = family_of(config.image_encoder).resample
+        encoder = resample(self.params["image_encoder"], config.image_encoder)
         return dataclasses.replace(self, config=config, params={**self.params, "image_encoder": encoder})
 
     def with_dtype(self, compute_dtype: str) -> "Sam":
         """The same parameters computing in "float32" or "bfloat16"."""
         return dataclasses.replace(self, execution=dataclasses.replace(self.execution, compute_dtype=compute_dtype))
 
-    def encode(self, image: ArrayLike) -> Embedding:
-        """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes."""
-        rgb = pictures.as_rgb(image)
-        features = jitted_encode(self.config, self.params, transforms.to_pixels(rgb, self.config), self.execution)
-        return self._embedding(features[None], [rgb.shape[:2]])[0]
+    def encode(self, image: ArrayLike, *, taps: tuple[str, ...] = ()) -> Embedding:
+        """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes.
 
-    def encode_batch(self, images: Sequence[ArrayLike], sharding: jax.sharding.Sharding | None = None) -> Embedding:
-        """Embeddings of B photos of any sizes, with a leading axis B.
+        With `taps`, names of `samjax.model.tap_names`, also outputs from inside the encoder.
+        """
+        rgb = pictures.as_rgb(image)
+        pixels = transforms.to_pixels(rgb, self.config)
+        features = jitted_encode(self.config, self.params, pixels, self.execution, taps=taps)
+        return self._embedding(jax.tree.map(lambda x: x[None], features), [rgb.shape[:2]])[0]
+
+    def encode_batch(
+        self,
+        images: Sequence[ArrayLike],
+        sharding: jax.sharding.Sharding | None = None,
+        *,
+        taps: tuple[str, ...] = (),
+    ) -> Embedding:
+        """Embeddings of B photos of any sizes, with a leading axis B; `taps` as for `encode`.
 
         The batch is computed in pieces of `execution.images_per_step`, so that one program serves any B. With
         `sharding`, which places the pixels on a mesh, it is one program for this B, and the features come out where
@@ -81,13 +93,13 @@ class Sam:
         pixels = [transforms.to_pixels(rgb, self.config) for rgb in rgbs]
         if sharding is not None:
             placed = jax.device_put(np.stack(pixels), sharding)
-            features = jitted_encode(self.config, self.params, placed, self._all_at_once())
+            features = jitted_encode(self.config, self.params, placed, self._all_at_once(), taps=taps)
         else:
             pieces = [
-                jitted_encode(self.config, self.params, np.stack([pixels[i] for i in piece]), self.execution)
+                jitted_encode(self.config, self.params, np.stack([pixels[i] for i in piece]), self.execution, taps=taps)
                 for piece in self._pieces(len(images))
             ]
-            features = jnp.concatenate(pieces)[: len(images)]
+            features = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(images)], *pieces)
         return self._embedding(features, [rgb.shape[:2] for rgb in rgbs])
 
     def _pieces(self, count: int) -> Iterator[list[int]]:
@@ -100,9 +112,10 @@ class Sam:
         # A loop over a sharded axis would gather it.
         return dataclasses.replace(self.execution, images_per_step=None)
 
-    def _embedding(self, features: Float[Array, "B H W C"], sizes: list[transforms.Size]) -> Embedding:
+    def _embedding(self, features: Features, sizes: list[transforms.Size]) -> Embedding:
         fitted = [transforms.input_size(size, self.config.image_size) for size in sizes]
-        return Embedding(features, jnp.asarray(sizes, jnp.int32), jnp.asarray(fitted, jnp.int32))
+        sides = jnp.asarray(sizes, jnp.int32), jnp.asarray(fitted, jnp.int32)
+        return Embedding(features.image, *sides, features.taps)
 
     def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.

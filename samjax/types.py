@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
@@ -48,12 +49,51 @@ def pytree(cls: type[T]) -> type[T]:
 
 
 @pytree
+class Features:
+    """What the image encoder makes of a photo, or of each of a batch, in the compute dtype; channels last."""
+
+    image: Float[Array, "*B H W C"]
+    # Outputs from inside the encoder that were asked for, by name (`samjax.model.tap_names`), on its grid.
+    taps: dict[str, Float[Array, "*B H W _"]] = dataclasses.field(default_factory=dict)
+
+
+@pytree
+class Tokens:
+    """T prompt tokens for each of N prompts, whatever they were made from; padded where they are not valid."""
+
+    values: Float32[Array, "*B N T C"]
+    valid: Bool[Array, "*B N T"]  # the others are masked out of every attention
+
+    def joined(self, *others: "Tokens") -> "Tokens":
+        """These tokens and then the others', for the same prompts."""
+        values, valid = zip(*((tokens.values, tokens.valid) for tokens in (self, *others)), strict=True)
+        return Tokens(jnp.concatenate(values, -2), jnp.concatenate(valid, -1))
+
+
+@pytree
+class Perturbation:
+    """What training changes in the network from step to step; None is nothing.
+
+    For `encode`, `branch_weights` (*B, depth, 2) multiply what each block's two branches add to its input: how training
+    drops paths. For `decode` they are (*B, N, depth, 3, T, C), for what the decoder layers' three branches add to the
+    tokens, the IoU token, the mask tokens, then the prompt's: how training drops out.
+    With `origin` the pixels are a window of the model's input whose upper left is there, (x, y) in pixels, and all
+    coordinates of prompts are the window's; it and the window's sides are multiples of the encoder's alignment: how
+    training sees less at a time.
+    """
+
+    branch_weights: Float32[Array, "..."] | None = None
+    origin: Int32[Array, "*B 2"] | None = None
+
+
+@pytree
 class Embedding:
     """The image encoder's output for a photo, and the photo's frames."""
 
     features: Float[Array, "*B H W C"]  # channels last, in the compute dtype
     original_size: Int32[Array, "*B 2"]  # (height, width) of the photo, pixels
     input_size: Int32[Array, "*B 2"]  # (height, width) of the resized photo inside the padded model input, pixels
+    taps: dict[str, Float[Array, "*B H W _"]] = dataclasses.field(default_factory=dict)  # as in `Features`
 
     def __getitem__(self, index: int) -> "Embedding":
         """One image of a batch."""

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from samjax import VARIANTS
 from samjax.checkpoint import LazyArray
-from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
+from samjax.config import DecoderConfig, SamConfig, ViTConfig
 from samjax.convert.mapping import to_torch
 from samjax.convert.matching import expected_entries
 from samjax.model import abstract_params
@@ -26,7 +26,7 @@ CUSTOM = {
         width=32,
         mask_channels=8,
     ),
-    "a wide MLP": SamConfig(ImageEncoderConfig(width=32, depth=2, heads=4, global_blocks=(0,), mlp_ratio=3)),
+    "a wide MLP": SamConfig(ViTConfig(width=32, depth=2, heads=4, global_blocks=(0,), mlp_ratio=3)),
     "ViT-B whose windows are as large as its grid": VARIANTS["vit_b"].with_image_size(224),
 }
 

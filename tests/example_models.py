@@ -7,15 +7,14 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from samjax import Sam, SamConfig
-from samjax.config import DecoderConfig, Execution, ImageEncoderConfig
+from samjax.config import DecoderConfig, ViTConfig
+from samjax.execution import Execution
 from samjax.model import abstract_params
 
 # Everything that the full-size models have, in small: windows that do not divide the grid, both kinds of
 # blocks, and no two sizes alike where a mix-up would go unseen.
 SMALL = SamConfig(
-    ImageEncoderConfig(
-        width=48, depth=2, heads=3, global_blocks=(0,), image_size=(64, 64), patch_size=8, window_size=3
-    ),
+    ViTConfig(width=48, depth=2, heads=3, global_blocks=(0,), image_size=(64, 64), patch_size=8, window_size=3),
     DecoderConfig(mlp_dim=56, iou_head_dim=40),
     width=64,
 )
@@ -82,9 +81,7 @@ def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 # A model that has learnt something: `models/train_shapes.py` trains it on pictures of `shapes_photo`.
 SHAPES = SamConfig(
-    ImageEncoderConfig(
-        width=48, depth=4, heads=3, global_blocks=(1, 3), image_size=(128, 128), patch_size=8, window_size=8
-    ),
+    ViTConfig(width=48, depth=4, heads=3, global_blocks=(1, 3), image_size=(128, 128), patch_size=8, window_size=8),
     DecoderConfig(mlp_dim=128, iou_head_dim=64),
     width=64,
 )

@@ -8,15 +8,13 @@ import numpy as np
 from example_annotations import jpeg, sa1b_json
 from example_models import shapes_photo
 
-from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
+from samjax.config import DecoderConfig, SamConfig, ViTConfig
 
 SIDE, RATIO = 32, 2
 
 # Its sizes divide by eight, so that eight devices have a part of every array that the rules name.
 NANO = SamConfig(
-    ImageEncoderConfig(
-        width=32, depth=2, heads=2, global_blocks=(1,), image_size=(SIDE, SIDE), patch_size=8, window_size=3
-    ),
+    ViTConfig(width=32, depth=2, heads=2, global_blocks=(1,), image_size=(SIDE, SIDE), patch_size=8, window_size=3),
     DecoderConfig(depth=2, heads=2, mlp_dim=32, iou_head_dim=16),
     width=32,
     mask_channels=8,

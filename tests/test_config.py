@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from samjax import VARIANTS, Execution, SamConfig
-from samjax.config import ImageEncoderConfig
+from samjax.config import ViTConfig
 from samjax.model import abstract_params
 
 
@@ -64,7 +64,7 @@ def test_configs_are_frozen_and_hashable():
 )
 def test_impossible_encoders_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        ImageEncoderConfig(**fields)
+        ViTConfig(**fields)
 
 
 def test_execution_on_cpu_does_one_small_thing_after_the_other():

@@ -57,13 +57,13 @@ def cell_dtype(ratio: int) -> np.dtype:
 
 def cell_ratio(model: SamConfig) -> int:
     """INPUT pixels along a side of a cell. Raises ValueError if cells cannot have that size."""
-    patch = model.image_encoder.patch_size
-    if patch % 4:
+    stride = model.image_encoder.stride
+    if stride % 4:
         raise ValueError(
-            f"training needs a patch size that is a multiple of 4, because masks have 4 x 4 cells a patch; got {patch}"
+            f"training needs a patch size that is a multiple of 4, because masks have 4 x 4 cells a patch; got {stride}"
         )
-    cell_dtype(patch // 4)  # refuses what does not fit an integer
-    return patch // 4
+    cell_dtype(stride // 4)  # refuses what does not fit an integer
+    return stride // 4
 
 
 def pack_cells(masks: Bool[np.ndarray, "*N H W"], ratio: int) -> UInt[np.ndarray, "*N h w"]:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int32, Key
 
 from samjax.config import SamConfig
 from samjax.model import encode
-from samjax.types import Params
+from samjax.types import Params, Perturbation
 
 from .batch import Batch, pixels_of
 from .config import TrainConfig
@@ -36,5 +36,5 @@ def batch_features(
     """
     weights = drop_path_weights(sam, config.run.drop_path, keys)
     execution = encoder_execution(config, mesh)
-    features = encode(sam, params, pixels_of(batch), execution, branch_weights=weights, origin=origin)
-    return features.astype(jnp.float32)
+    features = encode(sam, params, pixels_of(batch), execution, perturbation=Perturbation(weights, origin))
+    return features.image.astype(jnp.float32)

@@ -4,7 +4,7 @@ import dataclasses
 
 from jax.sharding import Mesh
 
-from samjax.config import Execution
+from samjax.execution import Execution
 
 from .config import TrainConfig
 

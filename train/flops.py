@@ -8,6 +8,8 @@ softmax and activations are left out.
 import math
 
 from samjax.config import SamConfig
+from samjax.nn.encoders import family_of
+from samjax.ops.attention.tokens import folds
 
 # Dense matrix products of one device, FLOP/s, by the beginning of JAX's `device_kind` (the manufacturers' data sheets).
 # float32 stands for what "float32" in JAX means by default there: one bfloat16 pass on TPUs, TF32 on GPUs.
@@ -37,21 +39,7 @@ PEAK: tuple[tuple[str, dict[str, float]], ...] = (
 
 def encoder_flops(config: SamConfig) -> int:
     """Operations of one image's embedding."""
-    encoder = config.image_encoder
-    tokens, width = math.prod(encoder.grid), encoder.width
-    count = 2 * tokens * 3 * encoder.patch_size**2 * width
-    for block in range(encoder.depth):
-        if block in encoder.global_blocks:
-            windows, grid = 1, encoder.grid
-        else:
-            windows = math.prod(-(-side // encoder.window_size) for side in encoder.grid)
-            grid = (encoder.window_size, encoder.window_size)
-        keys = math.prod(grid)
-        attention = 2 * 2 * keys * keys * width  # logits, values
-        positions = 2 * keys * sum(grid) * width
-        count += windows * (attention + positions)
-        count += 2 * tokens * width * width * (3 + 1 + 2 * encoder.mlp_ratio)  # qkv, proj, MLP
-    return count + 2 * tokens * (width + 9 * config.width) * config.width  # neck
+    return family_of(config.image_encoder).flops(config.image_encoder, config.width)
 
 
 def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mask_prompt: bool) -> int:
@@ -88,8 +76,7 @@ def image_side_flops(config: SamConfig) -> int:
 
 
 def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_asks: bool = False) -> int:
-    """Operations of one cross-attention between tokens and image, in the order of
-    `samjax.nn.mask_decoder.TokenAttention`.
+    """Operations of one cross-attention between tokens and image, in the order of `samjax.ops.attention.tokens`.
 
     Args:
         projected: whether the image's projections are at hand, those of `image_side_flops`.
@@ -98,17 +85,17 @@ def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_a
     width, heads = config.width, config.mask_decoder.heads
     inner = width // config.mask_decoder.downsample
     image = math.prod(config.grid)
-    folds = tokens * heads <= inner
+    folded = folds(tokens, inner // heads)
     of_tokens, of_image = 2 * tokens * width * inner, 2 * image * width * inner  # a projection
     within, across = 2 * tokens * image * inner, 2 * heads * tokens * image * width  # logits or values; the same folded
     if image_asks:
-        logits = of_tokens + (within if projected else of_tokens + across if folds else of_image + within)
-        values = of_tokens + (of_tokens + across if folds else within + of_image)
+        logits = of_tokens + (within if projected else of_tokens + across if folded else of_image + within)
+        values = of_tokens + (of_tokens + across if folded else within + of_image)
         return logits + values
     own = 2 * of_tokens  # query and output
     if projected:
         return own + 2 * within
-    return own + (2 * of_tokens + 2 * across if folds else 2 * of_image + 2 * within)
+    return own + (2 * of_tokens + 2 * across if folded else 2 * of_image + 2 * within)
 
 
 def step_flops(

@@ -17,6 +17,7 @@ from optax import contrib
 
 from samjax.config import SamConfig
 from samjax.model import abstract_params
+from samjax.nn.encoders import family_of
 from samjax.sharding import path_name
 
 from .config import OptimConfig
@@ -88,13 +89,12 @@ def learning_rate_factor(config: OptimConfig, sam: SamConfig, name: str) -> floa
     Layer-wise decay: d^(L + 1 - id), where patch and position embedding have id 0, block i has i + 1, and everything
     after the blocks L + 1 (BEiT, arXiv 2106.08254; SAM paper, Appendix A).
     """
-    if not name.startswith("image_encoder/"):
+    part, _, within = name.partition("/")
+    if part != "image_encoder":
         return 1.0
-    block = re.match(r"image_encoder/blocks/(\d+)/", name)
-    embeds = re.match(r"image_encoder/(patch_embed|pos_embed)", name)
-    last = sam.image_encoder.depth + 1
-    layer = int(block[1]) + 1 if block else 0 if embeds else last
-    return config.encoder_rate * math.pow(config.layer_decay, last - layer)
+    encoder = sam.image_encoder
+    layer = family_of(encoder).layer(encoder, within)
+    return config.encoder_rate * math.pow(config.layer_decay, encoder.depth + 1 - layer)
 
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:

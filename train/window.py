@@ -15,7 +15,7 @@ from .config import TrainConfig
 
 def check_window(side: int | None, sam: SamConfig) -> None:
     """Raises ValueError if the windows that training sees would cut the encoder's attention windows."""
-    stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
+    stride = sam.image_encoder.alignment
     if side is not None and (side < stride or side % stride or side > min(sam.image_size)):
         raise ValueError(
             f"model.window must be a multiple of {stride} (patch times attention window) and at most the model's input "
@@ -35,7 +35,7 @@ def window_origins(sam: SamConfig, side: int | None, keys: Key[Array, " B"]) -> 
     """
     if side is None:
         return None
-    stride = sam.image_encoder.patch_size * sam.image_encoder.window_size
+    stride = sam.image_encoder.alignment
     height, width = sam.image_size
     places = jnp.array([(width - side) // stride + 1, (height - side) // stride + 1], jnp.int32)
     return stride * jax.vmap(lambda key: jax.random.randint(key, (2,), 0, places, jnp.int32))(keys)

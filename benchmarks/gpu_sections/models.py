@@ -9,16 +9,14 @@ from example_models import parameter_of
 
 from gpu_sections.jobs import Setting
 from samjax import VARIANTS, SamConfig, checkpoint
-from samjax.config import DecoderConfig, ImageEncoderConfig
+from samjax.config import DecoderConfig, ViTConfig
 from samjax.model import abstract_params
 from samjax.sharding import path_name
 
 NAMES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H"}
 # Windows that do not divide the grid, both kinds of blocks, and cells of several pixels.
 TINY = SamConfig(
-    ImageEncoderConfig(
-        width=32, depth=2, heads=2, global_blocks=(1,), image_size=(64, 64), patch_size=8, window_size=3
-    ),
+    ViTConfig(width=32, depth=2, heads=2, global_blocks=(1,), image_size=(64, 64), patch_size=8, window_size=3),
     DecoderConfig(mlp_dim=32, iou_head_dim=16),
     width=32,
     mask_channels=8,

@@ -18,7 +18,8 @@ from samjax.amg.program import (
     jitted_judge,
     jitted_pack,
 )
-from samjax.config import Execution, SamConfig
+from samjax.config import SamConfig
+from samjax.execution import Execution
 from samjax.model import abstract_params, jitted_encode
 from samjax.ops.masks import Frame
 from samjax.transforms import Size

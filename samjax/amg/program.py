@@ -20,7 +20,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
 from samjax import transforms
-from samjax.config import Execution, PromptLabel, SamConfig
+from samjax.config import PromptLabel, SamConfig
+from samjax.execution import Execution
 from samjax.model import decode
 from samjax.ops.batching import map_batch
 from samjax.ops.boxes import by_score, greedy, keep_by_nms

@@ -331,12 +331,14 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _print_description(path: str | Path, description: Any) -> None:
+    from samjax.nn.encoders import family_of
+
     encoder = description.config.image_encoder
     rows: dict[str, Any] = {
         "format": description.format,
         "variant": description.variant,
         "image size": "{} x {}".format(*encoder.image_size),
-        "encoder": f"{encoder.depth} blocks of width {encoder.width}, patch {encoder.patch_size}",
+        "encoder": family_of(encoder).describe(encoder),
         "parameters": f"{description.parameters:,}",
         "dtype": ", ".join(description.dtypes),
         "checksum": description.checksum,

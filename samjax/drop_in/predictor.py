@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from samjax import hub, pictures, transforms
-from samjax.config import VARIANTS, Execution
+from samjax.config import VARIANTS
+from samjax.execution import Execution
 from samjax.sam import Sam
 from samjax.types import ArrayLike, Embedding, Prompts
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from samjax import transforms
-from samjax.config import PromptLabel, SamConfig
+from samjax.config import PromptLabel, SamConfig, ViTConfig
 from samjax.embeddings import model_hash
 from samjax.errors import describe_error
 from samjax.evaluation.protocol import Answer, Prompt
@@ -187,7 +187,7 @@ class PredictorSegmenter:
         height, width = logits.shape[-2:]
         encoder = getattr(getattr(self.predictor, "model", None), "image_encoder", None)
         ratio = getattr(encoder, "img_size", 4 * height) // height
-        config = SamConfig().with_image_size((ratio * height, ratio * width), patch_size=4 * ratio)
+        config = SamConfig(ViTConfig(image_size=(ratio * height, ratio * width), patch_size=4 * ratio))
         return transforms.upscale_masks(logits, self._photos[photo].shape[:2], config, threshold=None)
 
 

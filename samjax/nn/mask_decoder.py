@@ -66,58 +66,30 @@ class TokenAttention(nn.Module):
     ) -> Float[Array, "T C"]:
         return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
 
-    def _folds(self, tokens: Float[Array, "T C"]) -> bool:
-        """True if projecting the few tokens to the image's channels, for each head, is less work than projecting the
-        image to the heads' channels."""
-        return len(tokens) * self.heads <= self.width // self.downsample
-
     def tokens_to_image(
         self, tokens: Float[Array, "T C"], image_with_position: Float[Array, "S C"], image: Float[Array, "S C"]
     ) -> Float[Array, "T C"]:
         """Attention of tokens to an image, which gives keys (with its position) and values."""
-        if not self._folds(tokens):
-            keys, values = self.k(image_with_position), self.v(image)
-            return self.out(attention.masked_attention(self.q(tokens), keys, values))
-        attended = attention.tokens_attend_image(
-            self.q(tokens),
-            image_with_position,
-            image,
-            self._split(self.k_proj.kernel),
-            self._split(self.v_proj.kernel),
-            self._split(self.v_proj.bias[None])[0],
-        )
-        return self.out(attended)
+        k, v = self._projection(self.k_proj), self._projection(self.v_proj)
+        return self.out(attention.tokens_to_image(self.q(tokens), image_with_position, image, k, v))
 
     def image_to_tokens(
         self,
-        logits: Float[Array, "heads T S"],
+        q: Float[Array, "S heads D"] | None,
+        image_with_position: Float[Array, "S C"],
+        tokens_with_position: Float[Array, "T C"],
         tokens: Float[Array, "T C"],
         token_valid: Bool[Array, " T"],
     ) -> Float[Array, "S C"]:
-        """Values from `tokens` for every image token, given its logits (`projected_logits` or `image_logits`)."""
-        if not self._folds(tokens):
-            return self.out(attention.image_attends_values(logits, self.v(tokens), token_valid))
+        """Attention of an image to tokens, which give keys (with their position) and values; `q` are the image's
+        queries if they are at hand."""
+        queries = self._projection(self.q_proj) if q is None else q
+        logits = attention.image_logits(queries, image_with_position, self.k(tokens_with_position))
         out_kernel = self.out_proj.kernel.reshape(self.heads, -1, self.width)
-        return attention.image_attends_tokens(logits, self.v(tokens), out_kernel, self.out_proj.bias, token_valid)
+        return attention.image_to_tokens(logits, self.v(tokens), out_kernel, self.out_proj.bias, token_valid)
 
-    def projected_logits(
-        self, q: Float[Array, "S heads D"], tokens: Float[Array, "T C"]
-    ) -> Float32[Array, "heads T S"]:
-        """Logits of image tokens whose queries are at hand."""
-        k = self.k(tokens)
-        scaled = k * k.shape[-1] ** -0.5
-        return jnp.einsum("snd,tnd->nts", q, scaled, preferred_element_type=jnp.float32)
-
-    def image_logits(self, image: Float[Array, "S C"], tokens: Float[Array, "T C"]) -> Float32[Array, "heads T S"]:
-        """Logits of image tokens, for few tokens by folding the query projection into the tokens' keys."""
-        if not self._folds(tokens):
-            return self.projected_logits(self.q(image), tokens)
-        k = self.k(tokens)
-        scaled = k * k.shape[-1] ** -0.5
-        folded = jnp.einsum("cnd,tnd->ntc", self._split(self.q_proj.kernel), scaled)
-        bias = self._split(self.q_proj.bias[None])[0]
-        constant = jnp.einsum("nd,tnd->nt", bias, scaled, preferred_element_type=jnp.float32)
-        return jnp.einsum("ntc,sc->nts", folded, image, preferred_element_type=jnp.float32) + constant[:, :, None]
+    def _projection(self, dense: Dense) -> attention.Projection:
+        return attention.Projection(self._split(dense.kernel), self._split(dense.bias[None])[0])
 
     def _split(self, x: Float[Array, "A ND"]) -> Float[Array, "A heads D"]:
         return x.reshape(len(x), self.heads, -1)
@@ -188,10 +160,10 @@ class TwoWayLayer(nn.Module):
 
         to_image = self.cross_attn_token_to_image
         positioned = tokens + token_position
+        image_with_position = image + side.position
         if self.is_first:
             attended = to_image.out(attention.masked_attention(to_image.q(positioned), side.k, side.v))
         else:
-            image_with_position = image + side.position
             attended = to_image.tokens_to_image(positioned, image_with_position, image)
         tokens = self.norm2(tokens + attended * image_weight)
 
@@ -199,12 +171,9 @@ class TwoWayLayer(nn.Module):
 
         to_tokens = self.cross_attn_image_to_token
         positioned = tokens + token_position
-        if self.is_first:
-            logits = to_tokens.projected_logits(side.q, positioned)
-        else:
-            logits = to_tokens.image_logits(image_with_position, positioned)
-        image = self.norm4(image + to_tokens.image_to_tokens(logits, tokens, token_valid))
-        return tokens, image
+        q = side.q if self.is_first else None
+        attended = to_tokens.image_to_tokens(q, image_with_position, positioned, tokens, token_valid)
+        return tokens, self.norm4(image + attended)
 
 
 class TwoWayTransformer(nn.Module):

@@ -86,7 +86,7 @@ class PromptEncoder(nn.Module):
         (height, width), whole = grid or self.config.grid, self.config.grid
         rows, columns = (jnp.arange(side, dtype=jnp.float32) + 0.5 for side in (height, width))
         if origin is not None:
-            x, y = origin.astype(jnp.float32) / self.config.image_encoder.patch_size
+            x, y = origin.astype(jnp.float32) / self.config.image_encoder.stride
             rows, columns = rows + y, columns + x
         return self.pe_layer.over(rows / whole[0], columns / whole[1])
 

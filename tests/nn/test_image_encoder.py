@@ -5,7 +5,7 @@ import pytest
 from example_models import SMALL, random_params
 
 from samjax import Execution
-from samjax.nn.image_encoder import GridAttention, resample_positions
+from samjax.nn.encoders.vit import GridAttention, resample_positions
 from samjax.ops import attention, windows
 
 

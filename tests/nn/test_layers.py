@@ -7,7 +7,7 @@ import pytest
 from flax.core import meta
 from jax import lax
 
-from samjax.nn.image_encoder import Conv3x3
+from samjax.nn.encoders.vit import Conv3x3
 from samjax.nn.layers import Dense, LayerNorm, gelu
 from samjax.nn.mask_decoder import ConvTranspose2x2
 

@@ -8,7 +8,7 @@ import pytest
 from example_models import SMALL
 
 from samjax import VARIANTS, Embedding, Prompts
-from samjax.config import Execution
+from samjax.execution import Execution
 from samjax.model import abstract_params, decode, encode
 
 PLAIN = Execution(attention="plain")

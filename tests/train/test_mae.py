@@ -169,8 +169,8 @@ def test_a_file_of_facebooks_layout_in_pytorchs_format(params, tmp_path):
 def test_our_encoder_computes_what_the_vit_computes(tmp_path):
     """With all blocks global, no relative positions and no neck, SAM's encoder is the plain ViT without class token."""
     torch = pytest.importorskip("torch")
-    from samjax.config import Execution
-    from samjax.nn.image_encoder import ImageEncoder
+    from samjax.execution import Execution
+    from samjax.nn.encoders.vit import ImageEncoder
     from samjax.train.mae import load_mae
 
     encoder = dataclasses.replace(SMALL.image_encoder, global_blocks=(0, 1))

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from samjax.config import DecoderConfig, ImageEncoderConfig, SamConfig
+from samjax.config import DecoderConfig, SamConfig, ViTConfig
 from samjax.train.regularise import drop_path_weights, dropout_weights
 
 MODEL = SamConfig(
-    ImageEncoderConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),
+    ViTConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),
     DecoderConfig(depth=1, heads=2, mlp_dim=24, iou_head_dim=12, iou_head_depth=2),
     width=16,
     mask_channels=16,

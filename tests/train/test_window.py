@@ -10,7 +10,8 @@ import pytest
 from example_models import SMALL, random_params
 
 from samjax import encode
-from samjax.config import Execution, PromptLabel
+from samjax.config import PromptLabel
+from samjax.execution import Execution
 from samjax.nn.prompt_encoder import PromptEncoder
 
 PIXELS, TOKENS = 48, 6  # two attention windows of three tokens

@@ -15,9 +15,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt32
 
-from samjax.config import Execution, PromptLabel, SamConfig
+from samjax.config import PromptLabel, SamConfig
+from samjax.execution import Execution
 from samjax.model import decode
-from samjax.types import Embedding, Params, Prompts
+from samjax.types import Embedding, Params, Perturbation, Prompts
 
 from ... import cells
 from ...batch import cell_ratio, unpack_cells
@@ -206,12 +207,13 @@ def _visit(
     ask = functools.partial(decode, settings.sam, params, Embedding(features, size, size), prompts, settings.execution)
     dropout_keys = _over_masks(lambda key: jax.random.fold_in(key, number))(passes.dropout_keys)
     weights = dropout_weights(settings.sam, settings.dropout, dropout_keys, slots.labels.shape[-1])
-    prediction = ask(multimask=is_first, branch_weights=weights, origin=block.origin)
+    change = Perturbation(weights, block.origin)
+    prediction = ask(multimask=is_first, perturbation=change)
     masks, iou = prediction.logits, prediction.iou
     terms = _losses(settings, masks, iou, block, balanced_weight)
     carried = _over_masks(user.most_confident)(masks, iou)
     if is_first and not settings.interaction.box_multimask:
-        single = ask(multimask=False, branch_weights=weights, origin=block.origin)
+        single = ask(multimask=False, perturbation=change)
         is_box = slots.labels[..., 0] == PromptLabel.BOX_MIN
         single_terms = _losses(settings, single.logits, single.iou, block, balanced_weight)
         terms = jax.tree.map(lambda one, three: jnp.where(is_box, one, three), single_terms, terms)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from samjax.config import Execution, SamConfig
+from samjax.config import SamConfig
+from samjax.execution import Execution
 from samjax.types import Params
 from samjax.visualise import Drawing, overlay, side_by_side
 

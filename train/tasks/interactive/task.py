@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +49,8 @@ class InteractiveTask:
         # From a photo's place in the run, and then a mask's slot, so that mesh, processes, accumulation and resuming
         # change no draw.
         image_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch.position)
-        split = jax.vmap(functools.partial(jax.random.split, num=3))
-        keys = split(image_keys)
-        path_keys, mask_keys, window_keys = (keys[:, i] for i in range(3))
+        keys: Any = jax.vmap(functools.partial(jax.random.split, num=3))(image_keys)
+        path_keys, mask_keys, window_keys = keys[:, 0], keys[:, 1], keys[:, 2]
         origin = window_origins(self.sam, config.model.window, window_keys)
         features = batch_features(config, self.sam, self.mesh, params, batch, path_keys, origin)
         # The heads are small and used in every pass: gathered once, and not in each.

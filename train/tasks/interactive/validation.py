@@ -17,7 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
-from samjax.config import Execution, PromptLabel, SamConfig
+from samjax.config import PromptLabel, SamConfig
+from samjax.execution import Execution
 from samjax.model import decode, encode
 from samjax.types import Embedding, Params, Prompts
 
@@ -158,7 +159,7 @@ def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequen
 
 @functools.partial(jax.jit, static_argnames=("config", "execution"))
 def _encode(config: SamConfig, params: Params, batch: Batch, execution: Execution) -> Float[Array, "B H W C"]:
-    return encode(config, params, pixels_of(batch), execution)
+    return encode(config, params, pixels_of(batch), execution).image
 
 
 @functools.partial(jax.jit, static_argnames="ratio")

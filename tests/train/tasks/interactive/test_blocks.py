@@ -29,7 +29,7 @@ def summed(monkeypatch):
 
     The passes are replaced by whole numbers that depend on mask, key, photo and features, so that sums are exact.
     """
-    from samjax.config import Execution
+    from samjax.execution import Execution
     from samjax.train.config import InteractionConfig, LossConfig
     from samjax.train.tasks.interactive import blocks
     from samjax.train.tasks.interactive.passes import Gradient, PassSettings

@@ -13,7 +13,7 @@ from example_training import PICO, nano_batch
 @pytest.fixture(scope="module")
 def given():
     """Settings, parameters of the heads, features, and what else the loss takes."""
-    from samjax.config import Execution
+    from samjax.execution import Execution
     from samjax.train.config import InteractionConfig, LossConfig
     from samjax.train.tasks.interactive.loss import Given
     from samjax.train.tasks.interactive.passes import PassSettings

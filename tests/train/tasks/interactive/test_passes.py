@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from example_models import random_params
 
-from samjax.config import DecoderConfig, Execution, ImageEncoderConfig, SamConfig
+from samjax.config import DecoderConfig, SamConfig, ViTConfig
+from samjax.execution import Execution
 from samjax.model import decode
 from samjax.types import Embedding, Prompts
 
 MODEL = SamConfig(
-    ImageEncoderConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),
+    ViTConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),
     DecoderConfig(depth=1, heads=2, mlp_dim=24, iou_head_dim=12, iou_head_depth=2),
     width=16,
     mask_channels=16,

@@ -1,6 +1,8 @@
-"""The ViT image encoder: photo pixels to an embedding at 1/patch of their size (SAM paper, section 3; ViTDet)."""
+"""The plain ViT: photo pixels to features at 1/patch of their size (SAM paper, section 3; ViTDet)."""
 
 import math
+import re
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -8,18 +10,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32
 
-from samjax.config import Execution, ImageEncoderConfig
+from samjax.config import ViTConfig
+from samjax.execution import Execution
 from samjax.nn.initialise import ZEROS, Uniform, declare
 from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, gelu
 from samjax.ops import attention, resize, windows
-from samjax.ops.batching import map_batch
 from samjax.ops.broadcasting import with_rank
 
 
 class GridAttention(nn.Module):
     """Self-attention with decomposed relative position, over the whole grid or within windows."""
 
-    config: ImageEncoderConfig
+    config: ViTConfig
     execution: Execution
     is_global: bool
 
@@ -35,45 +37,30 @@ class GridAttention(nn.Module):
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         tables = self.rel_pos_h.astype(x.dtype), self.rel_pos_w.astype(x.dtype)
+        grid, heads = (x.shape[0], x.shape[1]), self.config.heads
         if self.is_global:
-            tables = [_shortened(table, side) for table, side in zip(tables, x.shape[:2], strict=True)]
-            q, k, v = self._heads(self.qkv(x))
-            y = self._merge_heads(self._attend_globally(q, k, v, *tables))
+            tables = _shortened(tables[0], grid[0]), _shortened(tables[1], grid[1])
+            y = attention.grid_attention(self.qkv(x), tables, heads, self._how("grid", grid, x.dtype))
         else:
             # The reference pads windows with zeros AFTER the norm and attends to them: a padding token's q, k and v
             # are the bias of qkv. Projecting first and padding then is the same for less work.
             size = self.config.window_size
             qkv = windows.pad_to_windows(x @ self.qkv.kernel, size) + with_rank(self.qkv.bias, 3)
-
-            @jax.checkpoint  # a gradient would keep the logits of all windows
-            def attend_within(window):
-                q, k, v = self._heads(window)
-                return self._merge_heads(attention.grid_attention(q, k, v, *tables))
-
-            attended = map_batch(attend_within, windows.partition(qkv, size), together=self.execution.windows_per_step)
-            y = windows.merge(attended, (x.shape[0], x.shape[1]))
+            how = self._how("windows", (size, size), x.dtype)
+            y = windows.merge(attention.grid_attention(windows.partition(qkv, size), tables, heads, how), grid)
         return self.proj(y)
 
-    def _heads(self, qkv: Float[Array, "H W QKV"]) -> Float[Array, "3 heads H W D"]:
-        height, width = qkv.shape[:2]
-        return qkv.reshape(height, width, 3, self.config.heads, -1).transpose(2, 3, 0, 1, 4)
-
-    def _merge_heads(self, x: Float[Array, "heads H W D"]) -> Float[Array, "H W heads*D"]:
-        return x.transpose(1, 2, 0, 3).reshape(*x.shape[1:3], -1)
-
-    def _attend_globally(self, q, k, v, rel_pos_h, rel_pos_w):
-        how = self.execution
-        if how.attention == "plain":
-            return attention.grid_attention(q, k, v, rel_pos_h, rel_pos_w)
-        return attention.blocked_grid_attention(
-            q, k, v, rel_pos_h, rel_pos_w, rows=how.attention_rows, heads_together=how.heads_together
-        )
+    def _how(
+        self, extent: Literal["grid", "windows"], grid: tuple[int, int], dtype: jnp.dtype
+    ) -> attention.GridAttention:
+        asked = self.execution.attention if extent == "grid" else self.execution.window_attention
+        return attention.choose(self.execution.platform, extent, dtype, grid, self.config.head_dim, asked)
 
 
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
-    config: ImageEncoderConfig
+    config: ViTConfig
     execution: Execution
     is_global: bool
 
@@ -108,7 +95,7 @@ class Conv3x3(nn.Module):
 class PatchEmbed(nn.Module):
     """Non-overlapping patches to tokens."""
 
-    config: ImageEncoderConfig
+    config: ViTConfig
     dtype: jnp.dtype
 
     def setup(self) -> None:
@@ -118,10 +105,10 @@ class PatchEmbed(nn.Module):
         return self.proj(pixels)
 
 
-class ImageEncoder(nn.Module):
+class ViT(nn.Module):
     """Patch embedding, absolute positions, transformer blocks, convolutional neck."""
 
-    config: ImageEncoderConfig
+    config: ViTConfig
     features: int
     execution: Execution
 
@@ -146,11 +133,15 @@ class ImageEncoder(nn.Module):
         pixels: Float32[Array, "h w 3"],
         branch_weights: Float32[Array, "depth 2"] | None = None,
         origin: Int32[Array, "2"] | None = None,
-    ) -> Float[Array, "H W C"]:
-        """Normalised, padded pixels of `config.image_size` to the image embedding, in the compute dtype.
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Float[Array, "H W C"], dict[str, Float[Array, "H W width"]]]:
+        """Normalised, padded pixels of `config.image_size` to features and taps, in the compute dtype.
 
-        `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths.
-        With `origin` the pixels are a window of the input, whose upper left is there: (x, y) in pixels.
+        Args:
+            pixels: of the model's input.
+            branch_weights: multiply what each block's attention and MLP add to its input: how training drops paths.
+            origin: (x, y) in pixels; the pixels are a window of the input whose upper left is there.
+            taps: names of `tap_names`.
         """
         x = self.patch_embed(pixels)
         position = self.pos_embed[0]
@@ -158,11 +149,14 @@ class ImageEncoder(nn.Module):
             column, row = origin // self.config.patch_size
             position = lax.dynamic_slice(position, (row, column, jnp.zeros_like(row)), x.shape)
         x = x + position.astype(x.dtype)
+        tapped = {}
         for i in range(self.config.depth):
             x = self.blocks[i](x, None if branch_weights is None else branch_weights[i])
+            if (name := f"blocks/{i}") in taps:
+                tapped[name] = x
         for i in range(4):
             x = self.neck[i](x)
-        return x
+        return x, tapped
 
 
 def _shortened(table: Float[Array, "L D"], side: int) -> Float[Array, "l D"]:
@@ -171,7 +165,7 @@ def _shortened(table: Float[Array, "L D"], side: int) -> Float[Array, "l D"]:
     return table[left : len(table) - left] if left > 0 else table
 
 
-def resample_positions(params: dict, config: ImageEncoderConfig) -> dict:
+def resample_positions(params: dict[str, Any], config: ViTConfig) -> dict:
     """The encoder's parameters with position tables resampled to `config`'s grid; all other leaves are untouched.
 
     Absolute positions (1, H, W, C) are resized bicubically, as is usual when a ViT changes resolution; the global
@@ -189,3 +183,66 @@ def resample_positions(params: dict, config: ImageEncoderConfig) -> dict:
         return leaf
 
     return jax.tree_util.tree_map_with_path(fit, params)
+
+
+def tap_names(config: ViTConfig) -> tuple[str, ...]:
+    """The outputs of the blocks, "blocks/0" and on: (H, W) tokens of `config.width` channels, before the neck."""
+    return tuple(f"blocks/{i}" for i in range(config.depth))
+
+
+def layer(config: ViTConfig, name: str) -> int:
+    """The layer of a parameter, for rates by layer: 0 for patches and positions, i + 1 for block i, then the neck."""
+    if block := re.match(r"blocks/(\d+)/", name):
+        return int(block[1]) + 1
+    return 0 if re.match(r"patch_embed|pos_embed", name) else config.depth + 1
+
+
+def flops(config: ViTConfig, features: int) -> int:
+    """Operations of one image's features, of so many channels: products and convolutions, windows padded."""
+    tokens, width = math.prod(config.grid), config.width
+    count = 2 * tokens * 3 * config.patch_size**2 * width
+    for block in range(config.depth):
+        if block in config.global_blocks:
+            number, grid = 1, config.grid
+        else:
+            number = math.prod(-(-side // config.window_size) for side in config.grid)
+            grid = (config.window_size, config.window_size)
+        keys = math.prod(grid)
+        products = 2 * 2 * keys * keys * width  # logits, values
+        positions = 2 * keys * sum(grid) * width
+        count += number * (products + positions)
+        count += 2 * tokens * width * width * (3 + 1 + 2 * config.mlp_ratio)  # qkv, proj, MLP
+    return count + 2 * tokens * (width + 9 * features) * features  # neck
+
+
+def describe(config: ViTConfig) -> str:
+    """A line for people."""
+    return f"{config.depth} blocks of width {config.width}, patch {config.patch_size}"
+
+
+_BLOCK, _LAYER = "image_encoder.blocks.{}", "vision_encoder.layers.{}"
+# Modules by the kind of their parameters, under Meta's names and Hugging Face's.
+KEYS: dict[str, tuple[tuple[str, str], ...]] = {
+    "raw": (
+        ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
+        (f"{_BLOCK}.attn.rel_pos_h", f"{_LAYER}.attn.rel_pos_h"),
+        (f"{_BLOCK}.attn.rel_pos_w", f"{_LAYER}.attn.rel_pos_w"),
+    ),
+    "convolution": (
+        ("image_encoder.patch_embed.proj", "vision_encoder.patch_embed.projection"),
+        ("image_encoder.neck.0", "vision_encoder.neck.conv1"),
+        ("image_encoder.neck.2", "vision_encoder.neck.conv2"),
+    ),
+    "norm": (
+        (f"{_BLOCK}.norm1", f"{_LAYER}.layer_norm1"),
+        (f"{_BLOCK}.norm2", f"{_LAYER}.layer_norm2"),
+        ("image_encoder.neck.1", "vision_encoder.neck.layer_norm1"),
+        ("image_encoder.neck.3", "vision_encoder.neck.layer_norm2"),
+    ),
+    "linear": (
+        (f"{_BLOCK}.attn.qkv", f"{_LAYER}.attn.qkv"),
+        (f"{_BLOCK}.attn.proj", f"{_LAYER}.attn.proj"),
+        (f"{_BLOCK}.mlp.lin1", f"{_LAYER}.mlp.lin1"),
+        (f"{_BLOCK}.mlp.lin2", f"{_LAYER}.mlp.lin2"),
+    ),
+}

@@ -1,0 +1,48 @@
+"""The way that the same mathematics is run on cpu, gpu and tpu: it changes an answer by no more than rounding."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from samjax.ops.attention import GridAttention
+from samjax.ops.attention.choice import Platform
+
+Dtype = Literal["float32", "bfloat16"]  # to compute in
+_PLATFORMS: dict[str, Platform] = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """The way that the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
+
+    compute_dtype: Dtype = "float32"  # of activations; parameters stay float32
+    platform: Platform = "cpu"  # to choose implementations for
+    attention: GridAttention | None = None  # over whole grids; None: as `samjax.ops.attention.choose` says
+    window_attention: GridAttention | None = None  # within windows, likewise
+    images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
+    prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
+    masks_per_step: int | None = None  # masks measured at the photo's size together; None: all
+    remat: bool = False  # encoder blocks are computed again for the gradient instead of being remembered
+
+    def __post_init__(self) -> None:
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"the compute dtype is float32 or bfloat16, got {self.compute_dtype!r}")
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.compute_dtype)
+
+    @classmethod
+    def for_backend(cls, backend: str | None = None, compute_dtype: Dtype = "float32") -> "Execution":
+        """The settings measured as fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
+        large batches.
+
+        `backend` is one of JAX's ("cpu", "gpu", "cuda", "rocm", "tpu"); None is the default one. A backend that samjax
+        does not know is treated as a GPU.
+        """
+        platform = _PLATFORMS.get(backend or jax.default_backend(), "gpu")
+        if platform == "cpu":
+            return cls(compute_dtype, platform, images_per_step=1, prompts_per_step=1, masks_per_step=1)
+        return cls(compute_dtype, platform, images_per_step=8, prompts_per_step=64, masks_per_step=16)

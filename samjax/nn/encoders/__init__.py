@@ -1,0 +1,56 @@
+"""Families of image encoders: one table, which all that differs from one to another is looked up in."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from samjax.config import EncoderConfig, ViTConfig
+from samjax.execution import Execution
+
+from . import vit
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What samjax knows about the encoders of one kind of configuration."""
+
+    name: str
+    config: type[EncoderConfig]
+    # Of a configuration, the channels of the features, and the execution. A module of (pixels, branch weights, origin,
+    # taps) that gives features and taps, as `vit.ViT` does.
+    build: Callable[[Any, int, Execution], nn.Module]
+    resample: Callable[[dict[str, Any], Any], dict[str, Any]]  # parameters for a configuration with another grid
+    tap_names: Callable[[Any], tuple[str, ...]]  # outputs that may be asked for by name
+    layer: Callable[
+        [Any, str], int
+    ]  # of a parameter, by its name in the encoder: 0 at the pixels, then up to depth + 1
+    flops: Callable[[Any, int], int]  # operations of one image's features, of so many channels
+    describe: Callable[[Any], str]  # a line for people
+    # Names of modules in Meta's and in Hugging Face's checkpoints, by the kind of their parameters: the encoder's rows
+    # of `samjax.convert.mapping`.
+    keys: Mapping[str, tuple[tuple[str, str], ...]]
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "vit",
+        ViTConfig,
+        build=vit.ViT,
+        resample=vit.resample_positions,
+        tap_names=vit.tap_names,
+        layer=vit.layer,
+        flops=vit.flops,
+        describe=vit.describe,
+        keys=vit.KEYS,
+    ),
+)
+
+
+def family_of(config: EncoderConfig) -> Family:
+    """The family of a configuration. Raises ValueError if there is none."""
+    for family in FAMILIES:
+        if isinstance(config, family.config):
+            return family
+    raise ValueError(f"no family of image encoders has configurations of type {type(config).__name__}")

@@ -1,0 +1,61 @@
+"""Which implementation computes attention where: one table, by platform, extent, dtype and shape.
+
+The first row that fits counts and whose implementation supports the shape; each names the measurement behind it, or
+says that there is none.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from .blocked import Blocked
+from .grid import GridAttention
+from .plain import Plain
+
+Platform = Literal["cpu", "gpu", "tpu"]
+Extent = Literal["grid", "windows"]
+
+
+class Choice(NamedTuple):
+    """A row of the table."""
+
+    platform: Platform
+    extent: Extent
+    how: GridAttention
+    measured: str
+
+
+CHOICES: tuple[Choice, ...] = (
+    # One small thing after the other, so that it stays in cache.
+    Choice("cpu", "grid", Blocked(rows=8), "docs/benchmarks.md, encoder on two cores"),
+    Choice("cpu", "windows", Plain(windows_together=1), "docs/benchmarks.md, encoder on two cores"),
+    # Large batches; all logits of a whole grid would not fit in memory.
+    Choice("gpu", "grid", Blocked(rows=8, heads_together=True), "unmeasured"),
+    Choice("gpu", "windows", Plain(), "unmeasured"),
+    Choice("tpu", "grid", Blocked(rows=8, heads_together=True), "unmeasured"),
+    Choice("tpu", "windows", Plain(), "unmeasured"),
+)
+
+
+def choose(
+    platform: Platform,
+    extent: Extent,
+    dtype: jnp.dtype,
+    grid: tuple[int, int],
+    head_dim: int,
+    asked: GridAttention | None = None,
+) -> GridAttention:
+    """The implementation for attention over grids of (rows, columns) tokens with heads of `head_dim` channels.
+
+    With `asked` that one. Raises ValueError, with the reason, if it cannot run so.
+    """
+    if asked is not None:
+        if reason := asked.unsupported(platform, dtype, grid, head_dim):
+            raise ValueError(f"{asked} cannot compute attention over {grid[0]} x {grid[1]} tokens here: {reason}")
+        return asked
+    return next(
+        row.how
+        for row in CHOICES
+        if (row.platform, row.extent) == (platform, extent)
+        and row.how.unsupported(platform, dtype, grid, head_dim) is None
+    )
