@@ -81,7 +81,7 @@ def torch_stages(checkpoint: Path, batch) -> Stages:
     model = build_reference(config).train()
     model.load_state_dict(torch.load(checkpoint))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
-    ratio = config.image_encoder.patch_size // 4
+    ratio = config.image_encoder.stride // 4
     rng = np.random.default_rng(0)
 
     def loss_of(logits, iou, target):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from samjax.checkpoint import CheckpointError
+from samjax.checkpoint import CheckpointError, plain_vit
 from samjax.config import SamConfig
 
 from .infer import Declared
@@ -23,8 +23,8 @@ def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:
 
 
 def model_config(config: SamConfig, dtype: str = "float32") -> dict[str, Any]:
-    """Returns config.json, as `SamModel.save_pretrained` writes it."""
-    encoder, decoder = config.image_encoder, config.mask_decoder
+    """Returns config.json, as `SamModel.save_pretrained` writes it. Raises `CheckpointError` for other than a ViT."""
+    encoder, decoder = plain_vit(config, who="Hugging Face's SamModel"), config.mask_decoder
     image_size = _square(config)
     return {
         "architectures": ["SamModel"],

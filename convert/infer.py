@@ -9,6 +9,7 @@ from samjax.config import VARIANTS, DecoderConfig, SamConfig, ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_VITS = {name: row.image_encoder for name, row in VARIANTS.items() if isinstance(row.image_encoder, ViTConfig)}
 MAX_DEPTH = 256  # of anything; a hostile file may number its layers up to any count
 MAX_SIDE = 1 << 16  # pixels, channels
 MAX_GRID = 2048  # tokens along a side; relative positions need memory in proportion to its square
@@ -94,9 +95,7 @@ def _attention(
         return height, tuple(block for block, side in enumerate(sides) if side == grid)
     # Every table is as long as the grid: windows, if any, are the whole grid and change nothing at this image size.
     known = [(declared.window_size, declared.global_blocks)] + [
-        (row.image_encoder.window_size, row.image_encoder.global_blocks)
-        for row in VARIANTS.values()
-        if (row.image_encoder.width, row.image_encoder.depth) == (width, len(tables))
+        (vit.window_size, vit.global_blocks) for vit in _VITS.values() if (vit.width, vit.depth) == (width, len(tables))
     ]
     for window_size, global_blocks in known:
         if window_size is not None and global_blocks is not None and (window_size, window_size) == grid:
@@ -107,19 +106,20 @@ def _attention(
 def _nearest_variant(shapes: Shapes) -> SamConfig:
     position = shapes.get("image_encoder.pos_embed", ())
     patch = shapes.get("image_encoder.patch_embed.proj.weight", ())
-    width = next((shape[-1] for shape in (position, patch[:1]) if shape), VARIANTS["vit_b"].image_encoder.width)
+    width = next((shape[-1] for shape in (position, patch[:1]) if shape), _VITS["vit_b"].width)
     depth = len(_numbers(shapes, r"image_encoder\.blocks\.(\d+)\."))
 
-    def distance(config: SamConfig) -> tuple[int, int]:
-        return abs(config.image_encoder.width - width), abs(config.image_encoder.depth - depth)
+    def distance(name: str) -> tuple[int, int]:
+        return abs(_VITS[name].width - width), abs(_VITS[name].depth - depth)
 
-    nearest = min(VARIANTS.values(), key=distance)
-    patch_size = patch[-1] if len(patch) == 4 and 0 < patch[-1] < MAX_SIDE else nearest.image_encoder.patch_size
+    name = min(_VITS, key=distance)
+    nearest, vit = VARIANTS[name], _VITS[name]
+    patch_size = patch[-1] if len(patch) == 4 and 0 < patch[-1] < MAX_SIDE else vit.patch_size
     grid = position[1:3] if len(position) == 4 else (0, 0)
     if not 0 < min(grid) <= max(grid) <= min(MAX_GRID, MAX_SIDE // patch_size):
         return nearest
     image_size = grid[0] * patch_size, grid[1] * patch_size
-    encoder = dataclasses.replace(nearest.image_encoder, image_size=image_size, patch_size=patch_size)
+    encoder = dataclasses.replace(vit, image_size=image_size, patch_size=patch_size)
     return dataclasses.replace(nearest, image_encoder=encoder)
 
 

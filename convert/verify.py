@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import UInt8
 
 from samjax import transforms
-from samjax.checkpoint import lazy
+from samjax.checkpoint import lazy, plain_vit
 from samjax.config import SamConfig
 from samjax.sam import Sam
 from samjax.types import Prompts
@@ -132,7 +132,7 @@ def build_reference(config: SamConfig) -> Any:
     import torch
     from segment_anything import modeling
 
-    encoder, decoder = config.image_encoder, config.mask_decoder
+    encoder, decoder = plain_vit(config, who="the reference"), config.mask_decoder
     if encoder.image_size[0] != encoder.image_size[1]:
         raise ValueError(f"the reference takes square images only, this model takes {encoder.image_size}")
     return modeling.Sam(

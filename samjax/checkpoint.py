@@ -26,7 +26,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.atomic import replacing
-from samjax.config import MaskThresholds, SamConfig
+from samjax.config import ENCODERS, EncoderConfig, MaskThresholds, SamConfig, ViTConfig
 from samjax.errors import first_line
 from samjax.mismatch import explain_mismatch
 from samjax.types import Params
@@ -277,13 +277,33 @@ def from_json(cls: type, fields: dict[str, Any]) -> Any:
     Raises `CheckpointError` for a field that the class has not.
     """
     kinds = typing.get_type_hints(cls)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in kinds:
             raise CheckpointError(f"{cls.__name__} has no field {name!r}; was this written by a newer samjax?")
-        nested = isinstance(value, dict)
-        values[name] = from_json(kinds[name], value) if nested else tuple(value) if isinstance(value, list) else value
+        if isinstance(value, dict):
+            values[name] = from_json(_chosen(kinds[name], value), value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
     return cls(**values)
+
+
+def _chosen(kind: type, fields: dict[str, Any]) -> type:
+    """The class of a nested configuration; that of an image encoder has the family that the fields name."""
+    if kind is not EncoderConfig:
+        return kind
+    family = fields.get("family")
+    for encoder in ENCODERS:
+        if getattr(encoder, "family", None) == family:
+            return encoder
+    raise CheckpointError(f"unknown family {family!r} of image encoders; was this written by a newer samjax?")
+
+
+def plain_vit(config: SamConfig, *, who: str) -> ViTConfig:
+    """The configuration of the image encoder if it is a plain ViT. Raises `CheckpointError` if not; `who` needs it."""
+    if not isinstance(config.image_encoder, ViTConfig):
+        raise CheckpointError(f"{who} has a plain ViT, this model's encoder is a {type(config.image_encoder).__name__}")
+    return config.image_encoder
 
 
 def _read_manifest(folder: Path) -> tuple[SamConfig, dict[str, Any]]:

@@ -5,7 +5,9 @@ shapes), `samjax.execution.Execution` says HOW it is computed and changes the an
 """
 
 import dataclasses
-from typing import Final, Protocol, Self, runtime_checkable
+import importlib
+import warnings
+from typing import Any, Final, Protocol, runtime_checkable
 
 
 class PromptLabel:
@@ -52,7 +54,7 @@ class EncoderConfig(Protocol):
         """Blocks, each of two branches that are added to its input and that training may drop."""
         ...
 
-    def with_image_size(self, image_size: tuple[int, int]) -> Self:
+    def with_image_size(self, image_size: tuple[int, int]) -> Any:
         """The same encoder for another input. Raises ValueError if it cannot have that size."""
         ...
 
@@ -105,8 +107,8 @@ class ViTConfig:
         return dataclasses.replace(self, image_size=image_size)
 
 
-# Of any family. Checkpoints tell them apart by a field `family`, a string of its own in all but ViT's.
-Encoder = ViTConfig
+# Of all families. Checkpoints tell them apart by a field `family`, a string of its own in all but ViT's.
+ENCODERS: tuple[type, ...] = (ViTConfig,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,7 @@ class DecoderConfig:
 class SamConfig:
     """Everything that decides SAM's parameter names, shapes and mathematics."""
 
-    image_encoder: Encoder = ViTConfig()
+    image_encoder: EncoderConfig = ViTConfig()
     mask_decoder: DecoderConfig = DecoderConfig()
     width: int = 256  # channels of the image embedding, of prompt tokens and of the decoder
     mask_channels: int = 16  # channels of the mask prompt's convolutions
@@ -210,3 +212,14 @@ class MaskThresholds:
     pred_iou_thresh: float = 0.88  # masks with a predicted IoU of no more than this are dropped
     stability_score_thresh: float = 0.95  # masks less stable than this are dropped
     stability_score_offset: float = 1.0  # shift of the logit threshold in the stability score
+
+
+def __getattr__(name: str) -> Any:
+    """What stood here in 0.1, with a warning."""
+    if name == "ImageEncoderConfig":
+        warnings.warn("samjax.config.ImageEncoderConfig is now samjax.config.ViTConfig", FutureWarning, 2)
+        return ViTConfig
+    if name in ("Execution", "Dtype"):
+        warnings.warn(f"samjax.config.{name} is now samjax.execution.{name}", FutureWarning, 2)
+        return getattr(importlib.import_module("samjax.execution"), name)
+    raise AttributeError(f"module 'samjax.config' has no attribute {name!r}")

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from samjax.ops.attention import GridAttention
+from samjax.ops.attention import AttentionForm
 from samjax.ops.attention.choice import Platform
 
 Dtype = Literal["float32", "bfloat16"]  # to compute in
@@ -19,8 +19,8 @@ class Execution:
 
     compute_dtype: Dtype = "float32"  # of activations; parameters stay float32
     platform: Platform = "cpu"  # to choose implementations for
-    attention: GridAttention | None = None  # over whole grids; None: as `samjax.ops.attention.choose` says
-    window_attention: GridAttention | None = None  # within windows, likewise
+    attention: AttentionForm | None = None  # over whole grids; None: as `samjax.ops.attention.choose` says
+    window_attention: AttentionForm | None = None  # within windows, likewise
     images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
     prompts_per_step: int | None = None  # prompts of one image decoded together; None: all
     masks_per_step: int | None = None  # masks measured at the photo's size together; None: all

@@ -59,10 +59,10 @@ class Features:
 
 @pytree
 class Tokens:
-    """T prompt tokens for each of N prompts, whatever they were made from; padded where they are not valid."""
+    """T tokens of a prompt, or of each of many ("*B N"), whatever they were made from; padded where not valid."""
 
-    values: Float32[Array, "*B N T C"]
-    valid: Bool[Array, "*B N T"]  # the others are masked out of every attention
+    values: Float32[Array, "*N T C"]
+    valid: Bool[Array, "*N T"]  # the others are masked out of every attention
 
     def joined(self, *others: "Tokens") -> "Tokens":
         """These tokens and then the others', for the same prompts."""

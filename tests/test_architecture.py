@@ -11,7 +11,7 @@ import pytest
 # Top-level folders and the packages that they are installed as.
 PACKAGES = {"samjax": "samjax", "convert": "samjax.convert", "train": "samjax.train"}
 EXAMPLES_OF_NAMES = {"image_encoder/blocks/0/attn/qkv/kernel"}  # of parameters
-MODEL_PARTS = {"samjax.nn.image_encoder", "samjax.nn.prompt_encoder", "samjax.nn.mask_decoder"}
+MODEL_PARTS = {"samjax.nn.encoders", "samjax.nn.prompt_encoder", "samjax.nn.mask_decoder"}
 
 
 def imports_of(file: Path, package: str) -> Iterator[tuple[str, int]]:
@@ -147,7 +147,7 @@ def test_operations_know_neither_flax_nor_the_rest_of_samjax(imports):
 
 
 def test_modules_know_operations_and_configuration_only(imports):
-    allowed = ("samjax.nn", "samjax.ops", "samjax.config")
+    allowed = ("samjax.nn", "samjax.ops", "samjax.config", "samjax.execution")
     assert not offenders(
         imports,
         lambda module: within(module, "samjax.nn"),
@@ -160,6 +160,20 @@ def test_the_three_parts_of_the_model_do_not_know_each_other(imports):
         assert part in imports
         others = MODEL_PARTS - {part}
         assert not offenders(imports, part.__eq__, lambda name, others=others: any(within(name, o) for o in others))
+
+
+def test_the_step_knows_no_task(imports):
+    """`samjax.train.tasks` gives it one, and what is trained is a transform that the network does not know."""
+    tasks = ("samjax.train.tasks.interactive",)
+    allowed = {"samjax.train.tasks", "samjax.train.validator"}
+    assert not offenders(
+        imports,
+        lambda module: not within(module, "samjax.train.tasks") and module not in allowed,
+        lambda name: any(within(name, task) for task in tasks),
+    )
+    assert not offenders(
+        imports, lambda module: not within(module, "samjax.train"), lambda name: within(name, "samjax.train.trainable")
+    )
 
 
 def test_flax_modules_stay_in_nn(imports):

@@ -68,8 +68,9 @@ def test_impossible_encoders_are_refused(fields, message):
 
 
 def test_execution_on_cpu_does_one_small_thing_after_the_other():
-    assert Execution.for_backend("cpu").windows_per_step == 1
-    assert Execution.for_backend("gpu").windows_per_step is None
+    cpu, gpu = Execution.for_backend("cpu"), Execution.for_backend("cuda")
+    assert (cpu.platform, cpu.images_per_step) == ("cpu", 1)
+    assert (gpu.platform, gpu.images_per_step) == ("gpu", 8)
 
 
 def test_compute_dtype_is_an_argument_of_execution():

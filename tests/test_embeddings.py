@@ -8,6 +8,7 @@ import pytest
 from example_models import random_photo, random_sam
 
 from samjax.embeddings import EmbeddingStore
+from samjax.ops.attention import Plain
 
 
 def store_one(store, sam, photo):
@@ -43,7 +44,7 @@ def test_another_photo_model_size_or_dtype_finds_nothing(sam, tmp_path):
 def test_the_way_of_computing_is_not_part_of_the_key(sam, tmp_path):
     photo = random_photo(60, 90)
     store_one(EmbeddingStore(tmp_path, sam), sam, photo)
-    plain = dataclasses.replace(sam, execution=dataclasses.replace(sam.execution, attention="plain"))
+    plain = dataclasses.replace(sam, execution=dataclasses.replace(sam.execution, attention=Plain()))
     assert EmbeddingStore(tmp_path, plain).get(photo) is not None
 
 

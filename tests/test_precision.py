@@ -14,6 +14,7 @@ from samjax.amg import program
 from samjax.model import abstract_params, decode, encode, init_params
 from samjax.ops import boxes
 from samjax.sharding import make_mesh
+from samjax.types import Perturbation
 
 HOW = Execution.for_backend("gpu")
 
@@ -59,7 +60,7 @@ def test_parameters():
 def test_encode(how):
     pixels, weights = shape(2, *SMALL.image_size, 3), shape(2, SMALL.image_encoder.depth, 2)
     arguments = abstract_params(SMALL), pixels, weights
-    assert_no_doubles(lambda params, x, w: encode(SMALL, params, x, how, branch_weights=w), *arguments)
+    assert_no_doubles(lambda params, x, w: encode(SMALL, params, x, how, perturbation=Perturbation(w)), *arguments)
 
 
 @pytest.mark.parametrize("with_mask", [False, True])

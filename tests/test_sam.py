@@ -10,6 +10,7 @@ from example_models import SMALL, random_photo, random_sam
 
 from samjax import VARIANTS, Embedding, Execution, Prompts, Sam, decode, encode, mask_prompt, read_image
 from samjax.model import abstract_params, jitted_decode
+from samjax.ops.attention import Blocked, Plain
 
 
 def relative_error(ours, reference) -> float:
@@ -129,11 +130,11 @@ def test_one_image_has_the_same_embedding_alone_and_in_a_batch(sam):
 @pytest.mark.parametrize(
     "execution",
     [
-        Execution(attention="plain"),
-        Execution(attention_rows=2),
-        Execution(attention_rows=3, heads_together=True),
-        Execution(windows_per_step=1, images_per_step=1, prompts_per_step=1),
-        Execution(windows_per_step=4, images_per_step=2, prompts_per_step=2),
+        Execution(attention=Plain()),
+        Execution(attention=Blocked(rows=2)),
+        Execution(attention=Blocked(rows=3, heads_together=True)),
+        Execution(window_attention=Plain(windows_together=1), images_per_step=1, prompts_per_step=1),
+        Execution(window_attention=Plain(windows_together=4), images_per_step=2, prompts_per_step=2),
     ],
     ids=["plain attention", "blocks", "blocks of all heads", "one at a time", "some at a time"],
 )
@@ -263,12 +264,12 @@ def test_every_parameter_has_a_finite_gradient(sam):
         )
     )
 
-    execution = Execution(attention="plain")  # without loops, which take long to compile backwards
+    execution = Execution(attention=Plain())  # without loops, which take long to compile backwards
 
     @jax.jit
     @jax.grad
     def gradient(params):
-        features = encode(SMALL, params, pixels, execution)
+        features = encode(SMALL, params, pixels, execution).image
         size = jnp.array(SMALL.image_size, jnp.int32)
         prediction = decode(SMALL, params, Embedding(features, size, size), prompts, execution, multimask=True)
         return jnp.square(prediction.logits).mean() + jnp.square(prediction.iou).mean()

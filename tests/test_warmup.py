@@ -8,11 +8,13 @@ from example_compiling import compiled_programs
 from example_models import random_photo
 
 from samjax import Prompts, Sam, SamPredictor
+from samjax.ops.attention import Blocked
 
 
 def fresh(sam: Sam, attention_rows: int) -> Sam:
     """The same model for which nothing is compiled yet, if no other test has these rows."""
-    return dataclasses.replace(sam, execution=dataclasses.replace(sam.execution, attention_rows=attention_rows))
+    how = dataclasses.replace(sam.execution, attention=Blocked(rows=attention_rows))
+    return dataclasses.replace(sam, execution=how)
 
 
 def names(model: Sam, **options) -> list[str]:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from samjax.checkpoint import CheckpointError, place
+from samjax.checkpoint import CheckpointError, place, plain_vit
 from samjax.config import SamConfig
 from samjax.convert.mapping import to_ours, torch_shape
 from samjax.convert.matching import expected_entries
@@ -84,16 +84,16 @@ def read_mae(path: str | os.PathLike[str], config: SamConfig) -> MaeEncoder:
 
     shapes = _expected_shapes(config)
     expected = {theirs[name]: torch_shape(shapes[name], entry.axes) for name, entry in ours.items()}
-    expected[theirs[_POSITIONS]] = (1, math.prod(config.grid) + 1, config.image_encoder.width)
+    vit = plain_vit(config, who="an MAE-pretrained encoder")
+    expected[theirs[_POSITIONS]] = (1, math.prod(config.grid) + 1, vit.width)
     found = {name: leaf.shape for name, leaf in tensors.items() if not _DROPPED.fullmatch(name)}
     # Those two may have another size, which is resampled.
     for name, side in ((theirs[_POSITIONS], _side_of_positions), (theirs[_PATCHES], _side_of_patches)):
         if name in found and side(found[name]) and _channels(found[name]) == _channels(expected[name]):
             expected[name] = found[name]
     if difference := explain_mismatch(expected, found):
-        encoder = config.image_encoder
         raise CheckpointError(
-            f"{path} is no MAE-pretrained ViT of width {encoder.width} and {encoder.depth} blocks, which model.variant "
+            f"{path} is no MAE-pretrained ViT of width {vit.width} and {vit.depth} blocks, which model.variant "
             f"wants:\n{difference}"
         )
 
@@ -110,7 +110,7 @@ def read_mae(path: str | os.PathLike[str], config: SamConfig) -> MaeEncoder:
         else:
             array = to_ours(tensors[theirs[name]], entry.axes).read().astype(np.float32)
             if name == _PATCHES and array.shape != shapes[name]:
-                was, now = len(array), config.image_encoder.patch_size
+                was, now = len(array), vit.patch_size
                 changed.append(f"patches resampled from {was} x {was} to {now} x {now} pixels")
                 for axis in (0, 1):
                     array = np.asarray(resize_axis(array, axis, now, "cubic"))

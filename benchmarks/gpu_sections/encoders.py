@@ -28,7 +28,7 @@ def in_samjax(setting: Setting, *, variant: str, batches: Sequence[int]) -> Iter
         pixels = pixels[0] if images == 1 else pixels  # one photo comes without the axis, as in `Sam.encode`
         program = jax_device.compiled(jitted_encode, config, params, pixels, execution)
         encode = functools.partial(program.call, params, pixels)
-        _require_finite(bool(jnp.isfinite(encode()).all()))
+        _require_finite(bool(jnp.isfinite(encode().image).all()))
         timing = warm(encode, jax_device.finish)
         memory = {"peak_bytes": jax_device.peak_bytes(), "program_bytes": program.bytes}
         yield _record(config, variant, images, timing, compile_seconds=program.seconds, **memory)

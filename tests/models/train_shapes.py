@@ -59,7 +59,7 @@ def loss(params, pixels, points, targets):
         iou = both / jnp.maximum(((logits > 0) | (target == 1)).sum((2, 3)), 1)
         return (20 * focal + dice).min(1).mean() + ((prediction.iou - iou) ** 2).mean(), iou.max(1).mean()
 
-    features = encode(SHAPES, params, pixels, EXECUTION)
+    features = encode(SHAPES, params, pixels, EXECUTION).image
     losses, iou = map_batch(of_image, features, points, targets, together=None)
     return losses.mean(), iou.mean()
 

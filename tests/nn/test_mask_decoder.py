@@ -1,4 +1,4 @@
-"""The reordered decoder computes what the plain order would: folding, sharing and products change no value."""
+"""The reordered decoder computes what the plain order would: sharing and products change no value."""
 
 import jax
 import jax.numpy as jnp
@@ -6,52 +6,13 @@ import numpy as np
 import pytest
 from example_models import SMALL, random_params
 
-from samjax.nn.mask_decoder import ConvTranspose2x2, MaskDecoder, TokenAttention
+from samjax.nn.mask_decoder import ConvTranspose2x2, MaskDecoder
 
-DECODER = SMALL.mask_decoder
 FLOAT32 = jnp.dtype(jnp.float32)
-
-
-class UnfoldedAttention(TokenAttention):
-    """Attention that always projects the image."""
-
-    def _folds(self, tokens):
-        return False
 
 
 def random(*shape):
     return jnp.asarray(np.random.default_rng(sum(shape)).standard_normal(shape), jnp.float32)
-
-
-def attention_params():
-    params = random_params(SMALL)["mask_decoder"]["transformer"]["layers"]["1"]["cross_attn_token_to_image"]
-    return {"params": jax.tree.map(jnp.asarray, params)}
-
-
-def attentions():
-    return (cls(SMALL.width, DECODER.heads, DECODER.downsample, FLOAT32) for cls in (TokenAttention, UnfoldedAttention))
-
-
-def test_few_tokens_attending_an_image_are_folded_without_changing_the_result():
-    tokens, image, positioned = random(4, SMALL.width), random(30, SMALL.width), random(31, SMALL.width)[:30]
-    folded, plain = attentions()
-    assert folded._folds(tokens)
-    assert not folded._folds(random(5, SMALL.width))
-    results = [
-        module.apply(attention_params(), tokens, positioned, image, method="tokens_to_image")
-        for module in (folded, plain)
-    ]
-    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
-
-
-def test_an_image_attending_few_tokens_is_folded_without_changing_the_result():
-    tokens, image, valid = random(4, SMALL.width), random(30, SMALL.width), jnp.array([True, True, False, True])
-
-    def attend(module):
-        return module.image_to_tokens(module.image_logits(image, tokens), tokens, valid)
-
-    results = [module.apply(attention_params(), method=attend) for module in attentions()]
-    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
 def test_transposed_convolution_is_a_product_whose_outputs_stay_separate_axes():

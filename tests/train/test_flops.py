@@ -10,8 +10,9 @@ from example_models import SMALL
 from samjax import VARIANTS, Embedding, Prompts
 from samjax.execution import Execution
 from samjax.model import abstract_params, decode, encode
+from samjax.ops.attention import Plain
 
-PLAIN = Execution(attention="plain")
+PLAIN = Execution(attention=Plain())
 TOKENS = 10
 
 

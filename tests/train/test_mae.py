@@ -170,7 +170,7 @@ def test_our_encoder_computes_what_the_vit_computes(tmp_path):
     """With all blocks global, no relative positions and no neck, SAM's encoder is the plain ViT without class token."""
     torch = pytest.importorskip("torch")
     from samjax.execution import Execution
-    from samjax.nn.encoders.vit import ImageEncoder
+    from samjax.nn.encoders.vit import ViT
     from samjax.train.mae import load_mae
 
     encoder = dataclasses.replace(SMALL.image_encoder, global_blocks=(0, 1))
@@ -207,6 +207,6 @@ def test_our_encoder_computes_what_the_vit_computes(tmp_path):
         return y
 
     variables = {"params": jax.tree.map(jnp.asarray, params)}
-    module = ImageEncoder(encoder, config.width, Execution())
+    module = ViT(encoder, config.width, Execution())
     ours = module.apply(variables, jnp.asarray(pixels), method=blocks_only)
     np.testing.assert_allclose(np.asarray(ours).reshape(1, -1, WIDTH), x, rtol=1e-4, atol=1e-5)

@@ -13,9 +13,11 @@ from samjax import encode
 from samjax.config import PromptLabel
 from samjax.execution import Execution
 from samjax.nn.prompt_encoder import PromptEncoder
+from samjax.types import Perturbation
 
 PIXELS, TOKENS = 48, 6  # two attention windows of three tokens
 ORIGIN = (24, 72)  # (x, y) in pixels
+AT_ORIGIN = Perturbation(origin=jnp.array(ORIGIN))
 CONFIG = SMALL.with_image_size((144, 96))
 PARAMS = jax.tree.map(jnp.asarray, random_params(CONFIG))
 PIXELS_SEEN = np.random.RandomState(0).standard_normal((PIXELS, PIXELS, 3)).astype(np.float32)
@@ -29,8 +31,9 @@ def test_a_window_is_encoded_as_by_a_model_that_has_the_windows_part_of_the_posi
     for name, side in (("rel_pos_h", 18), ("rel_pos_w", 12)):
         attention[name] = attention[name][side - TOKENS : side + TOKENS - 1]
     encoder["blocks"] = {**encoder["blocks"], "0": {**encoder["blocks"]["0"], "attn": attention}}
-    small = encode(CONFIG.with_image_size(PIXELS), {"image_encoder": encoder}, jnp.asarray(PIXELS_SEEN), Execution())
-    seen = encode(CONFIG, PARAMS, jnp.asarray(PIXELS_SEEN), Execution(), origin=jnp.array(ORIGIN))
+    config, params = CONFIG.with_image_size(PIXELS), {"image_encoder": encoder}
+    small = encode(config, params, jnp.asarray(PIXELS_SEEN), Execution()).image
+    seen = encode(CONFIG, PARAMS, jnp.asarray(PIXELS_SEEN), Execution(), perturbation=AT_ORIGIN).image
     np.testing.assert_allclose(seen, small, rtol=1e-5, atol=1e-5)
 
 
@@ -40,8 +43,8 @@ def test_without_global_attention_a_window_has_the_features_of_its_place_in_the_
     whole = np.random.RandomState(1).standard_normal((*config.image_size, 3)).astype(np.float32)
     x, y = ORIGIN
     window = jnp.asarray(whole[y : y + PIXELS, x : x + PIXELS])
-    seen = encode(config, params, window, Execution(), origin=jnp.array(ORIGIN))
-    expected = encode(config, params, jnp.asarray(whole), Execution())
+    seen = encode(config, params, window, Execution(), perturbation=AT_ORIGIN).image
+    expected = encode(config, params, jnp.asarray(whole), Execution()).image
     expected = expected[y // 8 : y // 8 + TOKENS, x // 8 : x // 8 + TOKENS]
     inner = slice(1, -1)  # the neck's 3x3 convolution sees zeros beyond the window
     np.testing.assert_allclose(seen[inner, inner], expected[inner, inner], rtol=1e-4, atol=1e-5)

@@ -8,8 +8,7 @@ import flax.linen as nn
 
 from samjax.config import EncoderConfig, ViTConfig
 from samjax.execution import Execution
-
-from . import vit
+from samjax.nn.encoders import vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Family:
     """What samjax knows about the encoders of one kind of configuration."""
 
     name: str
-    config: type[EncoderConfig]
+    config: type  # of its configurations, an `EncoderConfig`
     # Of a configuration, the channels of the features, and the execution. A module of (pixels, branch weights, origin,
     # taps) that gives features and taps, as `vit.ViT` does.
     build: Callable[[Any, int, Execution], nn.Module]

@@ -52,7 +52,7 @@ class GridAttention(nn.Module):
 
     def _how(
         self, extent: Literal["grid", "windows"], grid: tuple[int, int], dtype: jnp.dtype
-    ) -> attention.GridAttention:
+    ) -> attention.AttentionForm:
         asked = self.execution.attention if extent == "grid" else self.execution.window_attention
         return attention.choose(self.execution.platform, extent, dtype, grid, self.config.head_dim, asked)
 

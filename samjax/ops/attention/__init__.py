@@ -4,17 +4,17 @@ One letter, one meaning: D channels of a head, H W grid, T tokens, S image token
 Logits, softmax and sums are float32 whatever the inputs' dtype; results have the inputs' dtype.
 """
 
-from .blocked import Blocked
-from .choice import CHOICES, Choice, choose
-from .grid import GridAttention, grid_attention, merge_heads, relative_positions, split_heads
-from .plain import Plain
-from .tokens import Projection, image_logits, image_to_tokens, masked_attention, tokens_to_image
+from samjax.ops.attention.blocked import Blocked
+from samjax.ops.attention.choice import CHOICES, Choice, choose
+from samjax.ops.attention.grid import AttentionForm, grid_attention, merge_heads, relative_positions, split_heads
+from samjax.ops.attention.plain import Plain
+from samjax.ops.attention.tokens import Projection, image_logits, image_to_tokens, masked_attention, tokens_to_image
 
 __all__ = [
     "CHOICES",
+    "AttentionForm",
     "Blocked",
     "Choice",
-    "GridAttention",
     "Plain",
     "Projection",
     "choose",

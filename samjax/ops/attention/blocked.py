@@ -6,19 +6,19 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from .grid import GridAttention, Tables, merge_heads, relative_positions, split_heads
-from .plain import grid_logits
-from .softmax import einsum, softmax_times
+from samjax.ops.attention.grid import AttentionForm, Tables, merge_heads, relative_positions, split_heads
+from samjax.ops.attention.plain import grid_logits
+from samjax.ops.attention.softmax import einsum, softmax_times
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocked(GridAttention):
+class Blocked(AttentionForm):
     """Blocks of image rows of queries: on CPU their logits stay in cache, on accelerators they bound the memory."""
 
     rows: int = 8  # of a block, lowered to the nearest divisor of H: 8·64 x 4096 float32 logits are 8 MB
     heads_together: bool = False  # all heads in one block
 
-    def over_grid(self, qkv: Float[Array, "H W 3*heads*D"], tables: Tables, heads: int) -> Float[Array, "H W heads*D"]:
+    def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
         q, k, v = split_heads(qkv, heads)
         _, height, width, depth = q.shape
         rows = max(divisor for divisor in range(1, min(self.rows, height) + 1) if height % divisor == 0)

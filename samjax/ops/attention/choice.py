@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from .blocked import Blocked
-from .grid import GridAttention
-from .plain import Plain
+from samjax.ops.attention.blocked import Blocked
+from samjax.ops.attention.grid import AttentionForm
+from samjax.ops.attention.plain import Plain
 
 Platform = Literal["cpu", "gpu", "tpu"]
 Extent = Literal["grid", "windows"]
@@ -21,7 +21,7 @@ class Choice(NamedTuple):
 
     platform: Platform
     extent: Extent
-    how: GridAttention
+    how: AttentionForm
     measured: str
 
 
@@ -43,8 +43,8 @@ def choose(
     dtype: jnp.dtype,
     grid: tuple[int, int],
     head_dim: int,
-    asked: GridAttention | None = None,
-) -> GridAttention:
+    asked: AttentionForm | None = None,
+) -> AttentionForm:
     """The implementation for attention over grids of (rows, columns) tokens with heads of `head_dim` channels.
 
     With `asked` that one. Raises ValueError, with the reason, if it cannot run so.

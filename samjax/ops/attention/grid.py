@@ -18,8 +18,8 @@ from samjax.ops.batching import map_batch
 Tables = tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]]  # of relative positions, 2 * side - 1 rows each
 
 
-class GridAttention(abc.ABC):
-    """An implementation of attention over a grid; a frozen dataclass whose fields are its own options."""
+class AttentionForm(abc.ABC):
+    """A form of attention over a grid: an implementation, as a frozen dataclass whose fields are its own options."""
 
     def unsupported(self, platform: str, dtype: jnp.dtype, grid: tuple[int, int], head_dim: int) -> str | None:
         """Why this implementation cannot run so; None if it can.
@@ -33,12 +33,12 @@ class GridAttention(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def over_grid(self, qkv: Float[Array, "H W 3*heads*D"], tables: Tables, heads: int) -> Float[Array, "H W heads*D"]:
+    def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
         """Attention over one grid; see `grid_attention`."""
 
     def over_windows(
-        self, qkv: Float[Array, "windows H W 3*heads*D"], tables: Tables, heads: int
-    ) -> Float[Array, "windows H W heads*D"]:
+        self, qkv: Float[Array, "windows H W QKV"], tables: Tables, heads: int
+    ) -> Float[Array, "windows H W C"]:
         """Attention within each window of a grid; see `grid_attention`."""
 
         @jax.checkpoint  # a gradient would keep the logits of all windows
@@ -54,8 +54,8 @@ class GridAttention(abc.ABC):
 
 
 def grid_attention(
-    qkv: Float[Array, "*windows H W 3*heads*D"], tables: Tables, heads: int, how: GridAttention
-) -> Float[Array, "*windows H W heads*D"]:
+    qkv: Float[Array, "*windows H W QKV"], tables: Tables, heads: int, how: AttentionForm
+) -> Float[Array, "*windows H W C"]:
     """Every token of a grid, or of each window of one, attends to every token of it.
 
     Args:
@@ -70,13 +70,13 @@ def grid_attention(
     return how.over_windows(qkv, tables, heads) if qkv.ndim == 4 else how.over_grid(qkv, tables, heads)
 
 
-def split_heads(qkv: Float[Array, "H W 3*heads*D"], heads: int) -> Float[Array, "3 heads H W D"]:
+def split_heads(qkv: Float[Array, "H W QKV"], heads: int) -> Float[Array, "3 heads H W D"]:
     """Queries, keys and values by heads."""
     height, width = qkv.shape[:2]
     return qkv.reshape(height, width, 3, heads, -1).transpose(2, 3, 0, 1, 4)
 
 
-def merge_heads(x: Float[Array, "heads H W D"]) -> Float[Array, "H W heads*D"]:
+def merge_heads(x: Float[Array, "heads H W D"]) -> Float[Array, "H W C"]:
     """Heads side by side, as the output projection takes them."""
     return x.transpose(1, 2, 0, 3).reshape(*x.shape[1:3], -1)
 

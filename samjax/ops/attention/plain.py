@@ -4,17 +4,17 @@ import dataclasses
 
 from jaxtyping import Array, Float
 
-from .grid import GridAttention, Tables, merge_heads, relative_positions, split_heads
-from .softmax import einsum, softmax_times
+from samjax.ops.attention.grid import AttentionForm, Tables, merge_heads, relative_positions, split_heads
+from samjax.ops.attention.softmax import einsum, softmax_times
 
 
 @dataclasses.dataclass(frozen=True)
-class Plain(GridAttention):
+class Plain(AttentionForm):
     """All at once."""
 
     windows_together: int | None = None  # pyright: ignore[reportIncompatibleMethodOverride]  (a field)
 
-    def over_grid(self, qkv: Float[Array, "H W 3*heads*D"], tables: Tables, heads: int) -> Float[Array, "H W heads*D"]:
+    def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
         q, k, v = split_heads(qkv, heads)
         return merge_heads(plain_attention(q, k, v, *tables))
 

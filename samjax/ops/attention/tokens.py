@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from .softmax import einsum, softmax, softmax_times
+from samjax.ops.attention.softmax import einsum, softmax, softmax_times
 
 
 class Projection(NamedTuple):

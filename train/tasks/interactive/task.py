@@ -59,7 +59,8 @@ class InteractiveTask:
         settings = PassSettings(self.sam, config.interaction, config.loss, decoder_execution(config), run.dropout)
         balanced = balanced_weight(config.loss, run.steps, jnp.asarray(position))
         given = Given(batch, mask_keys, origin, balanced)
-        total, terms = passes_loss(settings, blocks_for(config, self.mesh), heads, features, given)
+        found: Any = passes_loss(settings, blocks_for(config, self.mesh), heads, features, given)
+        total, terms = found
         over_passes = 1.0 if config.loss.over_passes == "sum" else 1 / config.interaction.passes
         return total * over_passes, terms
 

@@ -11,7 +11,7 @@ from example_models import random_params
 from samjax.config import DecoderConfig, SamConfig, ViTConfig
 from samjax.execution import Execution
 from samjax.model import decode
-from samjax.types import Embedding, Prompts
+from samjax.types import Embedding, Perturbation, Prompts
 
 MODEL = SamConfig(
     ViTConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),
@@ -98,7 +98,8 @@ def one_pass(how, params, image, slots, logits, size, parts, pixels, weights, mu
     slots, logits, weights = jax.tree.map(lambda x: x[None], (slots, logits, weights))
     prompts = Prompts(slots.points, slots.labels, jnp.ones(1, bool), logits, has_mask)
     embedding = Embedding(image, size, size)
-    prediction = decode(MODEL, params, embedding, prompts, Execution(), multimask=multimask, branch_weights=weights)
+    change = Perturbation(weights)
+    prediction = decode(MODEL, params, embedding, prompts, Execution(), multimask=multimask, perturbation=change)
     logits, iou = prediction.logits[0], prediction.iou[0]
     at_input = how.loss.resolution == "input"
     upsampled = jax.image.resize(logits, (len(logits), 32, 32), "linear")

@@ -6,7 +6,8 @@ from example_models import SMALL, random_params
 
 from samjax import Execution
 from samjax.nn.encoders.vit import GridAttention, resample_positions
-from samjax.ops import attention, windows
+from samjax.ops import windows
+from samjax.ops.attention import Plain, grid_attention
 
 
 def test_windows_attend_to_their_padding_as_in_the_reference():
@@ -20,9 +21,7 @@ def test_windows_attend_to_their_padding_as_in_the_reference():
     outputs = []
     for window in windows.partition(windows.pad_to_windows(x, size), size):
         qkv = window @ params["qkv"]["kernel"] + params["qkv"]["bias"][None, None]
-        q, k, v = qkv.reshape(size, size, 3, heads, -1).transpose(2, 3, 0, 1, 4)
-        attended = attention.grid_attention(q, k, v, params["rel_pos_h"], params["rel_pos_w"])
-        outputs.append(attended.transpose(1, 2, 0, 3).reshape(size, size, -1))
+        outputs.append(grid_attention(qkv, (params["rel_pos_h"], params["rel_pos_w"]), heads, Plain()))
     merged = windows.merge(jnp.stack(outputs), encoder.grid)
     expected = merged @ params["proj"]["kernel"] + params["proj"]["bias"][None, None]
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,136 @@
+"""The table of encoder families, and another family than ViT all the way through the library."""
+
+import dataclasses
+import json
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from example_models import SMALL, random_photo
+
+from samjax import Prompts, Sam, checkpoint
+from samjax.checkpoint import CheckpointError, from_json
+from samjax.config import EncoderConfig, SamConfig, ViTConfig
+from samjax.nn import encoders
+from samjax.nn.encoders import FAMILIES, Family, family_of
+from samjax.nn.layers import Dense, gelu
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchesConfig:
+    """Patches, each by itself."""
+
+    family: str = "patches"
+    image_size: tuple[int, int] = (64, 96)
+    stride: int = 16
+    depth: int = 1
+    alignment: ClassVar[int] = 16
+
+    @property
+    def grid(self):
+        return self.image_size[0] // self.stride, self.image_size[1] // self.stride
+
+    def with_image_size(self, image_size):
+        return dataclasses.replace(self, image_size=image_size)
+
+
+class Patches(nn.Module):
+    config: PatchesConfig
+    features: int
+    execution: object
+
+    def setup(self):
+        self.embed = Dense(3, 12, self.execution.dtype, patch=self.config.stride)
+        self.head = Dense(12, self.features, self.execution.dtype)
+
+    def __call__(self, pixels, branch_weights=None, origin=None, taps=()):
+        x = self.embed(pixels)
+        tapped = {"embed": x} if "embed" in taps else {}
+        return self.head(gelu(x)), tapped
+
+
+PATCHES = Family(
+    "patches",
+    PatchesConfig,
+    build=Patches,
+    resample=lambda params, config: params,
+    tap_names=lambda config: ("embed",),
+    layer=lambda config, name: 0 if name.startswith("embed") else 2,
+    flops=lambda config, features: 2 * config.grid[0] * config.grid[1] * 12 * (3 * config.stride**2 + features),
+    describe=lambda config: f"patches of {config.stride}",
+    keys={},
+)
+MODEL = dataclasses.replace(SMALL, image_encoder=PatchesConfig())
+
+
+@pytest.fixture
+def patches(monkeypatch):
+    """The family among the others, and in configurations."""
+    monkeypatch.setattr(encoders, "FAMILIES", (*FAMILIES, PATCHES))
+    monkeypatch.setattr(checkpoint, "ENCODERS", (ViTConfig, PatchesConfig))
+    return Sam.init(MODEL, jax.random.key(0))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_configurations_keep_their_promises(family):
+    chosen = family.config()
+    assert isinstance(chosen, EncoderConfig)
+    assert chosen.grid == (chosen.image_size[0] // chosen.stride, chosen.image_size[1] // chosen.stride)
+    assert chosen.alignment % chosen.stride == 0
+    smaller = chosen.with_image_size((2 * chosen.alignment, chosen.alignment))
+    assert smaller.grid == (2 * chosen.alignment // chosen.stride, chosen.alignment // chosen.stride)
+    assert family_of(chosen) is family
+
+
+def test_a_configuration_of_no_family_is_refused():
+    with pytest.raises(ValueError, match=r"no family .* type PatchesConfig"):
+        family_of(PatchesConfig())
+
+
+def test_a_photo_is_segmented_by_an_encoder_of_another_family(patches):
+    embedding = patches.encode(random_photo(50, 90), taps=("embed",))
+    assert embedding.features.shape == (4, 6, SMALL.width)
+    assert embedding.taps["embed"].shape == (4, 6, 12)
+    prediction = patches.predict(embedding, Prompts.of(points=[[[10, 20]]]))
+    assert prediction.logits.shape == (1, 3, 16, 24)
+    assert np.isfinite(prediction.logits).all()
+    other = patches.with_image_size((32, 64))
+    assert other.encode(random_photo(50, 90)).features.shape == (2, 4, SMALL.width)
+
+
+def test_its_configuration_goes_through_json(patches):
+    fields = json.loads(json.dumps(dataclasses.asdict(MODEL)))
+    assert from_json(SamConfig, fields) == MODEL
+    vit = json.loads(json.dumps(dataclasses.asdict(SMALL)))
+    assert "family" not in vit["image_encoder"]  # as in the files of 0.1
+    assert from_json(SamConfig, vit) == SMALL
+    fields["image_encoder"]["family"] = "pyramid"
+    with pytest.raises(CheckpointError, match="unknown family 'pyramid'"):
+        from_json(SamConfig, fields)
+
+
+def test_it_is_trained_with_rates_by_layer(patches):
+    from example_training import nano_batch
+
+    from samjax.sharding import make_mesh
+    from samjax.train.config import InteractionConfig, OptimConfig, TrainConfig
+    from samjax.train.flops import encoder_flops
+    from samjax.train.optim import learning_rate_factor, make_optimizer
+    from samjax.train.state import init_state
+    from samjax.train.step import make_step
+
+    assert encoder_flops(MODEL) == 2 * 24 * 12 * (3 * 256 + SMALL.width)
+    options = OptimConfig(layer_decay=0.5)
+    factors = [learning_rate_factor(options, MODEL, f"image_encoder/{name}/kernel") for name in ("embed", "head")]
+    assert factors == [0.25, 1.0]
+
+    model = dataclasses.replace(MODEL, image_encoder=PatchesConfig(image_size=(32, 32), stride=8))
+    recipe, mesh = TrainConfig(interaction=InteractionConfig(1, 0)), make_mesh(devices=jax.devices()[:1])
+    optimizer = make_optimizer(recipe.optim, model, 10)
+    state = init_state(recipe, model, Sam.init(model).params, optimizer, mesh)
+    _, metrics = make_step(recipe, model, optimizer, mesh)(state, nano_batch(2))
+    assert metrics["finite"]
+    assert jnp.isfinite(metrics["gradient_norm"])
