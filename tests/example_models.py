@@ -1,5 +1,6 @@
 """Models for tests: small enough to compile in seconds, random in every parameter, the same on every machine."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -18,6 +19,12 @@ SMALL = SamConfig(
     DecoderConfig(mlp_dim=56, iou_head_dim=40),
     width=64,
 )
+
+
+def with_patches(config: SamConfig, side: int, patch_size: int) -> SamConfig:
+    """The network for square inputs and patches of these sizes, pixels."""
+    encoder = dataclasses.replace(config.image_encoder, image_size=(side, side), patch_size=patch_size)
+    return dataclasses.replace(config, image_encoder=encoder)
 
 
 def random_params(config: SamConfig, seed: int = 0) -> dict:

@@ -18,6 +18,7 @@ from samjax.ops.broadcasting import with_rank
 from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 from samjax.types import pytree
 
+NO_CATEGORY = -1
 SomeArray = TypeVar("SomeArray", Array, np.ndarray)
 
 
@@ -31,6 +32,8 @@ class Batch:
     valid: Bool[Array | np.ndarray, "B N"]  # which masks are masks; the others only pad
     position: UInt32[Array | np.ndarray, " B"]  # place in the run's order of photos; all random draws come from it
     record: Int32[Array | np.ndarray, " B"]  # which record of the data set a photo is
+    # The data's own numbers of the masks' classes; NO_CATEGORY where they say none, or none that int32 can hold.
+    categories: Int32[Array | np.ndarray, "B N"] | None = None
 
 
 def pixels_of(batch: Batch) -> Float32[Array, "B H W 3"]:

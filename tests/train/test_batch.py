@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from example_models import SMALL
+from example_models import SMALL, with_patches
 
 from samjax.train.batch import cell_ratio, pack_cells
 
@@ -24,6 +24,6 @@ def test_bit_number_ratio_y_plus_x_is_pixel_y_x(ratio, order):
 def test_cells_are_a_quarter_of_a_patch():
     assert cell_ratio(SMALL) == 2
     with pytest.raises(ValueError, match="multiple of 4, because masks have 4 x 4 cells a patch; got 14"):
-        cell_ratio(SMALL.with_image_size(70, 14))
+        cell_ratio(with_patches(SMALL, 70, 14))
     with pytest.raises(ValueError, match="at most 5 x 5 pixels"):
-        cell_ratio(SMALL.with_image_size(96, 24))
+        cell_ratio(with_patches(SMALL, 96, 24))

@@ -1,5 +1,7 @@
 """A record as a row of a batch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Int32, UInt, UInt8
 
@@ -9,7 +11,7 @@ from samjax.readers.left_out import Reason
 from samjax.readers.record import BadRecord, Record, Source
 from samjax.types import pytree
 
-from ..batch import cell_dtype, cell_ratio, pack_cells
+from ..batch import NO_CATEGORY, cell_dtype, cell_ratio, pack_cells
 from ..config import DataConfig
 from .augment import jitter_colours, sample_placement
 from .placement import PlacedMask, Placement, place_photo
@@ -26,6 +28,7 @@ class Example:
     size: Int32[np.ndarray, "2"]
     cells: UInt[np.ndarray, "N h w"]
     valid: Bool[np.ndarray, " N"]
+    categories: Int32[np.ndarray, " N"]
 
 
 class UsableSource:
@@ -76,7 +79,7 @@ def augmented_example(record: Record, model: SamConfig, config: DataConfig, rand
         placement = Placement.fitting(original, model.image_size)
         masks = choose_masks(record.masks, placement, config, random)
     photo = jitter_colours(place_photo(record.rgb, placement), config, random)
-    return _example(photo, masks, model, config)
+    return _example(photo, masks, record.categories, model, config)
 
 
 def _box(rle: RLE) -> tuple[float, float, float, float]:
@@ -89,23 +92,33 @@ def plain_example(record: Record, model: SamConfig, config: DataConfig, random: 
     """The record as inference sees it; only the choice of masks is drawn from `random`."""
     placement = Placement.fitting(record.rgb.shape[:2], model.image_size)
     masks = choose_masks(record.masks, placement, config, random)
-    return _example(place_photo(record.rgb, placement), masks, model, config)
+    return _example(place_photo(record.rgb, placement), masks, record.categories, model, config)
 
 
 def empty_example(model: SamConfig, config: DataConfig) -> Example:
     """A black photo without masks, which only pads."""
-    return _example(np.zeros((*model.image_size, 3), np.uint8), [], model, config)
+    return _example(np.zeros((*model.image_size, 3), np.uint8), [], (), model, config)
 
 
-def _example(photo: np.ndarray, masks: list[PlacedMask], model: SamConfig, config: DataConfig) -> Example:
+def _example(
+    photo: np.ndarray,
+    masks: list[tuple[int, PlacedMask]],
+    categories: Sequence[int | None],
+    model: SamConfig,
+    config: DataConfig,
+) -> Example:
     ratio, slots = cell_ratio(model), config.masks_per_image
     height, width = model.image_size
     image = np.zeros((height, width, 3), np.uint8)
     image[: photo.shape[0], : photo.shape[1]] = photo
     cells = np.zeros((slots, height // ratio, width // ratio), cell_dtype(ratio))
-    for mask, target in zip(masks, cells, strict=False):
-        _fill_cells(mask, target, ratio)
-    return Example(image, np.array(photo.shape[:2], np.int32), cells, np.arange(slots) < len(masks))
+    of_slots = np.full(slots, NO_CATEGORY, np.int32)
+    for slot, (number, mask) in enumerate(masks):
+        _fill_cells(mask, cells[slot], ratio)
+        category = categories[number] if categories else None
+        if category is not None and 0 <= category < 2**31:
+            of_slots[slot] = category
+    return Example(image, np.array(photo.shape[:2], np.int32), cells, np.arange(slots) < len(masks), of_slots)
 
 
 def _fill_cells(mask: PlacedMask, target: np.ndarray, ratio: int) -> None:

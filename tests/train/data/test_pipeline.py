@@ -6,7 +6,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from example_models import SMALL
+from example_models import SMALL, random_photo, with_patches
 from example_source import ShapesSource
 from pycocotools import mask as coco
 
@@ -90,7 +90,7 @@ class HalfWhite:
 @pytest.mark.parametrize("patch", [4, 8, 12, 16])
 def test_masks_lie_on_what_they_are_masks_of(make, patch):
     """At every size of cells, through scale, crop, mirror image and packing."""
-    model = SMALL.with_image_size(96, patch)
+    model = with_patches(SMALL, 96, patch)
     batch = make(HalfWhite(), CONFIG, model, batch=16).batch_at(0)
     masks = bits(batch.cells[:, 0], patch // 4)
     white = np.abs(batch.image.astype(int) - batch.image.max((1, 2, 3), keepdims=True)).max(-1) == 0
@@ -99,6 +99,35 @@ def test_masks_lie_on_what_they_are_masks_of(make, patch):
     assert not (masks & black).any()
     assert not (white & ~masks).any()
     assert (masks & white).any((1, 2)).all()
+
+
+class Squares:
+    """Photos as large as the model's input, of squares whose class is their area; the largest has none."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def name(self, index: int) -> str:
+        return f"squares_{index}"
+
+    def __getitem__(self, index: int) -> Record:
+        masks = np.zeros((64, 64, 7), np.uint8, order="F")
+        for i in range(7):
+            masks[i : i + 10 + 2 * i, 30 - i : 40 + i, i] = 1
+        areas = masks.sum((0, 1)).tolist()
+        photo = random_photo(64, 64, seed=index)
+        return Record(self.name(index), photo, tuple(coco.encode(masks)), categories=(*areas[:-1], None))
+
+
+def test_categories_go_with_their_masks(make):
+    """Whatever masks are chosen, and in which order."""
+    batch = make(Squares(), dataclasses.replace(CONFIG, scale=(1.0, 1.0)), batch=8).batch_at(0)
+    areas = bits(batch.cells, 2).sum((2, 3))
+    assert batch.categories.dtype == np.int32
+    assert batch.valid.all()
+    assert len(set(map(tuple, batch.categories.tolist()))) > 4
+    np.testing.assert_array_equal(batch.categories, np.where(areas == 22**2, -1, areas))
+    assert (make().batch_at(0).categories == -1).all()  # of data without classes
 
 
 def test_every_epoch_has_every_record_once_in_an_order_of_its_own(make):
@@ -295,8 +324,8 @@ def test_validation_of_fewer_images_than_asked_for_takes_all(make):
         ({"batch": 3, "process_count": 2}, "multiple of the 2 processes"),
         ({"process_index": 2, "process_count": 2}, "process_index"),
         ({"source": ShapesSource(0)}, "no records"),
-        ({"model": SMALL.with_image_size(70, 14)}, "multiple of 4"),
-        ({"model": SMALL.with_image_size(96, 24)}, "patch size 20"),
+        ({"model": with_patches(SMALL, 70, 14)}, "multiple of 4"),
+        ({"model": with_patches(SMALL, 96, 24)}, "patch size 20"),
     ],
 )
 def test_what_cannot_be_met_is_refused_at_once(make, options, message):

@@ -20,8 +20,8 @@ def band(start: int, stop: int) -> dict:
     return as_text(coco.encode(mask))
 
 
-def starts(masks) -> list[int]:
-    return [int(mask.edges[0]) // PHOTO[0] for mask in masks]
+def starts(chosen) -> list[int]:
+    return [int(mask.edges[0]) // PHOTO[0] for _, mask in chosen]
 
 
 WHOLE = Placement.fitting(PHOTO, PHOTO)
@@ -53,9 +53,9 @@ def test_all_are_used_where_there_are_few():
 def test_masks_that_cover_too_much_or_show_too_little_are_dropped():
     bands = [band(0, 54), band(0, 55), band(3, 4), band(59, 60)]
     usable = choose_masks(bands, WHOLE, DataConfig(max_cover=0.9, min_area=41), np.random.default_rng(0))
-    assert [mask.area for mask in usable] == [54 * 40]
+    assert [mask.area for _, mask in usable] == [54 * 40]
     usable = choose_masks(bands, WHOLE, DataConfig(max_cover=0.9, min_area=40), np.random.default_rng(0))
-    assert sorted(mask.area for mask in usable) == [40, 40, 54 * 40]
+    assert sorted(mask.area for _, mask in usable) == [40, 40, 54 * 40]
 
 
 def test_what_counts_is_what_the_crop_shows():
@@ -74,6 +74,7 @@ def test_slots_are_filled_by_masks_that_the_crop_leaves():
     for seed in range(20):
         chosen = choose_masks(bands, crop, DataConfig(masks_per_image=4), np.random.default_rng(seed))
         assert sorted(starts(chosen)) == [50, 51, 52, 53]
+        assert [14 + number for number, _ in chosen] == starts(chosen)  # with their numbers among all
 
 
 def test_masks_of_nearly_the_whole_photo_are_dropped_from_crops_as_well():
