@@ -11,6 +11,9 @@ from samjax.ops.attention.choice import Platform
 
 Dtype = Literal["float32", "bfloat16"]  # to compute in
 _PLATFORMS: dict[str, Platform] = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu"}
+# Images, prompts and masks together: on CPU one small thing after the other, so that it stays in cache (measured);
+# elsewhere large batches (unmeasured).
+_TOGETHER: dict[Platform, tuple[int, int, int]] = {"cpu": (1, 1, 1), "gpu": (8, 64, 16), "tpu": (8, 64, 16)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +39,11 @@ class Execution:
 
     @classmethod
     def for_backend(cls, backend: str | None = None, compute_dtype: Dtype = "float32") -> "Execution":
-        """The settings measured as fast: on CPU one small thing after the other, so that it stays in cache; elsewhere
-        large batches.
+        """The settings for a platform.
 
         `backend` is one of JAX's ("cpu", "gpu", "cuda", "rocm", "tpu"); None is the default one. A backend that samjax
         does not know is treated as a GPU.
         """
         platform = _PLATFORMS.get(backend or jax.default_backend(), "gpu")
-        if platform == "cpu":
-            return cls(compute_dtype, platform, images_per_step=1, prompts_per_step=1, masks_per_step=1)
-        return cls(compute_dtype, platform, images_per_step=8, prompts_per_step=64, masks_per_step=16)
+        images, prompts, masks = _TOGETHER[platform]
+        return cls(compute_dtype, platform, None, None, images, prompts, masks)

@@ -30,7 +30,14 @@ RENAMED = {
     "samjax.evaluation.semantic": "samjax.evaluation.protocols.semantic",
     "samjax.evaluation.targets": "samjax.evaluation.judged_objects",
     "samjax.formats": "samjax.writers",
+    "samjax.nn.image_encoder": "samjax.nn.encoders.vit",
     "samjax.predictor": "samjax.drop_in.predictor",
+    "samjax.train.clicks": "samjax.train.tasks.interactive.cell_clicks",
+    "samjax.train.interaction": "samjax.train.tasks.interactive.user",
+    "samjax.train.losses": "samjax.train.tasks.interactive.losses",
+    "samjax.train.passes": "samjax.train.tasks.interactive.passes",
+    "samjax.train.pictures": "samjax.train.tasks.interactive.pictures",
+    "samjax.train.validation": "samjax.train.tasks.interactive.validation",
 }
 
 

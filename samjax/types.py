@@ -95,6 +95,10 @@ class Embedding:
     input_size: Int32[Array, "*B 2"]  # (height, width) of the resized photo inside the padded model input, pixels
     taps: dict[str, Float[Array, "*B H W _"]] = dataclasses.field(default_factory=dict)  # as in `Features`
 
+    def __post_init__(self) -> None:
+        if isinstance(self.features, Features):
+            raise TypeError("an Embedding takes arrays: of what encode gives, .image and, if asked for, .taps")
+
     def __getitem__(self, index: int) -> "Embedding":
         """One image of a batch."""
         if self.features.ndim != 4:

@@ -75,3 +75,14 @@ def test_execution_on_cpu_does_one_small_thing_after_the_other():
 
 def test_compute_dtype_is_an_argument_of_execution():
     assert Execution.for_backend("tpu", "bfloat16").dtype == jax.numpy.bfloat16
+
+
+def test_names_of_0_1_are_found_with_a_warning():
+    from samjax import config, execution
+
+    with pytest.warns(FutureWarning, match="now samjax.config.ViTConfig"):
+        assert config.ImageEncoderConfig is ViTConfig
+    with pytest.warns(FutureWarning, match="now samjax.execution.Execution"):
+        assert config.Execution is execution.Execution
+    with pytest.raises(AttributeError, match="no attribute 'Executions'"):
+        config.Executions  # noqa: B018

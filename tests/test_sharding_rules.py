@@ -83,6 +83,7 @@ def test_optimiser_state_and_average_lie_with_their_parameters():
     from samjax.train.config import OptimConfig
     from samjax.train.optim import make_optimizer
     from samjax.train.state import TrainState
+    from samjax.train.trainable import Patterns
 
     config = VARIANTS["vit_b"]
     params = abstract_params(config)
@@ -90,7 +91,8 @@ def test_optimiser_state_and_average_lie_with_their_parameters():
 
     def start(params):
         key = jnp.zeros(2, jnp.uint32)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), params, key)
+        trained, frozen = Patterns().split(params)
+        return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), trained, key, frozen)
 
     state = jax.eval_shape(start, params)
     specs = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda x: x.spec, shardings(state, MESH)))
@@ -104,8 +106,8 @@ def test_optimiser_state_and_average_lie_with_their_parameters():
         else:
             followers[parameter] += 1
             assert spec == of_params[parameter], name
-    # the parameter, its average and two moments; the Fourier matrix has no moments
-    assert followers == {name: 2 if "gaussian" in name else 4 for name in of_params}
+    # the parameter, its average and two moments; the Fourier matrix is frozen
+    assert followers == {name: 1 if "gaussian" in name else 4 for name in of_params}
 
 
 @pytest.mark.parametrize(

@@ -172,3 +172,15 @@ def test_annotations_are_checked_at_run_time():
     """Of the whole package, through pytest's import hook; here on one class."""
     with pytest.raises(TypeError, match="labels"):
         Prompts(np.zeros((1, 3, 2), np.float32), np.zeros((1, 3), np.int64), np.ones(1, bool))
+
+
+def test_an_embedding_of_what_encode_gives_as_a_whole_is_refused(run_python):
+    code = """
+import numpy as np
+from samjax.types import Embedding, Features
+try:
+    Embedding(Features(np.zeros((2, 3, 4))), np.zeros(2), np.zeros(2))
+except TypeError as error:
+    print(error)
+"""
+    assert "takes arrays: of what encode gives, .image" in run_python(code)

@@ -13,8 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from example_models import random_params
-from example_training import PICO
 
 from samjax.checkpoint import CheckpointError
 
@@ -154,6 +152,9 @@ def test_frozen_parameters_are_kept_with_the_others(open_checkpoints):
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 def test_a_checkpoint_of_0_1_is_resumed(open_checkpoints, frozen, optimiser):
     """Its state had all parameters in one tree, averaged them all, and hid the frozen ones from the optimiser."""
+    from example_models import random_params
+    from example_training import PICO
+
     from samjax.sharding import make_mesh
     from samjax.train.config import OptimConfig, TrainConfig
     from samjax.train.optim import make_optimizer, optax_numerics
