@@ -28,7 +28,8 @@ Size = tuple[int, int]  # (height, width), pixels
 
 
 def input_size(original: Size, image_size: Size) -> Size:
-    """(height, width) of the photo resized to fit `image_size`, rounded as the reference rounds."""
+    """(height, width) in pixels of a photo of size `original` that is resized to fit `image_size`, rounded as by the
+    reference (`ResizeLongestSide.get_preprocess_shape`)."""
     scale = min(image_size[0] / original[0], image_size[1] / original[1])
     height, width = (int(side * scale + 0.5) for side in original)
     return max(height, 1), max(width, 1)

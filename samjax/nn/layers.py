@@ -32,14 +32,18 @@ class Dense(nn.Module):
 
     @property
     def kernel(self) -> Float[Array, "inputs features"]:
+        """The kernel as a matrix in the compute dtype; of patches, rows are pixels row by row, then channels."""
         return self.stored_kernel.reshape(-1, self.features).astype(self.dtype)
 
     @property
     def bias(self) -> Float[Array, " features"]:
+        """The bias in the compute dtype."""
         assert self.stored_bias is not None  # nobody asks for the bias of a layer without one
         return self.stored_bias.astype(self.dtype)
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*b features"]:
+        """The layer's output in the compute dtype; with `patch` of (H, W, inputs), whose sides are multiples of it, one
+        vector for each patch."""
         if self.patch:
             height, width, channels = x.shape
             x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
@@ -61,6 +65,7 @@ class FeedForward(nn.Module):
         self.lin2 = Dense(self.hidden, self.width, self.dtype)
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        """Each vector by itself."""
         return self.lin2(self.activation(self.lin1(x)))
 
 
@@ -75,6 +80,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        """Normalises each vector; the result has the input's dtype."""
         scale = self.param("scale", declare(ONES), (self.features,))
         bias = self.param("bias", declare(ZEROS), (self.features,))
         y = x.astype(jnp.float32)
@@ -92,6 +98,7 @@ class LearnedVectors(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "rows features"]:
+        """The table."""
         return self.param("embedding", declare(NORMAL), (self.rows, self.features)).astype(jnp.float32)
 
 

@@ -46,24 +46,25 @@ class TokenAttention(nn.Module):
         self.out_proj = Dense(inner, self.width, self.dtype)
 
     def q(self, x: Float[Array, "T C"]) -> Float[Array, "T heads D"]:
-        """Queries, split into N heads."""
+        """Queries, split into heads."""
         return self._split(self.q_proj(x))
 
     def k(self, x: Float[Array, "S C"]) -> Float[Array, "S heads D"]:
-        """Keys, split into N heads."""
+        """Keys, split into heads."""
         return self._split(self.k_proj(x))
 
     def v(self, x: Float[Array, "S C"]) -> Float[Array, "S heads D"]:
-        """Values, split into N heads."""
+        """Values, split into heads."""
         return self._split(self.v_proj(x))
 
     def out(self, x: Float[Array, "T heads D"]) -> Float[Array, "T C"]:
-        """Merge the heads and project them to the tokens' channels."""
+        """Merges the heads and projects them to the tokens' channels."""
         return self.out_proj(x.reshape(len(x), -1))
 
     def __call__(
         self, q: Float[Array, "T C"], k: Float[Array, "S C"], v: Float[Array, "S C"], key_valid: Bool[Array, " S"]
     ) -> Float[Array, "T C"]:
+        """Attention of T tokens to those of S others that are valid."""
         return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
 
     def tokens_to_image(
@@ -107,6 +108,7 @@ class MLP(nn.Module):
         )
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
+        """Each vector by itself."""
         last = len(self.widths) - 2
         for i in range(last):
             x = jax.nn.relu(self.layers[i](x))
@@ -149,7 +151,16 @@ class TwoWayLayer(nn.Module):
         side: ImageSide,
         weights: Float32[Array, "3 T C"] | None,
     ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
-        """`weights` multiply what self-attention, attention to the image and MLP add to the tokens; None is 1."""
+        """The tokens (output tokens first, then the prompt's) and the image after this layer.
+
+        Args:
+            tokens: so far.
+            token_position: what the first layer got, added wherever tokens ask or are asked.
+            token_valid: the others are attended to by nobody.
+            image: so far, S = H W places row by row.
+            side: of the image before the first layer.
+            weights: multiply what self-attention, attention to the image and MLP add to the tokens; None is 1.
+        """
         self_weight, image_weight, mlp_weight = (1, 1, 1) if weights is None else weights.astype(tokens.dtype)
         if self.is_first:  # the reference adds neither positions nor the residual here
             tokens = self.self_attn(tokens, tokens, tokens, token_valid) * self_weight
@@ -192,6 +203,7 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = LayerNorm(self.width, NORM_EPSILON)
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
+        """The first layer's projections of the image."""
         return self.layers[0].image_side(image, position)
 
     def __call__(
@@ -201,6 +213,7 @@ class TwoWayTransformer(nn.Module):
         token_valid: Bool[Array, " T"],
         weights: Float32[Array, "depth 3 T C"] | None = None,
     ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
+        """The tokens after their last look at the image, and the image after the last layer; `weights` by layer."""
         token_position, image = tokens, side.image
         for i in range(self.config.depth):
             layer_weights = None if weights is None else weights[i]
@@ -218,6 +231,7 @@ class ConvTranspose2x2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B 2 2 features"]:
+        """For each place its four outputs, (y, x) by twos."""
         shape = (self.inputs, 2, 2, self.features)
         # Every output sees one position of the kernel.
         kernel = self.param("kernel", declare(Uniform(fan_in=self.inputs)), shape).astype(self.dtype)

@@ -69,7 +69,7 @@ class PromptEncoder(nn.Module):
         return position + table[labels]
 
     def dense(self, mask: Float[Array, "h w"]) -> Float[Array, "H W C"]:
-        """A mask prompt, logits at four times the grid."""
+        """The dense map of a mask prompt, which is LOW-RES logits: four times the grid, over the padded model input."""
         x = gelu(self.mask_downscaling[1](self.mask_downscaling[0](mask[:, :, None])))
         x = gelu(self.mask_downscaling[4](self.mask_downscaling[3](x)))
         return self.mask_downscaling[6](x)
@@ -91,5 +91,5 @@ class PromptEncoder(nn.Module):
         return self.pe_layer.over(rows / whole[0], columns / whole[1])
 
     def __call__(self, points, labels, mask):
-        """Run every method, so that `init` declares every parameter."""
+        """Runs every method, so that `init` declares every parameter."""
         return self.tokens(points, labels), self.dense(mask), self.no_mask(), self.grid_positions()

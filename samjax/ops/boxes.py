@@ -1,4 +1,7 @@
-"""Boxes (x0, y0, x1, y1) and non-maximum suppression as operations of fixed size."""
+"""Boxes (x0, y0, x1, y1) and non-maximum suppression as operations of fixed size.
+
+Boxes are in pixels of any one frame. The reference's are those of the outermost pixels: a box of one column is 0 wide.
+"""
 
 from collections.abc import Callable
 
@@ -12,7 +15,7 @@ BLOCK = 256  # candidates compared with all others at once
 
 
 def box_iou(first: Float32[Array, "N 4"], second: Float32[Array, "M 4"]) -> Float32[Array, "N M"]:
-    """Intersection over union with areas (x1 - x0)(y1 - y0); 0 where both boxes are empty."""
+    """Intersection over union, 0 to 1, of areas (x1 - x0)(y1 - y0); 0 where both boxes are empty."""
     low = jnp.maximum(first[:, None, :2], second[None, :, :2])
     high = jnp.minimum(first[:, None, 2:], second[None, :, 2:])
     intersection = jnp.prod(jnp.maximum(high - low, 0), axis=2)

@@ -35,10 +35,10 @@ def measure(
     threshold: Float32[Array, ""] | float,
     offset: Float32[Array, ""] | float,
 ) -> Measures:
-    """Area, box and stability of the mask that `logits` make in a frame.
+    """Area, box and stability, in pixels of the picture, of the mask that low-resolution `logits` make in a frame.
 
-    The stability is the reference's `calculate_stability_score`: the number of pixels above threshold + offset over
-    that above threshold - offset.
+    The mask is where the resized logits are above `threshold`. Its stability is the reference's
+    `calculate_stability_score`: the number of pixels above threshold + offset over that above threshold - offset.
     """
 
     def measure_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
@@ -80,7 +80,9 @@ def pack(
 def unpack(
     bits: UInt8[np.ndarray, "W bytes"], size: tuple[int, int]
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
-    """On the host: the part of a packed mask of `size` (height, width) within its box, and the box's corner (x, y)."""
+    """On the host: the part of a packed mask of `size` (height, width) within its box, and that box's first pixel (x,
+    y)
+    in the picture."""
     height, width = size
     columns = np.flatnonzero(bits[:width].any(1))
     if not len(columns):
@@ -95,7 +97,7 @@ def unpack(
 def overlaps(
     masks: UInt32[Array, "N words"], others: UInt32[Array, "M words"], iou_threshold: Float32[Array, ""] | float
 ) -> Bool[Array, "N M"]:
-    """True for pairs of masks, given as bits, whose IoU is above the threshold."""
+    """True for pairs of masks of one frame, given as bits, whose IoU (0 to 1) is above the threshold."""
 
     def areas_of(bits: UInt32[Array, "*M words"]) -> Int32[Array, "*M"]:
         return lax.population_count(bits).sum(-1, dtype=jnp.int32)

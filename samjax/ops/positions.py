@@ -6,7 +6,7 @@ from jaxtyping import Array, Float32
 
 
 def fourier_features(unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F"]) -> Float32[Array, "*B 2*F"]:
-    """(sin, cos) of 2π(2u - 1)·G for (x, y) coordinates u in [0, 1]."""
+    """(sin, cos) of 2π(2u - 1)·G for (x, y) coordinates u, shares of the model input's width and height."""
     phase = _phase(unit, gaussian)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], -1)
 
@@ -14,7 +14,7 @@ def fourier_features(unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F
 def grid_fourier_features(
     rows: Float32[Array, " H"], columns: Float32[Array, " W"], gaussian: Float32[Array, "2 F"]
 ) -> Float32[Array, "H W 2*F"]:
-    """`fourier_features` of a grid's cells, whose centres are at these heights and breadths in [0, 1].
+    """`fourier_features` of a grid's cells, whose centres are at these shares of the model input's height and width.
 
     The phase is a sum of one term a column and one a row, so sine and cosine are needed for H + W positions only and
     are put together by the angle addition formulas: for a 64x64 grid 32 times fewer of them.

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Float32, Float64, Int32
 def resize_matrix(
     source: int, target: int, method: Literal["linear", "cubic"] = "linear"
 ) -> Float64[np.ndarray, "target source"]:
-    """The matrix that resizes an axis of `source` samples to `target` samples.
+    """The matrix that resizes an axis of `source` samples to `target` samples, both covering the same extent.
 
     "linear" and "cubic" (Keys' kernel with a = -0.75) are `torch.nn.functional.interpolate`'s bilinear and bicubic.
     """
@@ -108,7 +108,7 @@ def _product(block: Banded, x: Float32[Array, "source N"]) -> Float32[Array, "ro
 def resize_axis(
     x: Float[Array, "..."] | Float[np.ndarray, "..."], axis: int, size: int, method: Literal["linear", "cubic"]
 ) -> Float[Array, "..."]:
-    """Resize one axis of a table."""
+    """Resizes one axis of a table to `size` samples by a `resize_matrix`."""
     if x.shape[axis] == size:
         return jnp.asarray(x)
     matrix = jnp.asarray(resize_matrix(x.shape[axis], size, method), jnp.float32)

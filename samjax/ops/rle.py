@@ -1,4 +1,8 @@
-"""COCO run-length encoding of masks, by pycocotools: runs go down the columns and start with background."""
+"""COCO run-length encoding of masks, by pycocotools: runs go down the columns and start with background.
+
+Sizes are (height, width), coordinates (x, y) or (x0, y0, x1, y1), all in pixels of the mask's own frame; integers name
+pixels.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -86,12 +90,12 @@ def parse_runs(texts: Sequence[str]) -> Runs:
 
 
 def run_lengths(rle: dict) -> Int[np.ndarray, " R"]:
-    """The lengths of the runs, background first; COCO's uncompressed form."""
+    """The lengths of the runs in pixels, background first; COCO's uncompressed form."""
     return parse_runs([rle["counts"]]).lengths if rle["counts"] else np.zeros(0, np.int64)
 
 
 def foreground_runs(rle: dict) -> Int[np.ndarray, "R 2"]:
-    """Start and end (exclusive) of each run of foreground, counted down the columns."""
+    """Start and end (exclusive) of each run of foreground, as numbers of pixels counted down the columns."""
     edges = np.cumsum(run_lengths(rle))
     return edges[: len(edges) // 2 * 2].reshape(-1, 2)
 
@@ -123,7 +127,7 @@ def inclusive_box(rle: dict) -> tuple[int, int, int, int]:
 
 
 def rle_iou(first: list[dict], second: list[dict]) -> Float[np.ndarray, "N M"]:
-    """Intersection over union of each of N masks with each of M."""
+    """Intersection over union, 0 to 1, of each of N masks with each of M, all of one frame."""
     coco = coco_masks()
     if not first or not second:
         return np.zeros((len(first), len(second)))

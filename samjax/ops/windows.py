@@ -1,4 +1,4 @@
-"""Non-overlapping square windows over a grid."""
+"""Non-overlapping square windows over a grid of tokens; sides and sizes are in tokens."""
 
 import einops
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ def pad_to_windows(x: Shaped[Array, "H W *C"], size: int) -> Shaped[Array, "Hp W
 
 
 def partition(x: Shaped[Array, "Hp Wp *C"], size: int) -> Shaped[Array, "windows size size *C"]:
-    """Windows in row-major order."""
+    """Windows of `size` x `size` tokens, row by row; both sides of the grid are multiples of that."""
     return einops.rearrange(x, "(a h) (b w) ... -> (a b) h w ...", h=size, w=size)
 
 

@@ -36,6 +36,7 @@ class GridAttention(nn.Module):
         self.proj = Dense(width, width, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """What attention adds to the tokens of a grid, or of a window of the model's input."""
         tables = self.rel_pos_h.astype(x.dtype), self.rel_pos_w.astype(x.dtype)
         grid, heads = (x.shape[0], x.shape[1]), self.config.heads
         if self.is_global:
@@ -72,7 +73,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"], weights: Float32[Array, "2"] | None = None) -> Float[Array, "H W C"]:
-        """`weights` multiply what the two branches, attention and MLP, add; None is 1."""
+        """The tokens after this block; `weights` multiply what the two branches, attention and MLP, add; None is 1."""
         attention_weight, mlp_weight = (1, 1) if weights is None else weights.astype(x.dtype)
         x = x + self.attn(self.norm1(x)) * attention_weight
         return x + self.mlp(self.norm2(x)) * mlp_weight
@@ -86,6 +87,7 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W features"]:
+        """Convolves a grid, which ends in zeros."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape).astype(self.dtype)
         layout = lax.conv_dimension_numbers((1, *x.shape), shape, ("NHWC", "HWIO", "NHWC"))
@@ -102,6 +104,7 @@ class PatchEmbed(nn.Module):
         self.proj = Dense(3, self.config.width, self.dtype, patch=self.config.patch_size)
 
     def __call__(self, pixels: Float[Array, "h w 3"]) -> Float[Array, "H W C"]:
+        """A token for each patch of normalised pixels, whose sides are multiples of it."""
         return self.proj(pixels)
 
 
