@@ -59,7 +59,10 @@ class TorchArchive(SavedObject):
         return self._locate(name)
 
     def verify(self, storage: Storage, data: np.ndarray | None) -> None:
-        """Compares the checksum of a storage, which is read once however many tensors are views of it."""
+        """Compares the checksum of a storage, which is read once however many tensors are views of it.
+
+        Raises `CheckpointError` if it differs.
+        """
         entry = self._entries[storage.label]
         if data is not None:
             crc = zlib.crc32(data.data)

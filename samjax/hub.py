@@ -117,7 +117,8 @@ def describe(name_or_path: str | os.PathLike[str]) -> Description:
 def locate(name_or_path: str | os.PathLike[str], *, files: Mapping[str, RemoteFile] = OFFICIAL) -> Path:
     """The checkpoint that a known name or a path stands for, fetched if need be.
 
-    Only a string can be a known name, and not one that a file or folder here has too.
+    Only a string can be a known name, and not one that a file or folder here has too. Raises `CheckpointError` for what
+    is neither or both.
     """
     path = Path(name_or_path)
     known = (BUNDLED, *files)

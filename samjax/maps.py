@@ -97,7 +97,7 @@ def read_colours(path: Raster, *, name: str | None = None) -> UInt8[np.ndarray, 
 
 
 def mask_from_pillow(image: Any) -> Bool[np.ndarray, "H W"]:
-    """A Pillow image as a binary mask; see `binary_mask`."""
+    """A Pillow image as a binary mask; see `binary_mask`, whose errors are raised about the mask."""
     from PIL import ImageOps
 
     page = _page_of_pillow(ImageOps.exif_transpose(image), is_lossy=image.format in _LOSSY)

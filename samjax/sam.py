@@ -44,7 +44,10 @@ class Sam:
 
     @classmethod
     def init(cls, variant: str | SamConfig, key: Key[Array, ""] | None = None) -> "Sam":
-        """A model with random parameters; `variant` names a row of `samjax.config.VARIANTS` or is a configuration."""
+        """A model with random parameters; `variant` names a row of `samjax.config.VARIANTS` or is a configuration.
+
+        Raises ValueError for an unknown name.
+        """
         if isinstance(variant, str) and variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
         config = VARIANTS[variant] if isinstance(variant, str) else variant
@@ -85,7 +88,7 @@ class Sam:
 
         The batch is computed in pieces of `execution.images_per_step`, so that one program serves any B. With
         `sharding`, which places the pixels on a mesh, it is one program for this B, and the features come out where
-        JAX's propagation puts them.
+        JAX's propagation puts them. Raises ValueError if there is no image.
         """
         if not len(images):
             raise ValueError("no image was given")
@@ -120,7 +123,8 @@ class Sam:
     def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.
 
-        The prediction is on the host. Warns about points outside the image, which the reference takes too.
+        The prediction is on the host. Warns about points outside the image, which the reference takes too. Raises
+        ValueError for a batch, and for mask prompts of another size than the model's.
         """
         if embedding.features.ndim != 3 or prompts.valid.ndim != 1:
             raise ValueError("predict takes one image and its prompts; for batches there is predict_batch")
@@ -130,7 +134,8 @@ class Sam:
     def predict_batch(self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the prompts of B images (`Prompts.batch`); `prediction[b]` is image b's without padding rows.
 
-        Like `encode_batch` in pieces, or all at once where the features lie on several devices.
+        Like `encode_batch` in pieces, or all at once where the features lie on several devices. Raises ValueError for a
+        single image, and where numbers of images or sizes of masks differ.
         """
         if embeddings.features.ndim != 4 or prompts.valid.ndim != 2:
             raise ValueError(
@@ -157,7 +162,10 @@ class Sam:
     def masks(
         self, prediction: Prediction, embedding: Embedding, *, threshold: float | None = 0.0
     ) -> Bool[np.ndarray, "N M H W"] | Float32[np.ndarray, "N M H W"]:
-        """One image's predictions at the photo's own size: booleans above `threshold`, or logits where it is None."""
+        """One image's predictions at the photo's own size: booleans above `threshold`, or logits where it is None.
+
+        Raises ValueError for a batch.
+        """
         if embedding.features.ndim != 3:
             raise ValueError("masks takes one image's prediction and embedding: prediction[b] and embeddings[b]")
         original = tuple(np.asarray(embedding.original_size).tolist())

@@ -66,6 +66,7 @@ def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999)
     Of an array what is above 0 is foreground; an image of Pillow's counts as `samjax.foreground.binary_mask` says.
     A logit is the inverse sigmoid of the share of its cell that is foreground, kept within 1 - certainty and
     certainty (±6.9 by default, the order of SAM's own logits). Padding is background.
+    Raises ValueError for what is no mask.
     """
     binary = mask_from_pillow(mask) if is_pillow(mask) else np.asarray(mask)
     if binary.ndim != 2 or binary.size == 0:

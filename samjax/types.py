@@ -191,7 +191,10 @@ class Prompts:
 
     @classmethod
     def batch(cls, images: Sequence["Prompts"]) -> "Prompts":
-        """Prompts of many images as one batch, padded to the largest; the leading axis is the image."""
+        """Prompts of many images as one batch, padded to the largest; the leading axis is the image.
+
+        Raises ValueError without images, and for mask prompts of different sizes.
+        """
         if not images:
             raise ValueError("a batch needs the prompts of at least one image")
         count = max(prompts.valid.shape[0] for prompts in images)

@@ -22,7 +22,7 @@ class Crop(NamedTuple):
 
 
 def point_grid(per_side: int) -> Float64[np.ndarray, "P 2"]:
-    """per_side² points (x, y), evenly spaced in [0, 1] and row by row."""
+    """per_side² points (x, y), evenly spaced in [0, 1] and row by row. Raises ValueError below one point."""
     if per_side < 1:
         raise ValueError(f"a grid needs at least one point a side, got {per_side}")
     side = np.linspace(0.5 / per_side, 1 - 0.5 / per_side, per_side)
@@ -30,7 +30,10 @@ def point_grid(per_side: int) -> Float64[np.ndarray, "P 2"]:
 
 
 def point_grids(per_side: int, layers: int, downscale: int) -> list[Float64[np.ndarray, "P 2"]]:
-    """The grid of the whole photo and of each layer of crops; points per side shrink by `downscale` a layer."""
+    """The grid of the whole photo and of each layer of crops; points per side shrink by `downscale` a layer.
+
+    Raises ValueError for impossible numbers, and where a layer would have no points.
+    """
     if layers < 0 or downscale < 1:
         raise ValueError(f"layers cannot be negative nor the downscale factor below 1, got {layers} and {downscale}")
     sides = [int(per_side / downscale**layer) for layer in range(layers + 1)]
@@ -46,6 +49,7 @@ def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> list
     """The whole photo of `size` (height, width), then (2^i)² crops for each layer i, column by column.
 
     Same boxes and order as the reference's `generate_crop_boxes`, but for crops that have no pixel of a tiny photo.
+    Raises ValueError for impossible layers and overlaps.
     """
     if layers < 0:
         raise ValueError(f"the number of crop layers cannot be negative, got {layers}")
@@ -73,6 +77,7 @@ def tile_boxes(size: tuple[int, int], tile: int, overlap: int) -> list[Box]:
 
     They form a lattice from the photo's corner with `overlap` pixels between neighbours. The last ones stick out of the
     photo: what a tile shows, and at which scale, does not depend on where the photo ends.
+    Raises ValueError for impossible sides and overlaps.
     """
     if tile < 1 or not 0 <= overlap < tile:
         raise ValueError(f"tiles need a positive side and an overlap from 0 to below it, got {tile} and {overlap}")

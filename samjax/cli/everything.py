@@ -22,7 +22,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 
 
 def parse_bytes(text: str) -> int:
-    """2000000000, 2GB (10^9) or 1.5GiB (2^30) as a number of bytes."""
+    """2000000000, 2GB (10^9) or 1.5GiB (2^30) as a number of bytes. Raises ValueError for other texts."""
     number = text.rstrip("bBiIkKmMgG ")
     try:
         size = float(number) * _UNITS[text[len(number) :].strip().upper()]

@@ -17,7 +17,7 @@ Checkpoint = Annotated[
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder, and says before any work is done if nothing can be written there."""
+    """Makes a folder, before any work is done. Raises ValueError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

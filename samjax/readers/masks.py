@@ -43,7 +43,7 @@ class Findings:
         "segmentation"; all but the last may be missing. Crowds are void.
 
         Ids and boxes have no part in a mask: of annotations with one id those with the same segmentation are repeats,
-        and a box that cannot be right is noted.
+        and a box that cannot be right is noted. Raises nothing: what cannot be used is left out, with its reason.
         """
         ids: set[int | str | None] = set()
         known: set[tuple[int | str | None, bytes]] = set()

@@ -23,7 +23,10 @@ def check(photo: Path, options: Options) -> None:
 
 
 def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
-    """Writes NAME.geojson: a feature a mask, a MultiPolygon where it has several parts."""
+    """Writes NAME.geojson: a feature a mask, a MultiPolygon where it has several parts.
+
+    Raises ValueError for a photo that its EXIF orientation turns against its georeference.
+    """
     from rasterio.warp import transform_geom
 
     transform, crs, size = _georeference(found.photo.path, options)

@@ -74,7 +74,7 @@ class Pipeline:
         return step * self.batch / len(self.source)
 
     def batch_at(self, step: int) -> Batch:
-        """Our part of the batch of a step, made here and now."""
+        """Our part of the batch of a step, made here and now. Raises ValueError for a step that there is not."""
         if not 0 <= step < self.steps:
             raise ValueError(f"steps run from 0 to {self.steps - 1}, got {step}")
         start = step * self._rows.share

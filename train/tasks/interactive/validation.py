@@ -109,6 +109,7 @@ def answers(
     """The answers to 1, 2, ..., `clicks` clicks on every mask of a batch, then to its box.
 
     The photos are encoded once. Three programs decode: one click, more clicks (in slots for all of them), a box.
+    Raises ValueError below one click.
     """
     if clicks < 1:
         raise ValueError(f"a mask needs at least one click, got {clicks}")
