@@ -77,12 +77,16 @@ def pack(
     return bits.reshape(-1, bits.shape[-1])
 
 
+def outermost(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int] | None:
+    """(x0, y0, x1, y1) of the outermost pixels of a mask on the host, as the reference counts; None if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])) if len(rows) else None
+
+
 def unpack(
     bits: UInt8[np.ndarray, "W bytes"], size: tuple[int, int]
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
-    """On the host: the part of a packed mask of `size` (height, width) within its box, and that box's first pixel (x,
-    y)
-    in the picture."""
+    """The part of a packed mask of `size` (height, width) within its box, and that box's corner (x, y); on the host."""
     height, width = size
     columns = np.flatnonzero(bits[:width].any(1))
     if not len(columns):

@@ -84,3 +84,12 @@ def test_overlaps_are_judged_by_iou(seed, threshold):
     both, either = ((bits[:, None] & bits).sum(2), (bits[:, None] | bits).sum(2))
     found = np.asarray(jax.jit(masks.overlaps)(words, words, np.float32(threshold)))
     assert (found == (both > threshold * either + 1e-6)).all()
+
+
+@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 8)), max_size=4))
+def test_the_outermost_pixels_of_a_mask_are_its_box(pixels):
+    mask = np.zeros((6, 9), bool)
+    for y, x in pixels:
+        mask[y, x] = True
+    ys, xs = zip(*pixels, strict=True) if pixels else ((), ())
+    assert masks.outermost(mask) == ((min(xs), min(ys), max(xs), max(ys)) if pixels else None)

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from samjax.ops.masks import outermost
+
 BOUNDARY_DILATION = 0.02  # width of the band along a mask's boundary, as a share of the photo's diagonal
 BETA_SQUARED = 0.3  # the weight of precision that salient object detection has agreed on
 
@@ -44,9 +46,9 @@ def inner_band(mask: Mask, *, dilation: float = BOUNDARY_DILATION) -> Mask:
     flat = mask.reshape(-1, *mask.shape[-2:])
     band = np.zeros_like(flat)
     for one, target in zip(flat, band, strict=True):
-        rows, columns = np.flatnonzero(one.any(1)), np.flatnonzero(one.any(0))
-        if len(rows):
-            box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        if (found := outermost(one)) is not None:
+            x0, y0, x1, y1 = found
+            box = slice(y0, y1 + 1), slice(x0, x1 + 1)
             depth = distance_transform_cdt(np.pad(one[box], 1), metric="chessboard")[1:-1, 1:-1]
             target[box] = one[box] & (depth <= steps)
     return band.reshape(mask.shape)

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
+from samjax.ops.masks import outermost
+
 SUPPRESSION_RADIUS = 1  # pixels along the gradient; this and the next two are Dollar's values for BSDS500
 SUPPRESSION_MARGIN = 1.01  # an edge stays if it is no weaker than 1 / 1.01 of its neighbours
 FRAME = 5  # pixels along the photo's border where edges fade out
@@ -26,10 +28,11 @@ def add_mask(strongest: Float32[np.ndarray, "H W"], probability: Float32[np.ndar
 
     # Nothing happens further from the mask than its boundary, and Sobel's filter sees one pixel more.
     mask = probability > 0.5
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
+    box = outermost(mask)
+    if box is None:
         return
-    window = tuple(slice(max(0, int(line[0]) - 2), int(line[-1]) + 3) for line in (rows, columns))
+    x0, y0, x1, y1 = box
+    window = slice(max(0, y0 - 2), y1 + 3), slice(max(0, x0 - 2), x1 + 3)
     part = probability[window]
     gradient = np.hypot(sobel(part, 0, mode="nearest"), sobel(part, 1, mode="nearest"))
     edges = np.where(outer_boundary(mask[window]), gradient, 0)

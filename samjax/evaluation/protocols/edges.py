@@ -28,6 +28,7 @@ from samjax.evaluation.protocol import Curve, Figure, Judgement, Prompt, Segment
 from samjax.evaluation.protocols.edge_maps import add_mask, thinned
 from samjax.evaluation.user.grid import Grid
 from samjax.ops.boxes import nms
+from samjax.ops.masks import outermost
 
 MOST_PROCESSES = 16  # a photo has 99 thresholds
 
@@ -129,15 +130,14 @@ class Edges:
     ) -> list[list[tuple[Prompt, list[int]]]]:
         """The prompts of each photo, and for each prompt the masks that suppression leaves; empty masks are none."""
         origins: list[list[tuple[Prompt, int]]] = [[] for _ in photos]
-        boxes: list[list[list[int]]] = [[] for _ in photos]
+        boxes: list[list[tuple[int, int, int, int]]] = [[] for _ in photos]
         scores: list[list[float]] = [[] for _ in photos]
         for prompts in zip(*(self.grid.prompts(photo.shape[:2]) for photo in photos), strict=True):
             for photo, answers in enumerate(segmenter.ask(prompts, multimask=True)):
                 for prompt, answer in zip(prompts[photo], answers, strict=True):
                     for number, (mask, iou) in enumerate(zip(answer.masks, answer.iou, strict=True)):
-                        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                        if len(rows):
-                            boxes[photo].append([int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])])
+                        if (box := outermost(mask)) is not None:
+                            boxes[photo].append(box)
                             scores[photo].append(float(iou))
                             origins[photo].append((prompt, number))
         kept = []
