@@ -28,11 +28,14 @@ def encode(
     branch_weights: Float32[Array, "*B depth 2"] | None = None,
     origin: Int32[Array, "*B 2"] | None = None,
 ) -> Float[Array, "*B H W C"]:
-    """Image features of normalised, padded pixels (`transforms.to_pixels`).
+    """Image features of normalised, padded pixels in the INPUT frame (`transforms.to_pixels`), in the compute dtype.
 
+    (H, W) is the grid of patches: (h, w) in pixels over the patch size. C is `config.width`.
     `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths. With
     `origin` the pixels are a window of the model's input whose upper left is there, (x, y) in pixels; both it and the
     window's sides are multiples of the attention windows, patch times window size: how training sees less at a time.
+
+    Raises ValueError if there is no `origin` and (h, w) is not `config.image_size`.
     """
     encoder, pixels = ImageEncoder(config.image_encoder, config.width, execution), jnp.asarray(pixels)
     if origin is None and pixels.shape[-3:-1] != config.image_size:
@@ -59,10 +62,12 @@ def decode(
 ) -> Prediction:
     """Masks for N prompts of an image, or of each image of a batch.
 
+    Prompts are in pixels of the ORIGINAL frame, as in `samjax.types`; the prediction's logits are LOW-RES, of
+    `config.mask_size`, and float32 like the IoUs.
     Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
     every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one.
     `branch_weights` multiply what the decoder layers' branches add to the tokens (the IoU token, the mask tokens, then
-    the prompt's): how training drops out. `origin` as `encode` had it; all coordinates are then the window's.
+    the prompt's): how training drops out. `origin` as `encode` had it; coordinates and logits are then the window's.
     """
     embedding, prompts = jax.tree.map(jnp.asarray, (embedding, prompts))  # as jit would, where it is disabled
     if embedding.features.ndim == 4:
@@ -147,5 +152,5 @@ def abstract_params(config: SamConfig) -> Params:
 
 @functools.partial(jax.jit, static_argnames="config")
 def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
-    """Freshly initialised float32 parameters."""
+    """Freshly initialised float32 parameters, of which `key` draws those that are random."""
     return initialise(declared_params(config), key)

@@ -1,7 +1,9 @@
 """Attention in its exact forms: with decomposed relative position over a grid, and across tokens and image.
 
-One letter, one meaning: D channels of a head, H W grid, T tokens, S image tokens, C channels.
-Logits, softmax and sums are float32 whatever the inputs' dtype; results have the inputs' dtype.
+One letter, one meaning: D channels of a head, H W grid, T tokens, S image tokens (row by row), C channels.
+Positions and offsets count cells of the grid. Queries come unscaled: each function multiplies them by D^-1/2 itself,
+unless it is given logits. Logits, softmax and sums are float32 whatever the inputs' dtype; results have the inputs'
+dtype.
 """
 
 import functools
@@ -16,7 +18,11 @@ _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def relative_positions(table: Float[Array, "L D"], size: int) -> Float[Array, "size size D"]:
-    """Row (q, k) is the table's entry for the offset q - k, offsets running from -(size - 1) to size - 1."""
+    """The table's entries for all pairs of cells along an axis of `size` cells: [q, k] is that of the offset q - k.
+
+    Offsets run from -(size - 1) to size - 1: the reference's `get_rel_pos` (image_encoder.py) where there are as many
+    queries as keys. Raises ValueError unless L = 2 size - 1.
+    """
     if table.shape[0] != 2 * size - 1:
         raise ValueError(f"a relative position table for {size} tokens has {2 * size - 1} rows, got {table.shape[0]}")
     offsets = np.arange(size)[:, None] - np.arange(size)[None, :] + size - 1
@@ -43,7 +49,7 @@ def _grid_logits(
     rel_h: Float[Array, "*B T W H"],
     rel_w: Float[Array, "*B T W W"],
 ) -> Float[Array, "*B TW S"]:
-    """Logits of T rows of queries against all keys: scaled q·k plus the bias of the key's row and of its column."""
+    """Logits of T rows of queries against all S = H·W keys: scaled q·k plus the bias of the key's row and column."""
     *batch, rows, columns, depth = q.shape
     q = q.reshape(*batch, rows * columns, depth)
     logits = _einsum("...td,...sd->...ts", q * depth**-0.5, k)
@@ -59,11 +65,14 @@ def grid_attention(
     rel_pos_h: Float[Array, "Lh D"],
     rel_pos_w: Float[Array, "Lw D"],
 ) -> Float[Array, "heads H W D"]:
-    """Every token of a grid attends to every token, with decomposed relative position (MViTv2, arXiv 2112.01526).
+    """Self-attention over a grid, each token to all, with decomposed relative position (MViTv2, arXiv 2112.01526).
 
     The plain form: all logits, heads·(H·W)², exist at once. Right for windows, and the oracle of
     `blocked_grid_attention`.
-    The bias is (unscaled q)·Rh[qh - kh] + (unscaled q)·Rw[qw - kw], as in the reference.
+    The bias is (unscaled q)·Rh[qh - kh] + (unscaled q)·Rw[qw - kw], as in the reference (`add_decomposed_rel_pos` in
+    image_encoder.py).
+
+    Raises ValueError unless Lh = 2H - 1 and Lw = 2W - 1.
     """
     heads, height, width, depth = q.shape
     rel_h = _einsum("nhwd,hkd->nhwk", q, relative_positions(rel_pos_h, height))
@@ -86,6 +95,8 @@ def blocked_grid_attention(
 
     Only one block's logits, rows·W x H·W of them (times heads if `heads_together`), exist at a time: on CPU they stay
     in cache, on accelerators they bound the memory. `rows` is lowered to the nearest divisor of H.
+
+    Raises ValueError as `grid_attention` does, and if `rows` is below 1.
     """
     _, height, width, depth = q.shape
     rows = max(divisor for divisor in range(1, min(rows, height) + 1) if height % divisor == 0)
@@ -115,7 +126,10 @@ def masked_attention(
     v: Float[Array, "S heads D"],
     key_valid: Bool[Array, " S"] | None = None,
 ) -> Float[Array, "T heads D"]:
-    """Multi-head attention in which keys that are not valid get weight exactly zero."""
+    """Multi-head attention in which keys that are not valid get weight exactly zero.
+
+    Without `key_valid` all are valid; where none is, the result is NaN.
+    """
     logits = _einsum("tnd,snd->nts", q * q.shape[-1] ** -0.5, k)
     if key_valid is not None:
         logits = jnp.where(key_valid, logits, -jnp.inf)
@@ -132,9 +146,10 @@ def tokens_attend_image(
 ) -> Float[Array, "T heads D"]:
     """`masked_attention` to keys and values that are projections of the image, without projecting the image.
 
+    Keys are projections of `image_with_position`, values of `image`; all image tokens are attended.
     q·(K x) = (q K)·x and Σ w (V x) = V (Σ w x): the kernels meet the few tokens instead of the S image tokens, which
-    takes 2·T·N·S·C multiplications instead of 2·S·C·N·D. The keys' bias shifts all logits of a query alike, which
-    softmax does not see; weights sum to one, so the values' bias is added once.
+    takes 2·T·heads·S·C multiplications instead of 2·S·C·heads·D. The keys' bias shifts all logits of a query alike,
+    which softmax does not see; weights sum to one, so the values' bias is added once.
     """
     folded = _einsum("tnd,cnd->ntc", q * q.shape[-1] ** -0.5, k_kernel).astype(q.dtype)
     weights, sums = _softmax(_einsum("ntc,sc->nts", folded, image_with_position), -1, q.dtype)
@@ -149,9 +164,10 @@ def image_attends_tokens(
     out_bias: Float[Array, " C"],
     key_valid: Bool[Array, " T"],
 ) -> Float[Array, "S C"]:
-    """Softmax over the T tokens for every image token, values and output projection folded into the tokens.
+    """Attention of every image token to the T tokens, with values and output projection folded into the tokens.
 
-    Logits are laid out with the image tokens last so that the reduction over few tokens runs along full vectors.
+    `logits` are scaled. They are laid out with the image tokens last so that the reduction over few tokens runs along
+    full vectors. Tokens that are not valid get weight exactly zero; where none is valid, the result is NaN.
     """
     folded = _einsum("tnd,ndc->ntc", v, out_kernel).astype(v.dtype)
     return _einsum("nts,ntc->sc", _over_tokens(logits, key_valid, v.dtype), folded).astype(v.dtype) + out_bias[None]
@@ -160,12 +176,13 @@ def image_attends_tokens(
 def image_attends_values(
     logits: Float[Array, "heads T S"], v: Float[Array, "T heads D"], key_valid: Bool[Array, " T"]
 ) -> Float[Array, "S heads D"]:
-    """Softmax over the T tokens for every image token, applied to values without the output projection."""
+    """`image_attends_tokens` before the output projection, with the heads still apart."""
     return _einsum("nts,tnd->snd", _over_tokens(logits, key_valid, v.dtype), v).astype(v.dtype)
 
 
 def _over_tokens(
     logits: Float[Array, "heads T S"], key_valid: Bool[Array, " T"], dtype: jnp.dtype
 ) -> Float[Array, "heads T S"]:
+    """Softmax over the tokens; those that are not valid have weight zero."""
     weights, sums = _softmax(jnp.where(key_valid[:, None], logits, -jnp.inf), 1, jnp.dtype(jnp.float32))
     return (weights / sums).astype(dtype)
