@@ -163,6 +163,8 @@ def decode(
 ) -> Prediction:
     """Masks for N prompts of an image, or of each image of a batch.
 
+    Prompts are in pixels of the ORIGINAL frame, as in `samjax.types`; the prediction's logits are LOW-RES, of
+    `config.mask_size`, and float32 like the IoUs.
     Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
     every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one. A prompt is
     embedded when it is decoded, so that no more dense maps exist than prompts are decoded together.
@@ -290,5 +292,5 @@ def abstract_params(config: SamConfig) -> Params:
 
 @functools.partial(jax.jit, static_argnames="config")
 def init_params(config: SamConfig, key: Key[Array, ""]) -> Params:
-    """Freshly initialised float32 parameters."""
+    """Freshly initialised float32 parameters, of which `key` draws those that are random."""
     return initialise(declared_params(config), key)

@@ -35,10 +35,12 @@ class Sam:
     thresholds: MaskThresholds = dataclasses.field(default_factory=MaskThresholds)
 
     def tree_flatten(self):
+        """The parameters as children; configuration, execution and thresholds as what programs are compiled for."""
         return (self.params,), (self.config, self.execution, self.thresholds)
 
     @classmethod
     def tree_unflatten(cls, static, children):
+        """The model with these children, whatever JAX has put in the parameters' place."""
         config, execution, thresholds = static
         return cls(config, children[0], execution, thresholds)
 
@@ -46,7 +48,7 @@ class Sam:
     def init(cls, variant: str | SamConfig, key: Key[Array, ""] | None = None) -> "Sam":
         """A model with random parameters; `variant` names a row of `samjax.config.VARIANTS` or is a configuration.
 
-        Raises ValueError for an unknown name.
+        Without `key` the parameters are those of `jax.random.key(0)`. Raises ValueError for a name that no row has.
         """
         if isinstance(variant, str) and variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
@@ -54,9 +56,10 @@ class Sam:
         return cls(config, init_params(config, jax.random.key(0) if key is None else key))
 
     def with_image_size(self, image_size: tuple[int, int] | int) -> "Sam":
-        """The same network for another input size, (height, width) or the side of a square, multiples of the patch.
+        """The same network for another input size in pixels, (height, width) or the side of a square.
 
-        Position tables are resampled, everything else is shared with this model.
+        Position tables are resampled, everything else is shared with this model. Raises ValueError unless the sides are
+        multiples of the patch size.
         """
         config = self.config.with_image_size(image_size)
         resample = family_of(config.image_encoder).resample
@@ -64,11 +67,11 @@ class Sam:
         return dataclasses.replace(self, config=config, params={**self.params, "image_encoder": encoder})
 
     def with_dtype(self, compute_dtype: str) -> "Sam":
-        """The same parameters computing in "float32" or "bfloat16"."""
+        """The same parameters computing in "float32" or "bfloat16". Raises ValueError for any other dtype."""
         return dataclasses.replace(self, execution=dataclasses.replace(self.execution, compute_dtype=compute_dtype))
 
     def encode(self, image: ArrayLike, *, taps: tuple[str, ...] = ()) -> Embedding:
-        """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes.
+        """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes; raises ValueError like it.
 
         With `taps`, names of `samjax.model.tap_names`, also outputs from inside the encoder.
         """
@@ -88,7 +91,7 @@ class Sam:
 
         The batch is computed in pieces of `execution.images_per_step`, so that one program serves any B. With
         `sharding`, which places the pixels on a mesh, it is one program for this B, and the features come out where
-        JAX's propagation puts them. Raises ValueError if there is no image.
+        JAX's propagation puts them. Raises ValueError if there is no photo, and as `encode` does.
         """
         if not len(images):
             raise ValueError("no image was given")
@@ -123,8 +126,11 @@ class Sam:
     def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.
 
-        The prediction is on the host. Warns about points outside the image, which the reference takes too. Raises
-        ValueError for a batch, and for mask prompts of another size than the model's.
+        Prompts are in pixels of the photo; the logits are low-resolution ones (`config.mask_size`) that cover the
+        padded model input, and `masks` brings them to the photo's size. The prediction is on the host. Warns about
+        points outside the image, which the reference takes too.
+
+        Raises ValueError for a batch, and for mask prompts of another size than `config.mask_size`.
         """
         if embedding.features.ndim != 3 or prompts.valid.ndim != 1:
             raise ValueError("predict takes one image and its prompts; for batches there is predict_batch")
@@ -134,8 +140,11 @@ class Sam:
     def predict_batch(self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the prompts of B images (`Prompts.batch`); `prediction[b]` is image b's without padding rows.
 
-        Like `encode_batch` in pieces, or all at once where the features lie on several devices. Raises ValueError for a
-        single image, and where numbers of images or sizes of masks differ.
+        Like `encode_batch` in pieces, or all at once where the features lie on several devices. Coordinates, logits and
+        warnings are those of `predict`.
+
+        Raises ValueError if the two are not batches of the same number of images, and for mask prompts of another size
+        than `config.mask_size`.
         """
         if embeddings.features.ndim != 4 or prompts.valid.ndim != 2:
             raise ValueError(
@@ -164,7 +173,7 @@ class Sam:
     ) -> Bool[np.ndarray, "N M H W"] | Float32[np.ndarray, "N M H W"]:
         """One image's predictions at the photo's own size: booleans above `threshold`, or logits where it is None.
 
-        Raises ValueError for a batch.
+        (H, W) is the photo's (height, width) in pixels. Raises ValueError for a batch.
         """
         if embedding.features.ndim != 3:
             raise ValueError("masks takes one image's prediction and embedding: prediction[b] and embeddings[b]")

@@ -31,7 +31,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices (or of `devices`) with these sizes; one of them may be -1: what the others leave.
 
-    Raises ValueError where the sizes do not multiply to the number of devices.
+    Raises ValueError if the sizes do not multiply to the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
@@ -47,8 +47,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
 
 def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """The sharding of a parameter, by `RULES`. `name` is its path, "image_encoder/blocks/0/attn/qkv/kernel"; for
-    optimiser state and averages, whose paths end with the parameter's, the same rules hold."""
+    """The `PartitionSpec` of a parameter of this shape, by `RULES`; whole on every device if none of them names it.
+
+    `name` is its path, "image_encoder/blocks/0/attn/qkv/kernel"; for optimiser state and averages, whose paths end with
+    the parameter's, the same rules hold.
+    """
     for pattern, axes in RULES:
         if re.search(rf"(^|/){pattern}$", name) and len(shape) >= len(axes):
             axes = (None,) * (len(shape) - len(axes)) + axes
@@ -67,10 +70,10 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose leading axis is the image: spread over "data" and "fsdp" together."""
+    """The sharding of arrays whose leading axis is the image: spread over "data" and "fsdp" together."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """A key path as "a/b/c"."""
+    """A key path of `jax.tree_util` as "a/b/c"."""
     return "/".join(str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry)))) for entry in path)

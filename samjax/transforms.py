@@ -2,6 +2,7 @@
 
 Frames. ORIGINAL: pixels of the photo. INPUT: pixels of the photo resized so that it fits `config.image_size`, which
 is then padded below and to the right. LOW-RES: mask logits, four times the embedding's grid, covering the padded input.
+All begin at the upper left; coordinates are (x, y), sizes and shapes (height, width).
 """
 
 import functools
@@ -28,15 +29,21 @@ Size = tuple[int, int]  # (height, width), pixels
 
 
 def input_size(original: Size, image_size: Size) -> Size:
-    """(height, width) in pixels of a photo of size `original` that is resized to fit `image_size`, rounded as by the
-    reference (`ResizeLongestSide.get_preprocess_shape`)."""
+    """The (height, width) that a photo of `original` size has in the INPUT frame, pixels: resized to fit `image_size`.
+
+    Sides are rounded as the reference rounds (`ResizeLongestSide.get_preprocess_shape` in utils/transforms.py), but are
+    at least 1.
+    """
     scale = min(image_size[0] / original[0], image_size[1] / original[1])
     height, width = (int(side * scale + 0.5) for side in original)
     return max(height, 1), max(width, 1)
 
 
 def resize_photo(rgb: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarray, "h w 3"]:
-    """The reference's resizing: Pillow's bilinear filter, which antialiases, on 8-bit values."""
+    """Resizes a photo to `size` as the reference does: Pillow's bilinear filter, which antialiases, on 8-bit values.
+
+    A photo that has this size is returned itself, not a copy.
+    """
     from PIL import Image
 
     if rgb.shape[:2] == size:
@@ -45,7 +52,11 @@ def resize_photo(rgb: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarra
 
 
 def to_pixels(rgb: UInt8[np.ndarray, "H W 3"], config: SamConfig) -> Float32[np.ndarray, "h w 3"]:
-    """A photo as the encoder takes it: resized to fit, normalised, then padded with zeros to `config.image_size`."""
+    """A photo as the encoder takes it: resized to fit, normalised, then padded with zeros to `config.image_size`.
+
+    The photo is at the upper left, its values are (value - `PIXEL_MEAN`) / `PIXEL_STD` (the reference's
+    `Sam.preprocess`).
+    """
     fitted = resize_photo(rgb, input_size(rgb.shape[:2], config.image_size))
     pixels = np.zeros((*config.image_size, 3), np.float32)
     pixels[: fitted.shape[0], : fitted.shape[1]] = (fitted.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD
@@ -55,18 +66,25 @@ def to_pixels(rgb: UInt8[np.ndarray, "H W 3"], config: SamConfig) -> Float32[np.
 def to_input_frame(
     points: Float32[Array, "*B 2"], original: Int32[Array, "2"], fitted: Int32[Array, "2"]
 ) -> Float32[Array, "*B 2"]:
-    """(x, y) of the ORIGINAL frame in the INPUT frame; the scale differs by axis because sizes were rounded."""
+    """Moves (x, y) from the ORIGINAL frame to the INPUT frame, in pixels of each.
+
+    `original` and `fitted` are the photo's (height, width) in the two. The scale differs by axis because sizes were
+    rounded. Coordinates are only scaled, as by the reference's `apply_coords`: integers name pixels in both frames, and
+    the half pixel to their centres is added after this, by the prompt encoder.
+    """
     scale = fitted.astype(jnp.float32) / original.astype(jnp.float32)
     return points * with_rank(scale[::-1], points.ndim)
 
 
 def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999) -> Float32[np.ndarray, "h w"]:
-    """A binary mask of the ORIGINAL size as the LOW-RES logits that a mask prompt wants.
+    """A binary mask of the ORIGINAL size as the LOW-RES logits, of `config.mask_size`, that a mask prompt wants.
 
     Of an array what is above 0 is foreground; an image of Pillow's counts as `samjax.foreground.binary_mask` says.
     A logit is the inverse sigmoid of the share of its cell that is foreground, kept within 1 - certainty and
     certainty (±6.9 by default, the order of SAM's own logits). Padding is background.
-    Raises ValueError for what is no mask.
+
+    Raises ValueError unless the mask has shape (H, W), at least one pixel and finite values, and for an image of
+    Pillow's as `binary_mask` does.
     """
     binary = mask_from_pillow(mask) if is_pillow(mask) else np.asarray(mask)
     if binary.ndim != 2 or binary.size == 0:
@@ -86,7 +104,10 @@ def mask_prompt(mask: ArrayLike, config: SamConfig, *, certainty: float = 0.999)
 
 
 def _cell_shares(source: int, cells: int, extent: float) -> np.ndarray:
-    """(cells, source): which share of each of `cells` cells, evenly spaced over `extent` samples, is which sample."""
+    """(cells, source): which share of each of `cells` cells, evenly spaced over `extent` samples, is which sample.
+
+    Both begin at the same edge; what lies beyond the last sample belongs to none.
+    """
     edges = np.linspace(0, extent, cells + 1)
     samples = np.arange(source)
     overlap = np.minimum(edges[1:, None], samples + 1) - np.maximum(edges[:-1, None], samples)
@@ -97,8 +118,9 @@ def _cell_shares(source: int, cells: int, extent: float) -> np.ndarray:
 def upscaling(original: Size, config: SamConfig) -> Frame:
     """The resizing that takes LOW-RES logits to the ORIGINAL size, for `map_row_blocks` and `samjax.ops.masks`.
 
-    The reference resizes twice, low-res to padded input and, after cropping the padding, input to original, each time
-    bilinearly; resizing once would differ. Both steps are linear and separable, so they compose into a matrix an axis.
+    `original` is the photo's (height, width) in pixels. The reference (`Sam.postprocess_masks`) resizes twice, low-res
+    to padded input and, after cropping the padding, input to original, each time bilinearly; resizing once would
+    differ. Both steps are linear and separable, so they compose into a matrix an axis.
     """
     fitted = input_size(original, config.image_size)
     rows, columns = (
@@ -120,9 +142,10 @@ def upscale_masks(
 ) -> Bool[np.ndarray, "*N H W"] | Float32[np.ndarray, "*N H W"]:
     """LOW-RES logits as masks of the ORIGINAL size: booleans above `threshold`, or the logits where it is None.
 
-    Works on `together` masks at a time, in blocks of 128 rows whose numbers are rounded up, so that any number of masks
-    of photos of similar size share one compiled program; `sharding` spreads these masks over devices, whose number
-    divides theirs. While the host takes masks, the device is at the next ones.
+    (h, w) is `config.mask_size`, and (H, W) is `original`, the photo's (height, width) in pixels. Works on `together`
+    masks at a time, in blocks of 128 rows whose numbers are rounded up, so that any number of masks of photos of
+    similar size share one compiled program; `sharding` spreads these masks over devices, whose number divides theirs.
+    While the host takes masks, the device is at the next ones.
     """
     frame = upscaling(original, config)
     low = np.asarray(logits).reshape(-1, *logits.shape[-2:])

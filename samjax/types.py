@@ -88,7 +88,7 @@ class Perturbation:
 
 @pytree
 class Embedding:
-    """The image encoder's output for a photo, and the photo's frames."""
+    """The image encoder's output for a photo, and the photo's sizes in two frames."""
 
     features: Float[Array, "*B H W C"]  # channels last, in the compute dtype
     original_size: Int32[Array, "*B 2"]  # (height, width) of the photo, pixels
@@ -100,7 +100,7 @@ class Embedding:
             raise TypeError("an Embedding takes arrays: of what encode gives, .image and, if asked for, .taps")
 
     def __getitem__(self, index: int) -> "Embedding":
-        """One image of a batch."""
+        """One image of a batch. Raises ValueError if this is no batch."""
         if self.features.ndim != 4:
             raise ValueError("this is the embedding of one image, not of a batch; its features are in .features")
         return jax.tree.map(lambda x: x[index], self)
@@ -117,7 +117,10 @@ class Prediction:
     valid: Bool[Array | np.ndarray, "*B N"]  # False for rows that only pad the bucket
 
     def __getitem__(self, index: int) -> "Prediction":
-        """The predictions for one image of a batch, on the host, without the padding rows."""
+        """The predictions for one image of a batch, on the host, without the padding rows.
+
+        Raises ValueError if this is no batch.
+        """
         if self.iou.ndim != 3:
             raise ValueError("this is the prediction for one image, not for a batch; index its .logits and .iou")
         return jax.tree.map(lambda x: np.asarray(x)[index], self).trimmed()
@@ -133,13 +136,13 @@ class Prediction:
 
 @pytree
 class Prompts:
-    """N prompts an image, each up to T points and box corners and possibly a mask; ragged sets are padded.
+    """N prompts for each image, each up to T points and box corners and possibly a mask; ragged sets are padded.
 
     Build them on the host with `Prompts.of` (one image) or `Prompts.batch` (many): numpy arrays in few bucketed sizes,
     which go to the device when they are used.
     """
 
-    points: Float32[Array | np.ndarray, "*B N T 2"]  # (x, y), pixels of the original image
+    points: Float32[Array | np.ndarray, "*B N T 2"]  # (x, y), pixels of the original image; integers name pixels
     labels: Int32[
         Array | np.ndarray, "*B N T"
     ]  # 1 foreground, 0 background, 2 and 3 box corners, -1 not a point, -2 absent
@@ -157,13 +160,16 @@ class Prompts:
     ) -> "Prompts":
         """N prompts of one image. Whatever is given has N entries, an entry may be None.
 
-        points: N sets of any number of (x, y), pixels of the original image. labels: as many for each set, 1 for
-        foreground, 0 for background; all foreground when left out. boxes: N times (x0, y0, x1, y1).
-        masks: N times logits of four times the grid's size, from an earlier prediction or from `samjax.mask_prompt`.
+        points: N sets of any number of (x, y), pixels of the original image, integers naming pixels. labels: as many
+        for each set, 1 for foreground, 0 for background, -1 for no point; all foreground when left out. boxes: N times
+        (x0, y0, x1, y1), the upper left and the lower right corner in the same frame. masks: N times logits of four
+        times the grid's size, from an earlier prediction or from `samjax.mask_prompt`.
 
         As in the reference, a prompt with points and no box gets one not-a-point token, also where its set of points is
-        empty, which is not the same as None. Raises ValueError where counts differ, a box is empty or inverted, or a
-        number is not finite.
+        empty, which is not the same as None.
+
+        Raises ValueError if nothing is given, counts or the sizes of masks differ, labels come without points, a shape
+        is wrong, a label is none of the three, a box is empty or inverted, or a number is not finite.
         """
         given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
         counts = {name: len(value) for name, value in given.items() if value is not None}
@@ -193,7 +199,7 @@ class Prompts:
     def batch(cls, images: Sequence["Prompts"]) -> "Prompts":
         """Prompts of many images as one batch, padded to the largest; the leading axis is the image.
 
-        Raises ValueError without images, and for mask prompts of different sizes.
+        Raises ValueError if there is no image, or their mask prompts differ in size.
         """
         if not images:
             raise ValueError("a batch needs the prompts of at least one image")
@@ -224,7 +230,7 @@ class Prompts:
 
 
 def bucket(size: int, sizes: tuple[int, ...]) -> int:
-    """The smallest of `sizes` that holds `size`; beyond the largest, steps of 64 from it."""
+    """The smallest of `sizes`, which ascend, that holds `size`; beyond the largest, steps of 64 from it."""
     for known in sizes:
         if size <= known:
             return known

@@ -32,9 +32,11 @@ def compile_programs(
     mask_prompts: bool = False,
     photo_sizes: Sequence[transforms.Size] = (),
 ) -> list[Timing]:
-    """Compiles what one photo needs: the encoder, the decoder for the buckets that hold these numbers of points and of
-    prompts (with `mask_prompts` also for prompts with a mask), and the upscaling to photos of these sizes
-    (height, width).
+    """Compiles the programs that one photo needs, and times each.
+
+    These are the encoder; the decoder for the buckets that hold these numbers of `points` in a prompt (a box counts as
+    one) and of `prompts` of a photo, for each `multimask`, with `mask_prompts` also for prompts with a mask; and the
+    upscaling of masks, cut off at 0, to `photo_sizes`, (height, width) in pixels.
 
     Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
     """

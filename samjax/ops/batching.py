@@ -8,9 +8,10 @@ from jax import lax
 
 
 def map_batch(function: Callable[..., Any], *batched: Any, together: int | None) -> Any:
-    """`function` over the leading axis of pytrees, `together` items at a time; None: all at once.
+    """Maps `function` over the leading axis of pytrees, `together` items at a time; None: all at once.
 
-    What the function closes over is shared by all items and not repeated.
+    Results are stacked along a leading axis. `function` gets None where None is given instead of a pytree, and what it
+    closes over is shared by all items and not repeated.
     """
     size = jax.tree.leaves(batched)[0].shape[0]
     if together is None or together >= size > 1:

@@ -1,6 +1,7 @@
 """Boxes (x0, y0, x1, y1) and non-maximum suppression as operations of fixed size.
 
-Boxes are in pixels of any one frame. The reference's are those of the outermost pixels: a box of one column is 0 wide.
+Boxes that are compared share a frame and a unit, usually pixels. Their sides are x1 - x0 and y1 - y0. That holds for
+inclusive boxes too, although these cover one pixel more each way: the reference compares its masks' boxes so.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,10 @@ BLOCK = 256  # candidates compared with all others at once
 
 
 def box_iou(first: Float32[Array, "N 4"], second: Float32[Array, "M 4"]) -> Float32[Array, "N M"]:
-    """Intersection over union, 0 to 1, of areas (x1 - x0)(y1 - y0); 0 where both boxes are empty."""
+    """Intersection over union of boxes (x0, y0, x1, y1) of one frame; 0 where both are empty.
+
+    Areas are (x1 - x0)(y1 - y0).
+    """
     low = jnp.maximum(first[:, None, :2], second[None, :, :2])
     high = jnp.minimum(first[:, None, 2:], second[None, :, 2:])
     intersection = jnp.prod(jnp.maximum(high - low, 0), axis=2)
@@ -27,12 +31,15 @@ def box_iou(first: Float32[Array, "N 4"], second: Float32[Array, "M 4"]) -> Floa
 def greedy(
     suppressed: Callable[[Int32[Array, " B"]], Bool[Array, "B N"]], valid: Bool[Array, " N"]
 ) -> Bool[Array, " N"]:
-    """The N candidates, the best first, that greedy suppression keeps: those that no better kept one suppresses.
+    """Greedy suppression: which of N candidates, sorted with the best first, no better kept one suppresses.
 
-    `suppressed(rows)` says which candidates would suppress those numbered `rows`. Whether a candidate is kept follows
-    from the better ones alone, so iterating "kept = not suppressed by a kept better one" settles in as many rounds as
-    the longest chain of suppressions; that happens block by block, which bounds the memory. Blocks beyond the last
-    valid candidate are not visited.
+    N is at least 1; candidates that are not valid are not kept and suppress none. `suppressed(rows)` says which
+    candidates (columns) would suppress those numbered `rows`. It is called with B = min(N, 256) numbers at once, and
+    what it says of numbers beyond N - 1 does not matter.
+
+    Whether a candidate is kept follows from the better ones alone, so iterating "kept = not suppressed by a kept better
+    one" settles in as many rounds as the longest chain of suppressions; that happens block by block, which bounds the
+    memory. Blocks beyond the last valid candidate are not visited.
     """
     count, size = len(valid), min(BLOCK, len(valid))
     valid = jnp.pad(valid, (0, -count % size))
@@ -63,8 +70,11 @@ def keep_by_nms(
     valid: Bool[Array, " N"],
     iou_threshold: Float32[Array, ""] | float,
 ) -> tuple[Int32[Array, " N"], Bool[Array, " N"]]:
-    """Greedy box NMS as torchvision's: the order by descending score, equal scores as they come, and which of the
-    candidates in that order are kept. A box is dropped if its IoU with a better kept one is above the threshold."""
+    """Greedy box NMS as torchvision's: `by_score`'s order, and which of the candidates IN THAT ORDER are kept.
+
+    There is at least one box; all are (x0, y0, x1, y1) in one frame. A box is dropped if it is not valid or if its IoU
+    with a better kept one is above the threshold.
+    """
     order = by_score(scores, valid)
     sorted_boxes = boxes[order]
 
@@ -92,8 +102,10 @@ _keep_by_nms = jax.jit(keep_by_nms)
 
 
 def nms(boxes: Real[np.ndarray, "N 4"], scores: Real[np.ndarray, " N"], iou_threshold: float) -> Int[np.ndarray, " K"]:
-    """Indices of the boxes that greedy NMS keeps, by descending score; any number of them, on the host.
+    """Indices of the boxes that greedy NMS keeps, by descending score; any number of boxes, on the host.
 
+    Boxes are (x0, y0, x1, y1) in one frame; coordinates and scores are rounded to float32. A box is dropped if its IoU
+    with a better kept one is above the threshold.
     Runs `keep_by_nms` on a count rounded up to a power of two, so that few programs are compiled.
     """
     count = len(boxes)

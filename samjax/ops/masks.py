@@ -1,6 +1,8 @@
 """Masks at the photo's size made from low-resolution logits, a block of columns at a time: their measures, their bits.
 
 The float logits of a whole photo never exist. Everything runs down the columns first, as run-length encoding does.
+Coordinates are whole numbers that name pixels of the resized picture, counted from its upper left; a pixel belongs to
+the mask if its logit is above the threshold.
 """
 
 from typing import NamedTuple
@@ -14,15 +16,15 @@ from samjax.ops.resize import Banded, map_row_blocks
 
 
 class Frame(NamedTuple):
-    """The resizing of low-resolution logits to a picture of `size`; blocks may reach beyond it."""
+    """The resizing of low-resolution logits to a picture of `size`; what blocks have beyond it does not count."""
 
-    rows: Banded
-    columns: Banded
+    rows: Banded  # h rows of logits to at least the picture's height
+    columns: Banded  # w columns of logits to at least its width
     size: Int32[Array | np.ndarray, "2"]  # (height, width), pixels
 
 
 class Measures(NamedTuple):
-    """Measurements of one mask that mask generation needs."""
+    """Measurements of one mask at the picture's size that mask generation needs."""
 
     area: Int32[Array, ""]  # pixels
     box: Int32[Array, "4"]  # (x0, y0, x1, y1) of the outermost pixels, inclusive; all 0 for an empty mask
@@ -35,10 +37,10 @@ def measure(
     threshold: Float32[Array, ""] | float,
     offset: Float32[Array, ""] | float,
 ) -> Measures:
-    """Area, box and stability, in pixels of the picture, of the mask that low-resolution `logits` make in a frame.
+    """Area, box and stability of the mask that low-resolution logits make of the frame's picture.
 
-    The mask is where the resized logits are above `threshold`. Its stability is the reference's
-    `calculate_stability_score`: the number of pixels above threshold + offset over that above threshold - offset.
+    The stability is the reference's `calculate_stability_score` (utils/amg.py): the number of pixels above
+    threshold + offset over that above threshold - offset, both in units of the logits.
     """
 
     def measure_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
@@ -65,9 +67,10 @@ def measure(
 def pack(
     logits: Float[Array | np.ndarray, "h w"], frame: Frame, threshold: Float32[Array, ""] | float
 ) -> UInt8[Array, "W bytes"]:
-    """The mask, one row of bits for each column of the picture, the topmost pixel in the highest bit of the first byte.
+    """Packs the mask that low-resolution logits make of the frame's picture into bits, one row for each of its columns.
 
-    As many columns and rows as the frame's blocks have; those beyond its size are background.
+    The topmost pixel of a column is the highest bit of its first byte. There are as many columns and rows as the
+    frame's blocks have; those beyond its size are background.
     """
 
     def pack_block(block: Float32[Array, "columns H"], start: Int32[Array, ""]):
@@ -86,7 +89,10 @@ def outermost(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int, int, int] | None
 def unpack(
     bits: UInt8[np.ndarray, "W bytes"], size: tuple[int, int]
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
-    """The part of a packed mask of `size` (height, width) within its box, and that box's corner (x, y); on the host."""
+    """Cuts the mask's box out of the bits of `pack`, on the host: the mask within it, and its upper left pixel (x, y).
+
+    `size` is the (height, width) of the picture in pixels. An empty mask gives an array of shape (0, 0) and (0, 0).
+    """
     height, width = size
     columns = np.flatnonzero(bits[:width].any(1))
     if not len(columns):
@@ -101,7 +107,10 @@ def unpack(
 def overlaps(
     masks: UInt32[Array, "N words"], others: UInt32[Array, "M words"], iou_threshold: Float32[Array, ""] | float
 ) -> Bool[Array, "N M"]:
-    """True for pairs of masks of one frame, given as bits, whose IoU (0 to 1) is above the threshold."""
+    """True for pairs of masks whose IoU is above the threshold; never for two empty ones.
+
+    Masks are given as bits in any order of pixels, the same for all, 32 to a word; bits that fill up words are 0.
+    """
 
     def areas_of(bits: UInt32[Array, "*M words"]) -> Int32[Array, "*M"]:
         return lax.population_count(bits).sum(-1, dtype=jnp.int32)

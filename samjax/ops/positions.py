@@ -1,4 +1,9 @@
-"""Random Fourier features of coordinates (SAM paper, Appendix A; arXiv 2006.10739). Always float32."""
+"""Random Fourier features of coordinates (SAM paper, Appendix A; arXiv 2006.10739). Always float32.
+
+Coordinates are (x, y) as shares of the padded model input's (width, height): 0 is its left or upper edge, 1 its right
+or lower one, so the centre of pixel x is at (x + 0.5) / width. The reference's `PositionEmbeddingRandom`
+(prompt_encoder.py).
+"""
 
 import jax.numpy as jnp
 from jax import lax
@@ -6,7 +11,7 @@ from jaxtyping import Array, Float32
 
 
 def fourier_features(unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F"]) -> Float32[Array, "*B 2*F"]:
-    """(sin, cos) of 2π(2u - 1)·G for (x, y) coordinates u, shares of the model input's width and height."""
+    """Features of (x, y) coordinates u in [0, 1]: first the sines, then the cosines of 2π(2u - 1)·G."""
     phase = _phase(unit, gaussian)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], -1)
 
@@ -14,7 +19,7 @@ def fourier_features(unit: Float32[Array, "*B 2"], gaussian: Float32[Array, "2 F
 def grid_fourier_features(
     rows: Float32[Array, " H"], columns: Float32[Array, " W"], gaussian: Float32[Array, "2 F"]
 ) -> Float32[Array, "H W 2*F"]:
-    """`fourier_features` of a grid's cells, whose centres are at these shares of the model input's height and width.
+    """`fourier_features` of a grid's cells, whose centres are at these y (`rows`) and x (`columns`) in [0, 1].
 
     The phase is a sum of one term a column and one a row, so sine and cosine are needed for H + W positions only and
     are put together by the angle addition formulas: for a 64x64 grid 32 times fewer of them.
@@ -32,5 +37,6 @@ def grid_fourier_features(
 
 
 def _phase(unit: Float32[Array, "*B A"], gaussian: Float32[Array, "A F"]) -> Float32[Array, "*B F"]:
+    """2π(2u - 1)·G for coordinates u in [0, 1]."""
     # HIGHEST: accelerators would multiply in bfloat16 or TF32 and move a point by pixels.
     return 2 * jnp.pi * jnp.matmul(2 * unit - 1, gaussian, precision=lax.Precision.HIGHEST)

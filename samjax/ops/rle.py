@@ -1,7 +1,7 @@
 """COCO run-length encoding of masks, by pycocotools: runs go down the columns and start with background.
 
-Sizes are (height, width), coordinates (x, y) or (x0, y0, x1, y1), all in pixels of the mask's own frame; integers name
-pixels.
+An encoding's frame is the picture of H x W pixels that its "size" [H, W] states; coordinates are in its pixels, counted
+from its upper left. Lengths of runs are numbers of pixels. Encodings that are compared or united are of one frame.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,28 @@ _MOST_DIGITS = 6  # of a number, after the first: 35 bits
 
 
 def coco_masks() -> Any:
-    """`pycocotools.mask`, imported when it is used. Its type stubs know runs as bytes only, and it takes text."""
+    """`pycocotools.mask`, imported when it is used.
+
+    Typed as Any, because its type stubs know runs as bytes only, and it takes text.
+    """
     from pycocotools import mask
 
     return mask
 
 
 def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict:
-    """{"size": [H, W], "counts": compressed runs as text}, ready for JSON."""
+    """Encodes a mask as {"size": [H, W], "counts": compressed runs as text}, ready for JSON."""
     coco = coco_masks()
     rle = coco.encode(np.asfortranarray(mask, np.uint8))
     return as_text(rle)
 
 
 def encode_placed(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: tuple[int, int]) -> dict:
-    """`encode_rle` of a frame of `size` (height, width) that is background but for `mask`, whose first pixel is at
-    `corner` (x, y); the frame itself is never made."""
+    """`encode_rle` of a frame that is background but for `mask`; the frame itself is never made.
+
+    The frame has `size` (height, width) in pixels, and the mask's upper left pixel is its pixel `corner` (x, y). The
+    mask must lie within the frame, which is not checked.
+    """
     coco = coco_masks()
     (x0, y0), (height, width) = corner, size
     steps = np.diff(mask.T.astype(np.int8), axis=1, prepend=0, append=0).ravel()  # (w, h + 1): +1 starts, -1 ends a run
@@ -50,17 +56,18 @@ def encode_placed(mask: Bool[np.ndarray, "h w"], corner: tuple[int, int], size: 
 class Runs(NamedTuple):
     """The runs of N masks, one mask's after the other."""
 
-    lengths: Int[np.ndarray, " R"]  # background first, then in turns
+    lengths: Int[np.ndarray, " R"]  # pixels; background first, then in turns
     first: Int[np.ndarray, " N"]  # the index of each mask's first run
     malformed: Bool[np.ndarray, " N"]  # the mask's text is no encoding, and its lengths mean nothing
 
 
 def parse_runs(texts: Sequence[str]) -> Runs:
-    """Reads the texts of compressed runs (pycocotools' `rleToString`), none of them empty, also damaged ones.
+    """Reads the texts of compressed runs (pycocotools' `rleToString`), also damaged ones.
 
-    The form: base 32, lowest digit first, 32 marks digits with more to come and 16 in the last one a negative number;
-    from the fourth number on differences to the last but one. All texts are read together, because NumPy takes as long
-    for one as for a hundred.
+    There is at least one text, and none is empty. The form: base 32, lowest digit first, 32 marks digits with more to
+    come and 16 in the last one a negative number; from the fourth number on differences to the last but one. All texts
+    are read together, because NumPy takes as long for one as for a hundred. Whether the runs fill a frame is left to
+    the caller.
     """
     ascii_texts = [text if text.isascii() else "~" * len(text) for text in texts]  # ~ is no digit
     digits = np.frombuffer("".join(ascii_texts).encode("ascii"), np.uint8).astype(np.int64) - 48
@@ -90,18 +97,24 @@ def parse_runs(texts: Sequence[str]) -> Runs:
 
 
 def run_lengths(rle: dict) -> Int[np.ndarray, " R"]:
-    """The lengths of the runs in pixels, background first; COCO's uncompressed form."""
+    """The lengths of the runs in pixels, background first: COCO's uncompressed form. The runs of `rle` must be text."""
     return parse_runs([rle["counts"]]).lengths if rle["counts"] else np.zeros(0, np.int64)
 
 
 def foreground_runs(rle: dict) -> Int[np.ndarray, "R 2"]:
-    """Start and end (exclusive) of each run of foreground, as numbers of pixels counted down the columns."""
+    """Start and end (exclusive) of each run of foreground, in pixels counted down the columns: (x, y) is x·H + y.
+
+    The runs of `rle` must be text.
+    """
     edges = np.cumsum(run_lengths(rle))
     return edges[: len(edges) // 2 * 2].reshape(-1, 2)
 
 
 def decode_rle(rle: dict) -> Bool[np.ndarray, "H W"]:
-    """The mask of compressed runs, or of uncompressed ones (a list of lengths)."""
+    """The mask of compressed runs (text or bytes), or of uncompressed ones (a list of lengths in pixels).
+
+    Raises ValueError if runs go beyond the frame. They must also fill it, which is not checked.
+    """
     coco = coco_masks()
     if isinstance(rle["counts"], list):
         rle = coco.frPyObjects(rle, *rle["size"])
@@ -109,25 +122,31 @@ def decode_rle(rle: dict) -> Bool[np.ndarray, "H W"]:
 
 
 def rle_area(rle: dict) -> int:
-    """Foreground pixels."""
+    """The number of foreground pixels."""
     coco = coco_masks()
     return int(coco.area(rle))
 
 
 def rle_box(rle: dict) -> list[float]:
-    """COCO's box [x, y, width, height] in pixels; the width of a single column is 1, an empty mask has all zeros."""
+    """COCO's box [x, y, width, height] in pixels: (x, y) is the upper left pixel, and a single column has width 1.
+
+    An empty mask has all zeros.
+    """
     coco = coco_masks()
     return coco.toBbox(rle).tolist()
 
 
 def inclusive_box(rle: dict) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) of the outermost pixels, as the reference counts; all 0 for an empty mask."""
+    """(x0, y0, x1, y1) of the outermost pixels, ends inclusive; all 0 for an empty mask.
+
+    The reference's convention (`batched_mask_to_box` in utils/amg.py).
+    """
     x, y, width, height = map(int, rle_box(rle))
     return x, y, x + max(width - 1, 0), y + max(height - 1, 0)
 
 
 def rle_iou(first: list[dict], second: list[dict]) -> Float[np.ndarray, "N M"]:
-    """Intersection over union, 0 to 1, of each of N masks with each of M, all of one frame."""
+    """Intersection over union of each of N masks with each of M, all of the same frame; 0 for two empty ones."""
     coco = coco_masks()
     if not first or not second:
         return np.zeros((len(first), len(second)))
@@ -135,7 +154,7 @@ def rle_iou(first: list[dict], second: list[dict]) -> Float[np.ndarray, "N M"]:
 
 
 def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
-    """The part of a mask within a box (x0, y0, x1, y1), ends exclusive, in the same frame."""
+    """The part of a mask within a box (x0, y0, x1, y1) in whole pixels, ends exclusive; the frame stays the same."""
     coco = coco_masks()
     x0, y0, x1, y1 = box
     window = coco.frPyObjects(np.array([[x0, y0, x1 - x0, y1 - y0]], np.double), *rle["size"])[0]
@@ -143,7 +162,7 @@ def clip_rle(rle: dict, box: tuple[int, int, int, int]) -> dict:
 
 
 def union_rle(rles: list[dict]) -> dict:
-    """The union of masks of one frame."""
+    """The union of masks, at least one, of the same frame."""
     coco = coco_masks()
     return as_text(coco.merge(rles))
 

@@ -1,6 +1,7 @@
 """Attention in its exact forms: over a grid, with decomposed relative position, and between tokens and an image.
 
-One letter, one meaning: D channels of a head, H W grid, T tokens, S image tokens, C channels.
+One letter, one meaning: D channels of a head, H W grid, T tokens, S image tokens (row by row), C channels.
+Positions and offsets count cells of the grid. Queries come unscaled: each function multiplies them by D^-1/2 itself.
 Logits, softmax and sums are float32 whatever the inputs' dtype; results have the inputs' dtype.
 """
 

@@ -1,9 +1,9 @@
 """Self-attention over a grid with decomposed relative position (MViTv2, arXiv 2112.01526), whoever implements it.
 
 Every token attends to every token of its grid: the logit of query (qh, qw) and key (kh, kw) is their scaled product
-plus (unscaled q)·Rh[qh - kh] + (unscaled q)·Rw[qw - kw], as in the reference. An implementation takes the projection as
-it is, queries, keys and values side by side, and gives what the output projection takes, so that one which works on
-another layout than heads by rows by columns need not go through it.
+plus (unscaled q)·Rh[qh - kh] + (unscaled q)·Rw[qw - kw], as in the reference (`add_decomposed_rel_pos`). An
+implementation takes the projection as it is, queries, keys and values side by side, and gives what the output
+projection takes, so that one which works on another layout than heads by rows by columns need not go through it.
 """
 
 import abc
@@ -82,9 +82,10 @@ def merge_heads(x: Float[Array, "heads H W D"]) -> Float[Array, "H W C"]:
 
 
 def relative_positions(table: Float[Array, "L D"], size: int) -> Float[Array, "size size D"]:
-    """Row (q, k) is the table's entry for the offset q - k, offsets running from -(size - 1) to size - 1.
+    """The table's entries for all pairs of cells along an axis of `size` cells: [q, k] is that of the offset q - k.
 
-    Raises ValueError if the table does not have 2 * size - 1 rows.
+    Offsets run from -(size - 1) to size - 1: the reference's `get_rel_pos` (image_encoder.py) where there are as many
+    queries as keys. Raises ValueError unless L = 2 size - 1.
     """
     if table.shape[0] != 2 * size - 1:
         raise ValueError(f"a relative position table for {size} tokens has {2 * size - 1} rows, got {table.shape[0]}")

@@ -35,7 +35,10 @@ def masked_attention(
     v: Float[Array, "S heads D"],
     key_valid: Bool[Array, " S"] | None = None,
 ) -> Float[Array, "T heads D"]:
-    """Multi-head attention in which keys that are not valid get weight exactly zero."""
+    """Multi-head attention in which keys that are not valid get weight exactly zero.
+
+    Without `key_valid` all are valid; where none is, the result is NaN.
+    """
     logits = einsum("tnd,snd->nts", q * q.shape[-1] ** -0.5, k)
     if key_valid is not None:
         logits = jnp.where(key_valid, logits, -jnp.inf)
@@ -51,7 +54,7 @@ def tokens_to_image(
 ) -> Float[Array, "T heads D"]:
     """Tokens attend to an image: `masked_attention` to keys k(image_with_position) and values v(image).
 
-    Folded, this takes 2·T·N·S·C multiplications. The keys' bias shifts all logits of a query alike, which softmax does
+    Folded, this takes 2·T·heads·S·C multiplications instead of 2·S·C·heads·D. The keys' bias shifts all logits of a query alike, which softmax does
     not see; weights sum to one, so the values' bias is added once.
     """
     if not folds(q.shape[0], q.shape[-1]):
@@ -88,7 +91,10 @@ def image_to_tokens(
     out_bias: Float[Array, " C"],
     key_valid: Bool[Array, " T"],
 ) -> Float[Array, "S C"]:
-    """An image attends to tokens: softmax of `image_logits` over the valid ones, applied to values, and projected."""
+    """An image attends to tokens: softmax of `image_logits` over the valid ones, applied to values, and projected.
+
+    Where no token is valid the result is NaN.
+    """
     weights, sums = softmax(jnp.where(key_valid[:, None], logits, -jnp.inf), 1, jnp.dtype(jnp.float32))
     weights = (weights / sums).astype(v.dtype)
     if not folds(v.shape[0], v.shape[-1]):
