@@ -54,8 +54,8 @@ def tokens_to_image(
 ) -> Float[Array, "T heads D"]:
     """Tokens attend to an image: `masked_attention` to keys k(image_with_position) and values v(image).
 
-    Folded, this takes 2·T·heads·S·C multiplications instead of 2·S·C·heads·D. The keys' bias shifts all logits of a query alike, which softmax does
-    not see; weights sum to one, so the values' bias is added once.
+    Folded, this takes 2·T·heads·S·C multiplications instead of 2·S·C·heads·D. The keys' bias shifts all logits of a
+    query alike, which softmax does not see; weights sum to one, so the values' bias is added once.
     """
     if not folds(q.shape[0], q.shape[-1]):
         return masked_attention(q, k(image_with_position), v(image))
