@@ -19,6 +19,7 @@ from samjax.transforms import PIXEL_MEAN, PIXEL_STD
 from samjax.types import pytree
 
 NO_CATEGORY = -1
+NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area and data.max_cover"
 SomeArray = TypeVar("SomeArray", Array, np.ndarray)
 
 
@@ -86,3 +87,12 @@ def unpack_cells(cells: UInt[SomeArray, "*N h w"], ratio: int) -> Bool[SomeArray
     bits = numpy.expand_dims(numpy.arange(ratio**2, dtype=cells.dtype), tuple(range(cells.ndim)))
     pixels = ((cells[..., None] >> bits) & 1).astype(bool).reshape(*batch, height, width, ratio, ratio)
     return pixels.swapaxes(-2, -3).reshape(*batch, height * ratio, width * ratio)
+
+
+def on_host(array: Any) -> np.ndarray:
+    """The whole of an array, also of one that lies on the devices of several processes."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        from jax.experimental.multihost_utils import process_allgather
+
+        return np.asarray(process_allgather(array, tiled=True))
+    return np.asarray(array)

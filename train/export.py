@@ -17,6 +17,7 @@ from samjax.convert import CheckpointFormat
 from . import run_folder
 from .checkpoints import Checkpoints
 from .metrics import JSONL, validations
+from .state import network_params
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 PathLike = str | os.PathLike[str]
@@ -73,7 +74,7 @@ def export(
             step, why = checkpoints.latest(), "the latest"
         if step is None:
             raise CheckpointError(f"there is no complete checkpoint in {run}")
-        params = checkpoints.weights(step, raw=raw)
+        params = network_params(config, sam, checkpoints.weights(step, raw=raw))
         decay = None if raw else config.optim.ema
         named = "raw" if decay is None else "averaged"
         provenance = {"run": run.absolute().name, "step": step, "weights": named}

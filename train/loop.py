@@ -27,7 +27,7 @@ from .optim import make_optimizer, make_schedule
 from .pace import Pace
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
-from .state import TrainState, abstract_state, fresh_params, init_state, weights
+from .state import TrainState, abstract_state, fresh_params, init_state, weights, with_new_params
 from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
 from .tasks import Task, make_task
@@ -132,7 +132,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
                 if pace.is_over(start):
                     return Outcome(out, start, True, checkpoints.metrics(start))
         else:
-            state = init_state(config, sam, starting_params(config, sam, mesh), optimizer, mesh)
+            params = with_new_params(config, sam, starting_params(config, sam, mesh), mesh)
+            state = init_state(config, sam, params, optimizer, mesh)
         if more is not None:
             progress.message(extension.explained(more, config))
             if jax.process_index() == 0:

@@ -12,16 +12,13 @@ from typing import Any
 
 import jax
 import optax
-from flax.traverse_util import flatten_dict
 from optax import contrib
 
 from samjax.config import SamConfig
-from samjax.model import abstract_params
 from samjax.nn.encoders import family_of
 from samjax.sharding import path_name
 
 from .config import OptimConfig
-from .trainable.patterns import check_patterns
 
 # Both of whose sides are features, so that Muon's orthogonal update means something.
 MATRICES = (r"/blocks/.*kernel$", r"/transformer/.*kernel$")
@@ -52,10 +49,7 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
     """Clipping, Adam or Muon, decoupled weight decay, rates by layer, schedule, for the parameters that are trained.
 
     Its `update` takes `position`, the step of the schedule that this one counts as; without it, the updates done.
-
-    Raises ValueError for patterns that fit no parameter.
     """
-    check_patterns("no_decay", config.no_decay, list(flatten_dict(abstract_params(sam), sep="/")))
 
     def by_name(function):
         return lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: function(path_name(path)), tree)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, UInt32
 
@@ -18,7 +19,8 @@ from samjax.types import Params, pytree
 
 from .config import TrainConfig
 from .optim import optax_numerics
-from .trainable import Trainable, make_trainable
+from .tasks import task_type
+from .trainable import Trainable, abstract_network, make_trainable
 
 
 @pytree
@@ -47,7 +49,7 @@ def abstract_state(
 ) -> TrainState:
     """Shapes and shardings of the state, for restoring onto this mesh and for ahead-of-time compilation."""
     start = functools.partial(_start, config, make_trainable(config, sam), optimizer)
-    state = jax.eval_shape(start, abstract_params(sam))
+    state = jax.eval_shape(start, abstract_network(config, sam))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,
@@ -58,6 +60,29 @@ def abstract_state(
 def weights(trainable: Trainable, state: TrainState) -> Params:
     """The network's parameters that are validated and exported: the average, if there is one."""
     return trainable.merge(state.frozen, state.params if state.ema is None else state.ema)
+
+
+def network_params(config: TrainConfig, sam: SamConfig, kept: Params) -> Params:
+    """SAM's parameters, as other programs know them, of what a checkpoint keeps: trained and frozen in one tree."""
+    trainable = make_trainable(config, sam)
+    flat: dict[str, Any] = flatten_dict(kept, sep="/")
+
+    def filled(shapes: Params) -> Params:
+        return unflatten_dict({name: flat[name] for name in flatten_dict(shapes, sep="/")}, sep="/")
+
+    trained, frozen = jax.eval_shape(trainable.split, abstract_network(config, sam))
+    merged = trainable.merge(filled(frozen), filled(trained))
+    return {part: merged[part] for part in abstract_params(sam)}
+
+
+def with_new_params(config: TrainConfig, sam: SamConfig, params: Params, mesh: Mesh) -> Params:
+    """SAM's parameters and, beside them, the task's own, freshly initialised on their shards."""
+
+    def start(key):
+        return task_type(config).new_params(config, sam, key)
+
+    key = jax.random.key(config.run.seed)
+    return {**params, **jax.jit(start, out_shardings=shardings(jax.eval_shape(start, key), mesh))(key)}
 
 
 def fresh_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:

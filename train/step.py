@@ -30,11 +30,11 @@ StepFunction = Callable[..., tuple[TrainState, Metrics]]  # of state, batch, and
 def make_step(config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> StepFunction:
     """The jitted step. It consumes the state (its buffers are reused) and gives the next one with the step's metrics.
 
-    The task's loss, a sum over masks, is divided by the number of valid masks in the whole batch, wherever on the mesh
-    and in whichever piece of an accumulated batch they are. If loss or gradient is not finite the state stays as it
+    The task's loss, a sum over masks, is divided by their number in the whole batch, wherever on the mesh and in
+    whichever piece of an accumulated batch they are. If loss or gradient is not finite the state stays as it
     was, and `metrics["finite"]` is False. A third argument is the position in the schedules, out of `run.steps`;
     without it, that is the number of updates done. Metrics: "loss", "gradient_norm" (of what is trained), "masks"
-    (valid ones), "finite", and "terms", the task's own as means over masks.
+    (their number), "finite", and "terms", the task's own as means over masks.
     """
     # Written exactly as the first state's: the second step would otherwise be another program, compiled again.
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, sam, optimizer, mesh))
@@ -58,7 +58,7 @@ class _Step:
     ) -> tuple[TrainState, Metrics]:
         now = jnp.asarray(state.step if position is None else position)
         gradient, loss, terms = self._sum(state, batch, now)
-        masks = batch.valid.sum(dtype=jnp.int32)
+        masks = self.task.count(batch)
         share = 1 / jnp.maximum(masks, 1).astype(jnp.float32)
         gradient, loss, terms = jax.tree.map(lambda leaf: leaf * share, (gradient, loss, terms))
         gradient = lax.with_sharding_constraint(gradient, shardings(gradient, self.mesh))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from samjax.sharding import batch_sharding
 from samjax.types import Params
 
-from .batch import Batch
+from .batch import NO_MASK, Batch, on_host
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import TooManyBadRecords
@@ -19,7 +19,6 @@ from .metrics import MetricWriters
 from .prefetch import DevicePrefetch, prefetch_to_device
 from .progress import Progress
 from .tasks import Task
-from .tasks.interactive.validation import NO_MASK, on_host
 
 
 class Validator:
@@ -78,7 +77,7 @@ class Validator:
             self._at_start = measured["iou"]
         before = f" ({self._at_start:.4f} at step 0)" if step and self._at_start is not None else ""
         parts = ", ".join(f"{name} {value:.4f}" for name, value in measured.items() if name.startswith("iou_"))
-        self._progress.message(f"step {step}: val/iou {measured['iou']:.4f}{before}; {parts}")
+        self._progress.message(f"step {step}: val/iou {measured['iou']:.4f}{before}" + f"; {parts}" * bool(parts))
         return measured
 
     def draw(self, step: int, params: Params, writers: MetricWriters) -> None:

@@ -5,18 +5,21 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
 
-from samjax import hub
+from samjax import hub, writers
 from samjax.amg.config import GenerationConfig
 from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.names import printable
 
 DEFAULTS = GenerationConfig()
-FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
+if TYPE_CHECKING:
+    FormatName = str
+else:  # the choices of the command's help; overlays have an option of their own
+    FormatName = Literal[tuple(name for name in writers.FORMATS if name != "overlay")]
 _SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

@@ -1,7 +1,7 @@
 """The tasks that a network is trained for; each is a folder, and the step knows none of them."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
@@ -19,6 +19,16 @@ from .interactive import InteractiveTask
 class Task(Protocol):
     """A loss for the step, and what is to be said about it."""
 
+    parts: ClassVar[tuple[str, ...]]  # of SAM that the task uses; the others are frozen
+
+    @classmethod
+    def new_params(cls, config: TrainConfig, sam: SamConfig, key: Key[Array, ""]) -> Params:
+        """Parameters of the task's own, freshly initialised, under names that SAM's parts have not; {} if it has none.
+
+        They are trained, sharded and kept in checkpoints as SAM's are. Exports hold SAM's alone.
+        """
+        ...
+
     def loss(
         self,
         params: Params,
@@ -28,10 +38,14 @@ class Task(Protocol):
     ) -> tuple[Float32[Array, ""], Any]:
         """A loss that JAX can differentiate in `params`, and a tree of terms to look at.
 
-        Both are sums over the valid masks of the batch, so that the parts of an accumulated batch can be added; the
-        step divides by their number. `key` is the run's own, of which a photo's draws come by `batch.position`;
+        Both are sums over what `count` counts, so that the parts of an accumulated batch can be added; the step divides
+        by it. `key` is the run's own, of which a photo's draws come by `batch.position`;
         `position` is the step's in the schedules.
         """
+        ...
+
+    def count(self, batch: Batch) -> Int32[Array, ""]:
+        """What the loss of a batch is a mean of: the number of valid masks that the task uses."""
         ...
 
     def numbers(self, terms: Any) -> dict[str, float]:
@@ -54,6 +68,11 @@ class Task(Protocol):
         ...
 
 
+def task_type(config: TrainConfig) -> type[InteractiveTask]:
+    """The kind of task that a recipe trains for."""
+    return InteractiveTask
+
+
 def make_task(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Task:
     """The task of a recipe."""
-    return InteractiveTask(config, sam, mesh)
+    return task_type(config)(config, sam, mesh)

@@ -1,7 +1,9 @@
 """The seam between what is trained and what the network computes with."""
 
+import functools
 from typing import Protocol, runtime_checkable
 
+import jax
 from flax.traverse_util import flatten_dict
 
 from samjax.config import SamConfig
@@ -9,7 +11,8 @@ from samjax.model import abstract_params
 from samjax.types import Params
 
 from ..config import TrainConfig
-from .patterns import Patterns
+from ..tasks import task_type
+from .patterns import Patterns, check_patterns
 
 
 @runtime_checkable
@@ -29,11 +32,20 @@ class Trainable(Protocol):
         ...
 
 
+def abstract_network(config: TrainConfig, sam: SamConfig) -> Params:
+    """Names and shapes of all parameters that a recipe is about: SAM's and the task's own."""
+    new = jax.eval_shape(functools.partial(task_type(config).new_params, config, sam), jax.random.key(0))
+    return {**abstract_params(sam), **new}
+
+
 def make_trainable(config: TrainConfig, sam: SamConfig) -> Trainable:
     """What of the network a recipe trains.
 
     Raises ValueError for patterns that fit no parameter and where nothing is left to train.
     """
-    patterns = Patterns(config.optim.frozen)
-    patterns.check(list(flatten_dict(abstract_params(sam), sep="/")))
+    names = list(flatten_dict(abstract_network(config, sam), sep="/"))
+    check_patterns("no_decay", config.optim.no_decay, names)
+    unused = tuple(f"^{part}/" for part in abstract_params(sam) if part not in task_type(config).parts)
+    patterns = Patterns((*config.optim.frozen, *unused))
+    patterns.check(names)
     return patterns

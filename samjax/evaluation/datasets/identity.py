@@ -8,7 +8,9 @@ from pathlib import Path
 from samjax.readers import files
 
 _LOSSLESS = (".bmp", ".gif", ".png", ".tif", ".tiff")
-_READ = (".json", ".mat", ".txt", *_LOSSLESS)  # may be annotations
+# May be annotations, of any format that a source may have.
+_TABLES = (".csv", ".geojson", ".json", ".jsonl", ".tsv", ".txt", ".xml", ".yaml", ".yml")
+_READ = (".mat", ".npy", ".npz", *_TABLES, *_LOSSLESS)
 _ARCHIVES = (".tar",)
 _KINDS = {*_READ, *_ARCHIVES, *files.PICTURES}
 
@@ -22,10 +24,10 @@ def fingerprint(path: str, exclude: Collection[Path] = ()) -> str:
     """A fingerprint of a file, or of all data files in a folder and its sub-folders with their names, wherever they
     lie.
 
-    Annotations count with their content: JSON, MATLAB files, texts, and pictures without loss, which masks are. Photos
-    of other kinds count with their size; tars, too large to be read twice, with size and time. Of remote files
-    annotations and tars count with size and ETag or time, photos with their name alone, and nothing does where a server
-    does not list its folders.
+    Annotations count with their content: JSON, MATLAB and NumPy files, tables, texts, and pictures without loss, which
+    masks are. Photos of other kinds count with their size; tars, too large to be read twice, with size and time. Of
+    remote files annotations and tars count with size and ETag or time, photos with their name alone, and nothing does
+    where a server does not list its folders.
 
     Args:
         path: local, gs://, s3:// or https://.

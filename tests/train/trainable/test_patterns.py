@@ -19,11 +19,11 @@ def patterns(*frozen):
     return Patterns(frozen)
 
 
-def made(*frozen):
+def made(*frozen, **options):
     from samjax.train.config import OptimConfig, TrainConfig
     from samjax.train.trainable import make_trainable
 
-    return make_trainable(TrainConfig(optim=OptimConfig(frozen=frozen)), SMALL)
+    return make_trainable(TrainConfig(optim=OptimConfig(frozen=frozen, **options)), SMALL)
 
 
 def names(tree):
@@ -55,6 +55,8 @@ def test_a_recipe_names_what_is_frozen():
 def test_patterns_that_fit_nothing_are_refused():
     with pytest.raises(ValueError, match=r"optim\.frozen: .*image_encodr/"):
         made(r"bias$", r"^image_encodr/")
+    with pytest.raises(ValueError, match=r"optim\.no_decay: .*image_encodr/"):
+        made(no_decay=(r"bias$", r"^image_encodr/"))
 
 
 def test_freezing_everything_is_refused():

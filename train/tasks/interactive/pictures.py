@@ -14,8 +14,8 @@ from samjax.execution import Execution
 from samjax.types import Params
 from samjax.visualise import Drawing, overlay, side_by_side
 
-from ...batch import Batch, cell_ratio, unpack_cells
-from .validation import ValidationAnswer, answers, on_host
+from ...batch import Batch, cell_ratio, on_host, unpack_cells
+from .validation import ValidationAnswer, answers
 
 COLUMNS = ("photo", "target", "1 click", "5 clicks", "box")
 CLICKS = 5

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,17 @@ class InteractiveTask:
     config: TrainConfig
     sam: SamConfig
     mesh: Mesh
+
+    parts: ClassVar[tuple[str, ...]] = ("image_encoder", "prompt_encoder", "mask_decoder")
+
+    @classmethod
+    def new_params(cls, config: TrainConfig, sam: SamConfig, key: Key[Array, ""]) -> Params:
+        """None: all parameters are SAM's."""
+        return {}
+
+    def count(self, batch: Batch) -> Int32[Array, ""]:
+        """The number of valid masks."""
+        return batch.valid.sum(dtype=jnp.int32)
 
     def loss(
         self,

@@ -9,7 +9,7 @@ one mask. Masks are compared at the size of the model's input, and every mask co
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,8 @@ from samjax.model import decode, encode
 from samjax.types import Embedding, Params, Prompts
 
 from ... import cells
-from ...batch import Batch, cell_ratio, pixels_of
+from ...batch import NO_MASK, Batch, cell_ratio, on_host, pixels_of
 from .cell_clicks import correction, deepest_pixel
-
-NO_MASK = "there is no valid mask to validate on; check data.val, data.min_area and data.max_cover"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,15 +140,6 @@ def answers(
     corners = np.where(valid[:, :, None], labels, np.int32(PromptLabel.ABSENT))
     _, *judged = run(boxes, corners, None, multimask=False)
     yield _on_host(0, boxes, corners, judged)
-
-
-def on_host(array: Any) -> np.ndarray:
-    """The whole of an array, also of one that lies on the devices of several processes."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        from jax.experimental.multihost_utils import process_allgather
-
-        return np.asarray(process_allgather(array, tiled=True))
-    return np.asarray(array)
 
 
 def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequence[Array]) -> ValidationAnswer:
