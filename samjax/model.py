@@ -132,8 +132,13 @@ def decode_tokens(
         multimask: three masks of an ambiguous prompt, otherwise one.
         dense: what is added to the image for each prompt (`embed_masks`); None: the model's vector for no mask.
         perturbation: what training changes.
+
+    Raises:
+        ValueError: tokens of another width than the model's.
     """
     perturbation = perturbation or _UNPERTURBED
+    if tokens.values.shape[-1] != config.width:
+        raise ValueError(f"tokens must have the model's {config.width} channels, got {tokens.values.shape[-1]}")
     if features.image.ndim == 4:
 
         def one(features: Any, tokens: Any, dense: Any, change: Perturbation) -> Prediction:

@@ -59,7 +59,7 @@ class Features:
 
 @pytree
 class Tokens:
-    """T tokens of a prompt, or of each of many ("*B N"), whatever they were made from; padded where not valid."""
+    """T tokens of a prompt, or of each of many ("*N"), whatever they were made from; padded where not valid."""
 
     values: Float32[Array, "*N T C"]
     valid: Bool[Array, "*N T"]  # the others are masked out of every attention

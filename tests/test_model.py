@@ -133,6 +133,12 @@ def test_tokens_that_are_not_valid_have_no_influence(sam, embedding, prompts):
         assert np.allclose(found.logits, alone.logits, rtol=1e-4, atol=1e-4) == same
 
 
+def test_tokens_of_another_width_are_refused(sam, embedding):
+    tokens = Tokens(jnp.zeros((1, 2, SMALL.width - 1)), jnp.ones((1, 2), bool))
+    with pytest.raises(ValueError, match="must have the model's 64 channels, got 63"):
+        decode_tokens(SMALL, sam.params, Features(embedding.features), tokens, sam.execution, multimask=True)
+
+
 def test_learned_tokens_are_decoded_and_have_a_gradient(sam, embedding):
     """A user's own vectors in place of points, as prompt tuning has them."""
     features = Features(embedding.features)
