@@ -1,4 +1,7 @@
-"""The ViT image encoder: photo pixels to an embedding at 1/patch of their size (SAM paper, section 3; ViTDet)."""
+"""The ViT image encoder: photo pixels to an embedding at 1/patch of their size (SAM paper, section 3; ViTDet).
+
+The reference has it in modeling/image_encoder.py.
+"""
 
 import math
 
@@ -17,7 +20,10 @@ from samjax.ops.broadcasting import with_rank
 
 
 class GridAttention(nn.Module):
-    """Self-attention with decomposed relative position, over the whole grid or within windows."""
+    """Self-attention with decomposed relative position, over the whole grid or within windows.
+
+    The reference's `Attention`.
+    """
 
     config: ImageEncoderConfig
     execution: Execution
@@ -34,6 +40,10 @@ class GridAttention(nn.Module):
         self.proj = Dense(width, width, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """Attention of the tokens of a grid, which may be that of a window of the model's input.
+
+        Raises ValueError if it attends globally and the grid is larger than `config.grid` along an axis.
+        """
         tables = self.rel_pos_h.astype(x.dtype), self.rel_pos_w.astype(x.dtype)
         if self.is_global:
             tables = [_shortened(table, side) for table, side in zip(tables, x.shape[:2], strict=True)]
@@ -71,7 +81,7 @@ class GridAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block: attention, then an MLP, each added to its input; the reference's `Block`."""
 
     config: ImageEncoderConfig
     execution: Execution
@@ -85,14 +95,17 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"], weights: Float32[Array, "2"] | None = None) -> Float[Array, "H W C"]:
-        """`weights` multiply what the two branches, attention and MLP, add; None is 1."""
+        """The tokens of a grid after the block.
+
+        `weights` multiply what the branches add: (attention, MLP). None is 1.
+        """
         attention_weight, mlp_weight = (1, 1) if weights is None else weights.astype(x.dtype)
         x = x + self.attn(self.norm1(x)) * attention_weight
         return x + self.mlp(self.norm2(x)) * mlp_weight
 
 
 class Conv3x3(nn.Module):
-    """A 3x3 convolution without bias, zero-padded to keep the grid."""
+    """The neck's 3x3 convolution of a grid, without bias, zero-padded to keep the grid's size."""
 
     features: int
     dtype: jnp.dtype
@@ -106,7 +119,7 @@ class Conv3x3(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches to tokens."""
+    """Non-overlapping patches to tokens, one per cell of the grid: the reference's `PatchEmbed`."""
 
     config: ImageEncoderConfig
     dtype: jnp.dtype
@@ -115,14 +128,18 @@ class PatchEmbed(nn.Module):
         self.proj = Dense(3, self.config.width, self.dtype, patch=self.config.patch_size)
 
     def __call__(self, pixels: Float[Array, "h w 3"]) -> Float[Array, "H W C"]:
+        """Tokens of normalised RGB pixels; h and w are multiples of the patch size."""
         return self.proj(pixels)
 
 
 class ImageEncoder(nn.Module):
-    """Patch embedding, absolute positions, transformer blocks, convolutional neck."""
+    """Patch embedding, absolute positions, transformer blocks, convolutional neck.
+
+    The reference's `ImageEncoderViT`.
+    """
 
     config: ImageEncoderConfig
-    features: int
+    features: int  # channels of the embedding
     execution: Execution
 
     def setup(self) -> None:
@@ -147,10 +164,15 @@ class ImageEncoder(nn.Module):
         branch_weights: Float32[Array, "depth 2"] | None = None,
         origin: Int32[Array, "2"] | None = None,
     ) -> Float[Array, "H W C"]:
-        """Normalised, padded pixels of `config.image_size` to the image embedding, in the compute dtype.
+        """The image embedding of normalised RGB pixels, one vector per patch.
 
-        `branch_weights` multiply what each block's attention and MLP add to its input: how training drops paths.
-        With `origin` the pixels are a window of the input, whose upper left is there: (x, y) in pixels.
+        Args:
+            pixels: the padded model input, (h, w) = `config.image_size`, as `transforms.to_pixels` makes it; or with
+                `origin` a window of it, whose sides are multiples of the patch size.
+            branch_weights: multiply what each block's (attention, MLP) add to its input: how training drops paths.
+                None is 1.
+            origin: (x, y) of the window's upper left corner, in pixels of the padded model input; multiples of the
+                patch size.
         """
         x = self.patch_embed(pixels)
         position = self.pos_embed[0]
@@ -175,7 +197,8 @@ def resample_positions(params: dict, config: ImageEncoderConfig) -> dict:
     """The encoder's parameters with position tables resampled to `config`'s grid; all other leaves are untouched.
 
     Absolute positions (1, H, W, C) are resized bicubically, as is usual when a ViT changes resolution; the global
-    blocks' relative position tables linearly, as the reference does on the fly.
+    blocks' relative position tables, (2H - 1, D) and (2W - 1, D), linearly, as the reference does on the fly
+    (`get_rel_pos`). `params` is the tree "image_encoder" of a SAM's parameters.
     """
 
     def fit(path, leaf):
