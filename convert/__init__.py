@@ -52,7 +52,9 @@ def read(
         of the file but for float64.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not exactly a SAM; nothing in it is executed.
+        CheckpointError: the file is missing, damaged, or not exactly a SAM, or `drop` is given for a native checkpoint;
+            nothing in it is executed.
+        OSError: the file cannot be opened.
     """
     matched = _open(Path(path), drop)
     _warn(Path(path), matched)
@@ -90,6 +92,7 @@ def write(
         FileExistsError: `path` exists, and `overwrite` is not set or would delete other things than a checkpoint.
         CheckpointError: the parameters do not fit `config`, the ending of `path` belongs to no format, or Hugging Face
             has no model of this shape; nothing is written.
+        OSError: the file or folder cannot be written.
     """
     path = Path(path)
     to = to or _format_of(path)
@@ -132,7 +135,7 @@ def convert(
     Raises:
         FileExistsError: as `write`; also if `destination` is the source or a folder that it lies in, even with
             `overwrite`.
-        CheckpointError: as `read` and `write`.
+        CheckpointError, OSError: as `read` and `write`.
     """
     source, destination = Path(source), Path(destination)
     _check_apart(source, destination)
@@ -150,7 +153,7 @@ def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:
     The checksum is of the parameters, not of the file: the same parameters have the same checksum in every format.
 
     Raises:
-        CheckpointError: as `read`.
+        CheckpointError, OSError: as `read`.
     """
     path = Path(path)
     if checkpoint.is_native(path) and not drop:
@@ -176,6 +179,7 @@ def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:
 
 
 def _open(path: Path, drop: Sequence[str] | str) -> Matched:
+    """Opens a checkpoint of any format, whose parameters stay in their files. Raises as `read`."""
     if checkpoint.is_native(path):
         if drop:
             raise CheckpointError(f"{path} is a native checkpoint and holds the model alone: there is nothing to drop")
@@ -201,6 +205,7 @@ def _check_apart(source: Path, destination: Path) -> None:
 
 
 def _format_of(path: Path) -> CheckpointFormat:
+    """Returns the format of the ending of `path`. Raises `CheckpointError` if no format has this ending."""
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         return "meta"
     if path.suffix:

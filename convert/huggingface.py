@@ -13,7 +13,8 @@ from .infer import Declared
 def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:
     """Writes the two files that `SamModel.from_pretrained` and `SamProcessor.from_pretrained` read.
 
-    Raises `CheckpointError` if the model does not take square images; so do `model_config` and `preprocessor_config`.
+    Raises:
+        CheckpointError: the model does not take square images.
     """
     for name, content in (
         ("config.json", model_config(config, dtype)),
@@ -23,7 +24,11 @@ def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:
 
 
 def model_config(config: SamConfig, dtype: str = "float32") -> dict[str, Any]:
-    """Returns config.json, as `SamModel.save_pretrained` writes it. Raises `CheckpointError` for other than a ViT."""
+    """Returns config.json, as `SamModel.save_pretrained` writes it.
+
+    Raises:
+        CheckpointError: the image encoder is no plain ViT, or the model does not take square images.
+    """
     encoder, decoder = plain_vit(config, who="Hugging Face's SamModel"), config.mask_decoder
     image_size = _square(config)
     return {
@@ -85,7 +90,11 @@ def model_config(config: SamConfig, dtype: str = "float32") -> dict[str, Any]:
 
 
 def preprocessor_config(config: SamConfig) -> dict[str, Any]:
-    """Returns preprocessor_config.json: longest side to the input size, ImageNet's mean and deviation, padding."""
+    """Returns preprocessor_config.json: longest side to the input size, ImageNet's mean and deviation, padding.
+
+    Raises:
+        CheckpointError: the model does not take square images.
+    """
     side, mask_side = _square(config), config.mask_size[0]
     return {
         "image_processor_type": "SamImageProcessor",
@@ -107,7 +116,11 @@ def preprocessor_config(config: SamConfig) -> dict[str, Any]:
 
 
 def declared_by(declared: dict[str, Any] | None, source: Path) -> Declared:
-    """Reads from config.json what shapes cannot tell; the defaults if there is none. Raises `CheckpointError`."""
+    """Reads from config.json what shapes cannot tell; the defaults if there is none.
+
+    Raises:
+        CheckpointError: a section, or a field that is read, is of the wrong type.
+    """
     if not declared:
         return Declared()
     vision, decoder = (_section(declared, name, source) for name in ("vision_config", "mask_decoder_config"))
@@ -120,7 +133,12 @@ def declared_by(declared: dict[str, Any] | None, source: Path) -> Declared:
 
 
 def check_declared(declared: dict[str, Any] | None, config: SamConfig, source: Path) -> None:
-    """Raises `CheckpointError` if config.json declares another function than the one that the shapes show."""
+    """Compares config.json, if there is one, with the configuration that the shapes show.
+
+    Raises:
+        CheckpointError: it declares another function or another kind of model, or is damaged, or the model does not
+            take square images, as Hugging Face's do.
+    """
     if not declared:
         return
     kind = declared.get("model_type", "sam")
@@ -140,6 +158,7 @@ def check_declared(declared: dict[str, Any] | None, config: SamConfig, source: P
 
 
 def _section(declared: dict[str, Any], name: str, source: Path) -> dict[str, Any]:
+    """Returns a section of config.json, empty if it is left out. Raises `CheckpointError` if it is no JSON object."""
     section = declared.get(name) or {}
     if not isinstance(section, dict):
         raise CheckpointError(f"{source}: config.json is damaged; fetch it again")
@@ -147,6 +166,7 @@ def _section(declared: dict[str, Any], name: str, source: Path) -> dict[str, Any
 
 
 def _square(config: SamConfig) -> int:
+    """Returns the side of the model's input, pixels. Raises `CheckpointError` if the input is not square."""
     height, width = config.image_size
     if height != width:
         raise CheckpointError(f"Hugging Face's SamModel takes square images only, this model {config.image_size}")

@@ -44,6 +44,7 @@ def candidates(shapes: Shapes, declared: Declared = Declared()) -> list[SamConfi
 
 
 def _image_encoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig:
+    """Fills in the encoder; raises what `candidates` suppresses if a shape is missing or impossible."""
     _, rows, columns, width = shapes["image_encoder.pos_embed"]
     patch_size = shapes["image_encoder.patch_embed.proj.weight"][-1]
     depth = _count(shapes, r"image_encoder\.blocks\.(\d+)\.")
@@ -67,6 +68,7 @@ def _image_encoder(config: SamConfig, shapes: Shapes, declared: Declared) -> Sam
 
 
 def _decoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig:
+    """Fills in the decoder and the prompt encoder; raises as `_image_encoder`."""
     width = _bounded(shapes["mask_decoder.iou_token.weight"][1])
     layer = "mask_decoder.transformer.layers.0"
     decoder = DecoderConfig(
@@ -85,7 +87,10 @@ def _decoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig
 def _attention(
     tables: list[tuple[int, ...]], grid: tuple[int, int], width: int, declared: Declared
 ) -> tuple[int, tuple[int, ...]]:
-    """Infers window size and global blocks from the lengths of the relative position tables, 2 * side - 1."""
+    """Infers window size and global blocks from the lengths of the relative position tables, 2 * side - 1.
+
+    Sides are in tokens, `grid` is (rows, columns). Raises ValueError if windows have several sizes or are not square.
+    """
     sides = [((height + 1) // 2, (width + 1) // 2) for height, _, width, _ in tables]
     windows = set(sides) - {grid}
     if windows:
@@ -129,10 +134,12 @@ def _numbers(shapes: Shapes, pattern: str) -> set[int]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
+    """Counts the different numbers in names. Raises ValueError if there is none, or more than `MAX_DEPTH`."""
     return _bounded(len(_numbers(shapes, pattern)), MAX_DEPTH)
 
 
 def _bounded(value: int, limit: int = MAX_SIDE) -> int:
+    """Returns `value`. Raises ValueError unless it lies in 1..`limit`."""
     if not 0 < value <= limit:
         raise ValueError(f"{value} is out of bounds")
     return value

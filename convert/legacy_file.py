@@ -26,7 +26,12 @@ class PickleFile(SavedObject):
     """A file by `pickle.dump`, or by `torch.save` in its old format."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the pickles. Raises `CheckpointError` if the file is damaged, big-endian or of an unknown version."""
+        """Reads the pickles.
+
+        Raises:
+            CheckpointError: the file is damaged, big-endian, of an unknown version or with storages of an unsupported
+                type, or `read_pickle` refuses a pickle.
+        """
         self.path = path
         self.size = path.stat().st_size
         self._storages: dict[str, Storage] = {}
@@ -37,6 +42,11 @@ class PickleFile(SavedObject):
                 self._open_torch(data, first.end)
 
     def storage(self, key: str) -> Storage:
+        """Returns the bytes of a storage.
+
+        Raises:
+            CheckpointError: the file has no storage of this key.
+        """
         if key not in self._storages:
             raise self.damaged(f"the storage {key!r} of a tensor is missing")
         return self._storages[key]
@@ -45,6 +55,10 @@ class PickleFile(SavedObject):
         """Does nothing: the format has no checksums."""
 
     def _open_torch(self, data: mmap.mmap, position: int) -> None:
+        """Reads what follows the magic number, which ends at `position`.
+
+        Raises `CheckpointError` if it is damaged, big-endian or of an unknown version.
+        """
         parts = []
         for _ in range(4):
             parts.append(read_pickle(data, str(self.path), position))
@@ -59,7 +73,10 @@ class PickleFile(SavedObject):
             position = self._add_storage(data, position, saved.storages.get(key) if isinstance(key, str) else None)
 
     def _add_storage(self, data: mmap.mmap, position: int, reference: StorageReference | None) -> int:
-        """Notes where a storage lies; returns the position after it."""
+        """Notes where a storage lies, whose number of elements is at `position`; returns the position after it.
+
+        Raises `CheckpointError` if no tensor refers to it, its type is not supported, or its size is another.
+        """
         if reference is None:
             raise self.damaged("its list of storages does not fit its tensors")
         if reference.kind not in STORAGES and reference.kind not in _OTHERS:

@@ -52,7 +52,10 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
         drop: patterns with `*`, `?` and `[...]` for names of tensors to leave out.
 
     Raises:
-        CheckpointError: the state dict is not exactly a SAM; the message lists missing, extra and misshaped names.
+        CheckpointError: the state dict is not exactly a SAM; the message lists missing, extra and misshaped names. Or
+            `pixel_mean`, `pixel_std`, config.json or a second copy of a parameter contradicts the model, or a parameter
+            is not float32, float16, bfloat16 or float64. When a parameter is read, also if the file is damaged, or a
+            float64 too large for float32.
     """
     located = opened.located
     others = located.others if located else {}
@@ -185,7 +188,10 @@ def _shorten(items: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _untie(tensors: StateDict, source: Path) -> StateDict:
-    """Keeps Hugging Face's Fourier matrix under its first name; if the file holds both, they must be equal."""
+    """Keeps Hugging Face's Fourier matrix under its first name; if the file holds both, they must be equal.
+
+    Raises `CheckpointError` if they differ.
+    """
     if TIED not in tensors:
         return tensors
     tied = tensors[TIED]
@@ -197,7 +203,10 @@ def _untie(tensors: StateDict, source: Path) -> StateDict:
 
 
 def _to_known_dtypes(tensors: StateDict, source: Path) -> tuple[StateDict, list[str]]:
-    """Rounds tensors in float64 to float32 when they are read, and warns of it."""
+    """Rounds tensors in float64 to float32 when they are read, and warns of it.
+
+    Raises `CheckpointError` for tensors of other types than `_FLOATS` and float64.
+    """
     for name, tensor in tensors.items():
         if tensor.dtype.name not in (*_FLOATS, "float64"):
             kind = "of an unknown type" if tensor.dtype.kind == "V" else tensor.dtype.name
@@ -211,6 +220,8 @@ def _to_known_dtypes(tensors: StateDict, source: Path) -> tuple[StateDict, list[
 
 
 def _rounded(name: str, tensor: LazyArray, source: Path) -> LazyArray:
+    """Rounds a tensor to float32 when it is read, which raises `CheckpointError` if a number is too large."""
+
     def read() -> np.ndarray:
         wide = tensor.read()
         with np.errstate(over="ignore"):

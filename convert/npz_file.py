@@ -29,7 +29,8 @@ def read_npz(path: Path) -> dict[str, LazyArray]:
     """Opens the arrays of a file; none is read yet, and objects in it are not built.
 
     Raises:
-        CheckpointError: the file is damaged, compressed, or holds anything but numbers.
+        CheckpointError: the file is damaged, compressed, or holds an array of objects; when an array is read, also if
+            that is damaged.
     """
     tensors = {}
     try:
@@ -56,6 +57,7 @@ def read_npz(path: Path) -> dict[str, LazyArray]:
 
 
 def _read(path: Path, name: str) -> np.ndarray:
+    """Reads an array into C order and native byte order. Raises `CheckpointError` if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
             array = npy.read_array(stream, allow_pickle=False)

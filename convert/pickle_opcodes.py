@@ -172,6 +172,10 @@ def _row(data: Buffer, position: int, end: int, code: int) -> list[Any]:
 
 
 def _sized(code: int, data: Buffer, position: int, size: int) -> Any:
+    """Reads a number, a text or bytes of `size` bytes; long texts and bytes stay in the file.
+
+    Raises ValueError for a number of more than 64 bytes, and for a text that is not UTF-8.
+    """
     if code in _LONGS:
         if size > 64:
             raise ValueError("a number of more than 64 bytes")

@@ -44,7 +44,11 @@ class StorageReference:
 
     @property
     def dtype(self) -> str:
-        """The name of NumPy's (or ml_dtypes') dtype. Raises `KeyError` if it is not supported."""
+        """The name of NumPy's (or ml_dtypes') dtype.
+
+        Raises:
+            KeyError: the type is not supported.
+        """
         return STORAGES[self.kind]
 
 
@@ -95,7 +99,8 @@ def read_pickle(data: Buffer, source: str, start: int = 0, end: int | None = Non
         end: offset at which it must have ended; the end of `data` by default.
 
     Raises:
-        CheckpointError: the pickle is damaged, too long, or builds more than `MAX_MEMORY`.
+        CheckpointError: the pickle is damaged, too long, has an instruction that no checkpoint needs, refers to
+            something outside of the file that is no storage, or builds more than `MAX_MEMORY`.
     """
     try:
         return _Machine(source).run(data, start, len(data) if end is None else end)
@@ -116,7 +121,10 @@ def _refusal(source: str, problem: str) -> CheckpointError:
 
 
 class _Machine:
-    """The stack, marks and memo of a pickle, with a method for each instruction."""
+    """The stack, marks and memo of a pickle, with a method for each instruction.
+
+    A damaged stream may make any of them raise; `read_pickle` turns that into `CheckpointError`.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -128,6 +136,7 @@ class _Machine:
         self.end = 0
 
     def run(self, data: Buffer, start: int, end: int) -> Pickle:
+        """Obeys the instructions up to STOP. Raises ValueError unless one value and no mark is left."""
         handlers = {CODES[name]: handler for name, handler in self.handlers().items()} | {ROW: self.row}
         for code, argument in instructions(data, start, end):
             handlers[code](argument)
@@ -187,6 +196,7 @@ class _Machine:
         }
 
     def push_built(self, value: Any, size: int) -> None:
+        """Pushes a value of about `size` bytes. Raises `CheckpointError` beyond `MAX_MEMORY` or `_MAX_STACK`."""
         self.memory += size
         if self.memory > MAX_MEMORY or len(self.stack) > _MAX_STACK:
             raise _refusal(self.source, f"what its pickle builds takes more than {MAX_MEMORY >> 30} GB of memory")
@@ -201,6 +211,7 @@ class _Machine:
         self.stack[-1:] = values
 
     def put(self, index: int) -> None:
+        """Keeps the top of the stack in the memo. Raises ValueError if the index skips more than one."""
         if index < len(self.memo):
             self.memo[index] = self.stack[-1]
         elif index <= len(self.memo) + 1:  # picklers count from 0, Python 2's from 1
@@ -221,6 +232,7 @@ class _Machine:
         return items
 
     def tuple(self, size: int) -> None:
+        """Replaces the last `size` values by a tuple of them. Raises ValueError if there are fewer."""
         items = tuple(self.stack[-size:])
         if len(items) < size:
             raise ValueError("a tuple of an empty stack")
@@ -233,6 +245,7 @@ class _Machine:
         self.update(items)
 
     def extend(self, items: list[Any]) -> None:
+        """Appends items to the list or `Opaque` on top of the stack. Raises TypeError if it is neither."""
         target = self.stack[-1]
         if isinstance(target, Opaque):
             target.elements = target = [] if target.elements is None else target.elements
@@ -241,6 +254,10 @@ class _Machine:
         target += items
 
     def update(self, items: list[Any]) -> None:
+        """Adds items, keys and values in turn, to the dictionary or `Opaque` on top of the stack.
+
+        Raises TypeError if it is neither, and ValueError for a key without a value.
+        """
         target = self.stack[-1]
         if isinstance(target, Opaque):
             target.items = target = {} if target.items is None else target.items
@@ -262,12 +279,14 @@ class _Machine:
         self.push_built(self.call(function, arguments), 200)
 
     def new_with_keywords(self, _: Any) -> None:
+        """Pushes the `Opaque` of an object made with keywords. Raises TypeError unless a class gets a tuple."""
         keywords, arguments, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise TypeError("an object of something that is no class")
         self.push_built(Opaque(function.name, (*arguments, keywords)), 200)
 
     def build(self, _: Any) -> None:
+        """Notes an object's attributes. Raises TypeError for a value that is no `Opaque` and no dictionary."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Opaque):
             target.states += state if isinstance(state, tuple) and _is_pair_of_dicts(state) else [state]
@@ -276,7 +295,10 @@ class _Machine:
             raise TypeError("attributes of something that has none")
 
     def persistent(self, identity: Any) -> Any:
-        """Resolves a reference outside of the pickle: a storage, or in the old format the source code of a class."""
+        """Resolves a reference outside of the pickle: a storage, or in the old format the source code of a class.
+
+        Raises `CheckpointError` for anything else, and TypeError for a storage of an impossible size.
+        """
         kind, cls, *others = identity
         if kind == "module" and isinstance(cls, Global):
             return cls
@@ -288,6 +310,10 @@ class _Machine:
         return self.storages.setdefault(key, StorageReference(key, cls.name, numel))
 
     def call(self, function: Any, arguments: Any) -> Any:
+        """Returns the result of one of `_CALLS`, an `Opaque` for any other function.
+
+        Raises TypeError if the function is none or the arguments are no tuple, and what one of `_CALLS` raises.
+        """
         if not isinstance(arguments, tuple):
             raise TypeError("arguments that are no tuple")
         if isinstance(function, Opaque):  # the result of a call that was not made
@@ -317,7 +343,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> TensorReference | Opaque:
-    """Rebuilds a tensor from (storage, offset, shape, strides, requires_grad, hooks, metadata)."""
+    """Rebuilds a tensor from (storage, offset, shape, strides, requires_grad, hooks, metadata).
+
+    Raises TypeError if these are of the wrong types, or the shape is impossible.
+    """
     if not isinstance(storage, StorageReference) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError("a tensor is not described by a storage, a shape and strides")
     if len(shape) != len(strides) or len(shape) > MAX_RANK or not all(map(_is_count, (offset, *shape, *strides))):
@@ -336,6 +365,7 @@ def _tensor_of_new_type(*arguments: Any) -> Opaque:
 
 
 def _parameter(tensor: Any, *_: Any) -> TensorReference | Opaque:
+    """Returns the tensor of a `torch.nn.Parameter`. Raises TypeError if there is none."""
     if not isinstance(tensor, TensorReference | Opaque):
         raise TypeError("a parameter holds no tensor")
     return tensor

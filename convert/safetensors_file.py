@@ -21,7 +21,8 @@ _DTYPES = {
 def read_safetensors(path: Path) -> dict[str, LazyArray]:
     """Opens the tensors of a file; none is read yet.
 
-    Raises `CheckpointError` if the file is damaged: the library compares its header with its length.
+    Raises:
+        CheckpointError: the file is damaged: the library compares its header with its length.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -39,13 +40,16 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
 
 
 def is_safetensors(path: Path) -> bool:
-    """True if a file begins as the format does: eight bytes of the header's length, then JSON, whatever its ending."""
+    """Tells whether a file begins as the format does, whatever its ending.
+
+    The format has eight bytes of the header's length, then JSON.
+    """
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts in a file's header.
+    """Returns the texts in a file's header.
 
     Raises:
         CheckpointError: the file is truncated or damaged.
@@ -68,7 +72,11 @@ def _read(path: Path, name: str) -> np.ndarray:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, LazyArray], metadata: Mapping[str, str]) -> None:
-    """Writes the file that the library would, but holds one tensor in memory instead of all."""
+    """Writes the file that the library would, but holds one tensor in memory instead of all.
+
+    Raises:
+        KeyError: the format has no code for a dtype; nothing is written.
+    """
     codes = {name: code for code, name in _DTYPES.items()}
     # The library's order: wide types first, so that every tensor is aligned; then by name.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))

@@ -33,7 +33,9 @@ class Opened:
 def open_state_dict(path: Path) -> Opened:
     """Opens a file, or a Hugging Face folder; the format follows from the content, not from the name.
 
-    Raises `CheckpointError` if it is missing, damaged, of an unknown format, or holds no state dict.
+    Raises:
+        CheckpointError: it is missing, damaged, of an unknown format, or holds no state dict.
+        OSError: the file cannot be opened.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -49,6 +51,7 @@ def open_state_dict(path: Path) -> Opened:
 
 
 def _open_folder(path: Path) -> Opened:
+    """Opens the weights in a Hugging Face folder. Raises `CheckpointError` if there are none."""
     for name in _HUGGING_FACE_FILES:
         for file in (path / name, path / f"{name}.index.json"):
             if file.is_file():
@@ -60,6 +63,11 @@ def _open_folder(path: Path) -> Opened:
 
 
 def _open_shards(index: Path, declared: dict[str, Any] | None) -> Opened:
+    """Opens the files that an index names, which lie beside it.
+
+    Raises `CheckpointError` if the index is damaged, or a file is missing, damaged, or does not hold what the index
+    places in it.
+    """
     names = _read_json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
         raise CheckpointError(f"{index} has no weight_map; fetch it again")
@@ -75,6 +83,7 @@ def _open_shards(index: Path, declared: dict[str, Any] | None) -> Opened:
 
 
 def _open_file(path: Path) -> tuple[StateDict, Located | None]:
+    """Opens a file in the format that its first bytes show. Raises as `open_state_dict`."""
     with path.open("rb") as file:
         start = file.read(512)
     if start.startswith(b"PK\x03\x04"):
@@ -87,6 +96,7 @@ def _open_file(path: Path) -> tuple[StateDict, Located | None]:
 
 
 def _open_object(saved: SavedObject) -> tuple[StateDict, Located]:
+    """Opens the state dict in a saved object. Raises `CheckpointError` if there is none, or a tensor is damaged."""
     located = locate(saved.content)
     if located is None:
         entries = ", ".join(f"{shortened(name)} ({kind})" for name, kind in list_entries(saved.content))
@@ -114,6 +124,7 @@ def _foreign(start: bytes) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object. Raises `CheckpointError` if the file cannot be read, or holds none."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:

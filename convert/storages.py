@@ -17,7 +17,11 @@ from .pickle_reader import TensorReference
 
 
 def dtype_named(name: str) -> np.dtype:
-    """Returns NumPy's dtype of this name, bfloat16 included, which NumPy does not know. Raises `TypeError`."""
+    """Returns NumPy's dtype of this name, bfloat16 included, which NumPy does not know.
+
+    Raises:
+        TypeError: there is none of this name.
+    """
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
@@ -26,7 +30,7 @@ class Storage:
     """The bytes of one PyTorch storage in the file."""
 
     label: str  # for errors
-    start: int
+    start: int  # offset in the file, bytes
     nbytes: int
 
 
@@ -39,13 +43,18 @@ class SavedObject(abc.ABC):
 
     @abc.abstractmethod
     def storage(self, key: str) -> Storage:
-        """Returns the bytes of a storage. Raises `CheckpointError` if it is missing or damaged."""
+        """Returns the bytes of a storage.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
 
     @abc.abstractmethod
     def verify(self, storage: Storage, data: np.ndarray | None) -> None:
         """Compares the checksum of a storage with its bytes, all in `data` or, if that is None, in the file.
 
-        Raises `CheckpointError` if they differ.
+        Raises:
+            CheckpointError: they differ.
         """
 
     def damaged(self, problem: str) -> CheckpointError:
@@ -73,7 +82,10 @@ class SavedObject(abc.ABC):
         return LazyArray(shape, dtype, lambda: self._load(reference, dtype, storage))
 
     def _load(self, reference: TensorReference, dtype: np.dtype, storage: Storage) -> np.ndarray:
-        """Reads the range of the storage that a view covers, then lays the view out in C order."""
+        """Reads the range of the storage that a view covers, then lays the view out in C order.
+
+        Raises `CheckpointError` if the file ends too early, or the storage's checksum differs.
+        """
         if 0 in reference.shape:
             return np.zeros(reference.shape, dtype)
         raw = np.empty((_last(reference) - reference.offset + 1) * dtype.itemsize, np.uint8)

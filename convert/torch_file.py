@@ -26,7 +26,12 @@ class TorchArchive(SavedObject):
     """A file by `torch.save`."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the pickle. Raises `CheckpointError` if the archive is damaged, compressed or not by `torch.save`."""
+        """Reads the pickle.
+
+        Raises:
+            CheckpointError: the archive is damaged, compressed, big-endian, a TorchScript program or not by
+                `torch.save`, or `read_pickle` refuses the pickle.
+        """
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
@@ -53,6 +58,11 @@ class TorchArchive(SavedObject):
             self.content = read_pickle(data, str(path), pickled.start, pickled.start + pickled.nbytes).value
 
     def storage(self, key: str) -> Storage:
+        """Returns the bytes of a storage, the archive's entry data/KEY.
+
+        Raises:
+            CheckpointError: the entry is missing, damaged or compressed.
+        """
         name = f"{self._root}data/{key}"
         if name not in self._entries:
             raise self.damaged(f"the storage {key!r} of a tensor is missing")
@@ -61,7 +71,8 @@ class TorchArchive(SavedObject):
     def verify(self, storage: Storage, data: np.ndarray | None) -> None:
         """Compares the checksum of a storage, which is read once however many tensors are views of it.
 
-        Raises `CheckpointError` if it differs.
+        Raises:
+            CheckpointError: it differs.
         """
         entry = self._entries[storage.label]
         if data is not None:
@@ -85,7 +96,10 @@ class TorchArchive(SavedObject):
         return self._read(storage.start, min(storage.nbytes, 16))
 
     def _locate(self, name: str) -> Storage:
-        """Finds an entry's bytes, which must be in the file uncompressed."""
+        """Finds an entry's bytes, which must be in the file uncompressed.
+
+        Raises `CheckpointError` if they are compressed, or not where the archive says.
+        """
         entry = self._entries[name]
         if name in self._starts:
             return Storage(name, self._starts[name], entry.file_size)

@@ -22,6 +22,9 @@ def write_torch(path: Path, tensors: Mapping[str, LazyArray]) -> None:
     Args:
         path: the file to make.
         tensors: by name, in PyTorch's layout; of the dtypes in `pickle_reader.STORAGES`.
+
+    Raises:
+        KeyError: a tensor is of another dtype.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, "data.pkl", _pickle(tensors))

@@ -36,6 +36,7 @@ class Normal:
     is_random: ClassVar = True
 
     def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        """Values of this distribution from ones that are uniform in [-1, 1), by the inverse error function."""
         # The open interval: -1 itself, one draw in 2^24, would be minus infinity.
         return math.sqrt(2) * jax.scipy.special.erfinv(
             jnp.maximum(uniform, np.nextafter(np.float32(-1), np.float32(0)))
@@ -50,6 +51,7 @@ class Constant:
     is_random: ClassVar = False
 
     def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        """The number in the shape of `uniform`, whose values are not used."""
         return jnp.full_like(uniform, self.value)
 
 
@@ -58,21 +60,28 @@ ZEROS, ONES, NORMAL = Constant(0.0), Constant(1.0), Normal()
 
 
 class Declared(struct.PyTreeNode, AxisMetadata):
-    """A parameter's shape with its distribution, as Flax boxes a parameter's metadata; modules see the value alone."""
+    """A parameter's shape with its distribution, as Flax boxes a parameter's metadata; modules see the value alone.
 
-    value: Any
+    The methods are those that Flax asks of a box (`flax.core.meta.AxisMetadata`).
+    """
+
+    value: Any  # has the shape; its numbers do not count
     distribution: Distribution = struct.field(pytree_node=False)
 
     def unbox(self) -> Any:
+        """The value, without the distribution."""
         return self.value
 
     def replace_boxed(self, val: Any) -> "Declared":
+        """Another value with the same distribution."""
         return self.replace(value=val)
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Declared":
+        """The same box: a distribution has no axes to keep track of."""
         return self
 
     def remove_axis(self, index: int, params: dict[Any, Any]) -> "Declared":
+        """The same box, as for `add_axis`."""
         return self
 
 
@@ -87,7 +96,7 @@ def declare(distribution: Distribution) -> Any:
 
 
 def initialise(declared: Any, key: Key[Array, ""]) -> Any:
-    """Float32 arrays for a tree of `Declared` shapes."""
+    """Float32 arrays for a tree of `Declared` shapes; one draw by `key` serves all that are random."""
     leaves, structure = jax.tree.flatten(declared, is_leaf=lambda leaf: isinstance(leaf, Declared))
     total = sum(math.prod(leaf.value.shape) for leaf in leaves if leaf.distribution.is_random)
     drawn = jax.random.uniform(key, (total,), jnp.float32, minval=-1.0, maxval=1.0)

@@ -15,11 +15,11 @@ from samjax.ops.broadcasting import with_rank
 class Dense(nn.Module):
     """A linear layer whose kernel and bias its owner may also use apart, to fold them into something smaller.
 
-    With `patch` a convolution whose stride is its kernel of patch x patch pixels; 1 makes a 1x1 convolution.
+    With `patch` a convolution whose stride is its kernel of patch x patch cells; 1 makes a 1x1 convolution.
     """
 
-    inputs: int
-    features: int
+    inputs: int  # channels of the input, of one cell where there are patches
+    features: int  # channels of the output
     dtype: jnp.dtype
     patch: int | None = None
     use_bias: bool = True
@@ -32,18 +32,20 @@ class Dense(nn.Module):
 
     @property
     def kernel(self) -> Float[Array, "inputs features"]:
-        """The kernel as a matrix in the compute dtype; of patches, rows are pixels row by row, then channels."""
+        """The kernel as a matrix; with `patch` its rows are (row, column, channel) of a patch."""
         return self.stored_kernel.reshape(-1, self.features).astype(self.dtype)
 
     @property
     def bias(self) -> Float[Array, " features"]:
-        """The bias in the compute dtype."""
+        """The bias of a layer that has one (`use_bias`)."""
         assert self.stored_bias is not None  # nobody asks for the bias of a layer without one
         return self.stored_bias.astype(self.dtype)
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*b features"]:
-        """The layer's output in the compute dtype; with `patch` of (H, W, inputs), whose sides are multiples of it, one
-        vector for each patch."""
+        """The layer's output for each vector, or with `patch` for each patch of a grid (rows, columns, inputs).
+
+        The grid's sides are multiples of `patch`, and the output's are as many times smaller.
+        """
         if self.patch:
             height, width, channels = x.shape
             x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
@@ -53,7 +55,10 @@ class Dense(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between them: GELU in the ViT, ReLU in the decoder's transformer."""
+    """Two linear layers with an activation between them: GELU in the ViT, ReLU in the decoder's transformer.
+
+    The reference's `MLPBlock` (modeling/common.py).
+    """
 
     width: int
     hidden: int
@@ -70,9 +75,10 @@ class FeedForward(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalisation over the last axis in float32, whatever the dtype of the input.
+    """Normalisation over the last axis in float32, whatever the dtype of the input; the result has the input's.
 
-    SAM has two epsilons: 1e-6 in the ViT and in every channel norm ("LayerNorm2d"), 1e-5 in the decoder's transformer.
+    SAM has two epsilons: 1e-6 in the ViT and in every channel norm (`LayerNorm2d` of the reference's
+    modeling/common.py), 1e-5 in the decoder's transformer.
     """
 
     features: int
@@ -91,7 +97,7 @@ class LayerNorm(nn.Module):
 
 
 class LearnedVectors(nn.Module):
-    """A learned table of `rows` float32 vectors."""
+    """A learned table of `rows` float32 vectors: PyTorch's `Embedding`, read as a whole."""
 
     rows: int
     features: int
@@ -103,7 +109,10 @@ class LearnedVectors(nn.Module):
 
 
 class ModuleList(nn.Module):
-    """Modules named "0", "1", ...: what the reference's Sequential and ModuleList call their children."""
+    """Modules named "0", "1", ...: what the reference's Sequential and ModuleList call their children.
+
+    `indices` may have gaps, where a Sequential has an activation, which holds no parameters.
+    """
 
     build: Callable[[int], nn.Module]
     indices: tuple[int, ...]
@@ -113,9 +122,10 @@ class ModuleList(nn.Module):
             setattr(self, str(index), self.build(index))
 
     def __getitem__(self, index: int) -> nn.Module:
+        """The module named `index`. Raises AttributeError if `indices` does not have it."""
         return getattr(self, str(index))
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The exact (erf) form, as the reference has it everywhere; JAX's default is the tanh approximation."""
+    """GELU in its exact (erf) form, as the reference has it everywhere; JAX's default is the tanh approximation."""
     return jax.nn.gelu(x, approximate=False)

@@ -4,6 +4,8 @@ It computes what the reference computes in an order that touches the image less:
 projections are the same for all prompts of an image and are made once (`image_side`); from the second layer on the
 projections are folded into the tokens where these are few; transposed convolutions are matrix products whose 2x2
 outputs stay separate axes until the masks are put together.
+
+The reference has it in modeling/mask_decoder.py, the transformer in modeling/transformer.py.
 """
 
 from typing import NamedTuple
@@ -25,17 +27,20 @@ NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transfor
 class ImageSide(NamedTuple):
     """The image's part of the decoder, shared by all prompts without a mask; S = H W image tokens, row by row."""
 
-    image: Float[Array, "S C"]
-    position: Float[Array, "S C"]
+    image: Float[Array, "S C"]  # the image embedding with the dense prompt added
+    position: Float[Array, "S C"]  # `PromptEncoder.grid_positions`
     k: Float[Array, "S heads D"]  # of the first layer's token-to-image attention
     v: Float[Array, "S heads D"]
     q: Float[Array, "S heads D"]  # of the first layer's image-to-token attention
 
 
 class TokenAttention(nn.Module):
-    """Multi-head attention at `width / downsample` internal channels."""
+    """Multi-head attention at `width / downsample` internal channels: the reference's transformer.py `Attention`.
 
-    width: int
+    D = width / downsample / heads. Positions are the caller's to add.
+    """
+
+    width: int  # channels of tokens and image
     heads: int
     downsample: int
     dtype: jnp.dtype
@@ -58,13 +63,13 @@ class TokenAttention(nn.Module):
         return self._split(self.v_proj(x))
 
     def out(self, x: Float[Array, "T heads D"]) -> Float[Array, "T C"]:
-        """Merges the heads and projects them to the tokens' channels."""
+        """Merges the heads and projects them to `width` channels."""
         return self.out_proj(x.reshape(len(x), -1))
 
     def __call__(
         self, q: Float[Array, "T C"], k: Float[Array, "S C"], v: Float[Array, "S C"], key_valid: Bool[Array, " S"]
     ) -> Float[Array, "T C"]:
-        """Attention of T tokens to those of S others that are valid."""
+        """The T tokens' attention to S keys and values, of which those that are not valid get no weight."""
         return self.out(attention.masked_attention(self.q(q), self.k(k), self.v(v), key_valid))
 
     def tokens_to_image(
@@ -97,9 +102,9 @@ class TokenAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with ReLU between them: `MLP` of the reference's mask_decoder.py."""
 
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # channels of the input, of the layers between, and of the output
     dtype: jnp.dtype
 
     def setup(self) -> None:
@@ -116,7 +121,10 @@ class MLP(nn.Module):
 
 
 class TwoWayLayer(nn.Module):
-    """Tokens attend to themselves, then to the image, then the image attends to the tokens."""
+    """Tokens attend to themselves, then to the image, pass an MLP, then the image attends to the tokens.
+
+    The reference's `TwoWayAttentionBlock` (modeling/transformer.py).
+    """
 
     width: int
     config: DecoderConfig
@@ -132,7 +140,10 @@ class TwoWayLayer(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNorm(width, NORM_EPSILON) for _ in range(4))
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
-        """Projections of the image for the first layer, which prompts without a mask share."""
+        """Projections of the image for the first layer, which prompts without a mask share.
+
+        `image` has the dense prompt added to it, `position` is `PromptEncoder.grid_positions`.
+        """
         positioned = image + position
         return ImageSide(
             image,
@@ -151,15 +162,16 @@ class TwoWayLayer(nn.Module):
         side: ImageSide,
         weights: Float32[Array, "3 T C"] | None,
     ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
-        """The tokens (output tokens first, then the prompt's) and the image after this layer.
+        """The tokens and the image tokens after the layer.
 
         Args:
-            tokens: so far.
-            token_position: what the first layer got, added wherever tokens ask or are asked.
-            token_valid: the others are attended to by nobody.
-            image: so far, S = H W places row by row.
-            side: of the image before the first layer.
-            weights: multiply what self-attention, attention to the image and MLP add to the tokens; None is 1.
+            tokens: of the output and the prompt, as the layer before left them.
+            token_position: the tokens as they were before the first layer; added for queries and keys, but not in the
+                first layer's self-attention.
+            token_valid: False for absent tokens, which nothing attends to.
+            image: image tokens as the layer before left them.
+            side: gives the image's position and, to the first layer alone, its projections.
+            weights: multiply what (self-attention, attention to the image, MLP) add to the tokens; None is 1.
         """
         self_weight, image_weight, mlp_weight = (1, 1, 1) if weights is None else weights.astype(tokens.dtype)
         if self.is_first:  # the reference adds neither positions nor the residual here
@@ -188,7 +200,7 @@ class TwoWayLayer(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Two-way layers and a last look of the tokens at the image."""
+    """Two-way layers and a last look of the tokens at the image: the reference's `TwoWayTransformer`."""
 
     width: int
     config: DecoderConfig
@@ -203,7 +215,7 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = LayerNorm(self.width, NORM_EPSILON)
 
     def image_side(self, image: Float[Array, "S C"], position: Float[Array, "S C"]) -> ImageSide:
-        """The first layer's projections of the image."""
+        """`TwoWayLayer.image_side` of the first layer."""
         return self.layers[0].image_side(image, position)
 
     def __call__(
@@ -213,7 +225,10 @@ class TwoWayTransformer(nn.Module):
         token_valid: Bool[Array, " T"],
         weights: Float32[Array, "depth 3 T C"] | None = None,
     ) -> tuple[Float[Array, "T C"], Float[Array, "S C"]]:
-        """The tokens after their last look at the image, and the image after the last layer; `weights` by layer."""
+        """The tokens and the image tokens after all layers.
+
+        `token_valid` is False for absent tokens. `weights` are `TwoWayLayer`'s for each layer; None is 1.
+        """
         token_position, image = tokens, side.image
         for i in range(self.config.depth):
             layer_weights = None if weights is None else weights[i]
@@ -223,7 +238,10 @@ class TwoWayTransformer(nn.Module):
 
 
 class ConvTranspose2x2(nn.Module):
-    """A transposed convolution with stride 2 and a 2x2 kernel; the 2x2 outputs of a place are axes of their own."""
+    """A transposed convolution with stride 2 and a 2x2 kernel; the 2x2 outputs of a place are axes of their own.
+
+    The axes 2 2 are (row, column) of the half-sized cells that the place is split into.
+    """
 
     inputs: int
     features: int
@@ -241,7 +259,7 @@ class ConvTranspose2x2(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Masks and their predicted IoU for one prompt of one image."""
+    """Masks and their predicted IoU for one prompt of one image: the reference's `MaskDecoder`."""
 
     config: SamConfig
     dtype: jnp.dtype
@@ -265,7 +283,10 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = MLP((width, *hidden, tokens), jnp.dtype(jnp.float32))
 
     def image_side(self, image: Float[Array, "H W C"], position: Float32[Array, "H W C"]) -> ImageSide:
-        """The part of the work that prompts share, from the image embedding with the dense prompt added."""
+        """The part of the work that prompts share, from the image embedding with the dense prompt added.
+
+        `position` is `PromptEncoder.grid_positions` of the same grid.
+        """
         width = self.config.width
         return self.transformer.image_side(image.reshape(-1, width), position.astype(self.dtype).reshape(-1, width))
 
@@ -278,13 +299,20 @@ class MaskDecoder(nn.Module):
         branch_weights: Float32[Array, "depth 3 T2 C"] | None = None,
         grid: tuple[int, int] | None = None,
     ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
-        """Logits at four times the grid and IoU predictions of the masks asked for.
+        """Mask logits (mask where > 0) at four times the grid, and predictions of the masks' IoU with the object.
 
-        `grid` is (rows, columns) of the image side where that is only a window.
+        The logits cover the padded model input, or the window of it that the image side is of: a cell is a quarter of a
+        patch along each axis. IoU predictions are not clipped to [0, 1].
 
-        `multimask` gives the masks for an ambiguous prompt (tokens 1..), otherwise the one mask of token 0.
-        `branch_weights` multiply what each layer's three branches add to the tokens (output tokens first, then the
-        prompt's): how training drops out.
+        Args:
+            side: from `image_side`.
+            prompt: tokens from `PromptEncoder.tokens`.
+            prompt_valid: False for absent tokens, which nothing attends to.
+            multimask: gives the M masks for an ambiguous prompt (mask tokens 1, 2, ...), otherwise the one of mask
+                token 0.
+            branch_weights: multiply what each layer's three branches (`TwoWayLayer`) add to the T2 tokens: the IoU
+                token, the mask tokens, the prompt's. How training drops out; None is 1.
+            grid: (rows, columns) of the image side where that is only a window; None: `config.grid`.
         """
         tokens = jnp.concatenate([self.iou_token(), self.mask_tokens(), prompt]).astype(self.dtype)
         first = 1 + self.config.mask_tokens

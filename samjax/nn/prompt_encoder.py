@@ -1,4 +1,7 @@
-"""The prompt encoder: points, box corners and masks to tokens and a dense map (SAM paper, Appendix A)."""
+"""The prompt encoder: points, box corners and masks to tokens and a dense map (SAM paper, Appendix A).
+
+The reference has it in modeling/prompt_encoder.py.
+"""
 
 import flax.linen as nn
 import jax
@@ -12,9 +15,12 @@ from samjax.ops import positions
 
 
 class FourierPositions(nn.Module):
-    """The random matrix of the Fourier features; a buffer in the reference, never trained."""
+    """The random matrix of the Fourier features; a buffer in the reference, never trained.
 
-    features: int
+    The reference's `PositionEmbeddingRandom`.
+    """
+
+    features: int  # C: as many cosines as sines
 
     def setup(self) -> None:
         self.matrix = self.param("positional_encoding_gaussian_matrix", declare(NORMAL), (2, self.features // 2))
@@ -29,7 +35,7 @@ class FourierPositions(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Prompts of one mask to float32 tokens; a mask prompt to a dense map in the compute dtype."""
+    """Prompts of one mask to float32 tokens; a mask prompt to a dense map: the reference's `PromptEncoder`."""
 
     config: SamConfig
     dtype: jnp.dtype
@@ -55,8 +61,14 @@ class PromptEncoder(nn.Module):
     def tokens(
         self, points: Float32[Array, "T 2"], labels: Int[Array, " T"], origin: Int32[Array, "2"] | None = None
     ) -> Float32[Array, "T C"]:
-        """Tokens of points and box corners, (x, y) in pixels of the padded model input, by their labels; with `origin`
-        in pixels of a window of it, whose upper left is there."""
+        """Tokens of points and box corners.
+
+        Args:
+            points: (x, y) in pixels of the padded model input, or with `origin` of a window of it; integers name
+                pixels, whose centres are at .5.
+            labels: `PromptLabel`. A token that is not a point, or absent, has no position: its point does not count.
+            origin: (x, y) of the window's upper left corner, in pixels of the padded model input; None: no window.
+        """
         height, width = self.config.image_size
         if origin is not None:
             points = points + origin.astype(points.dtype)[None]
@@ -69,20 +81,27 @@ class PromptEncoder(nn.Module):
         return position + table[labels]
 
     def dense(self, mask: Float[Array, "h w"]) -> Float[Array, "H W C"]:
-        """The dense map of a mask prompt, which is LOW-RES logits: four times the grid, over the padded model input."""
+        """The dense map of a mask prompt, one vector per cell of the grid.
+
+        `mask` has logits at four times the grid, over the padded model input or a window of it.
+        """
         x = gelu(self.mask_downscaling[1](self.mask_downscaling[0](mask[:, :, None])))
         x = gelu(self.mask_downscaling[4](self.mask_downscaling[3](x)))
         return self.mask_downscaling[6](x)
 
     def no_mask(self) -> Float[Array, " C"]:
-        """The vector that replaces `dense` at every place if there is no mask prompt."""
+        """The vector that replaces `dense` in every cell if there is no mask prompt."""
         return self.no_mask_embed()[0].astype(self.dtype)
 
     def grid_positions(
         self, grid: tuple[int, int] | None = None, origin: Int32[Array, "2"] | None = None
     ) -> Float32[Array, "H W C"]:
-        """Position code of every cell of the image embedding, or of a window of it: its size, and where its upper left
-        is, (x, y) in pixels of the padded model input."""
+        """Fourier features of the centre of every cell of the image embedding, or of a window of it.
+
+        Args:
+            grid: (rows, columns) of the window; None: `config.grid`.
+            origin: (x, y) of the window's upper left corner, in pixels of the padded model input; None: (0, 0).
+        """
         (height, width), whole = grid or self.config.grid, self.config.grid
         rows, columns = (jnp.arange(side, dtype=jnp.float32) + 0.5 for side in (height, width))
         if origin is not None:

@@ -1,4 +1,7 @@
-"""The plain ViT: photo pixels to features at 1/patch of their size (SAM paper, section 3; ViTDet)."""
+"""The plain ViT: photo pixels to features at 1/patch of their size (SAM paper, section 3; ViTDet).
+
+The reference has it in modeling/image_encoder.py.
+"""
 
 import math
 import re
@@ -19,7 +22,10 @@ from samjax.ops.broadcasting import with_rank
 
 
 class GridAttention(nn.Module):
-    """Self-attention with decomposed relative position, over the whole grid or within windows."""
+    """Self-attention with decomposed relative position, over the whole grid or within windows.
+
+    The reference's `Attention`.
+    """
 
     config: ViTConfig
     execution: Execution
@@ -36,7 +42,10 @@ class GridAttention(nn.Module):
         self.proj = Dense(width, width, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
-        """What attention adds to the tokens of a grid, or of a window of the model's input."""
+        """Attention of the tokens of a grid, which may be that of a window of the model's input.
+
+        Raises ValueError if it attends globally and the grid is larger than `config.grid` along an axis.
+        """
         tables = self.rel_pos_h.astype(x.dtype), self.rel_pos_w.astype(x.dtype)
         grid, heads = (x.shape[0], x.shape[1]), self.config.heads
         if self.is_global:
@@ -59,7 +68,7 @@ class GridAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block: attention, then an MLP, each added to its input; the reference's `Block`."""
 
     config: ViTConfig
     execution: Execution
@@ -73,14 +82,17 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"], weights: Float32[Array, "2"] | None = None) -> Float[Array, "H W C"]:
-        """The tokens after this block; `weights` multiply what the two branches, attention and MLP, add; None is 1."""
+        """The tokens of a grid after the block.
+
+        `weights` multiply what the branches add: (attention, MLP). None is 1.
+        """
         attention_weight, mlp_weight = (1, 1) if weights is None else weights.astype(x.dtype)
         x = x + self.attn(self.norm1(x)) * attention_weight
         return x + self.mlp(self.norm2(x)) * mlp_weight
 
 
 class Conv3x3(nn.Module):
-    """A 3x3 convolution without bias, zero-padded to keep the grid."""
+    """The neck's 3x3 convolution of a grid, without bias, zero-padded to keep the grid's size."""
 
     features: int
     dtype: jnp.dtype
@@ -95,7 +107,7 @@ class Conv3x3(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches to tokens."""
+    """Non-overlapping patches to tokens, one per cell of the grid: the reference's `PatchEmbed`."""
 
     config: ViTConfig
     dtype: jnp.dtype
@@ -104,15 +116,18 @@ class PatchEmbed(nn.Module):
         self.proj = Dense(3, self.config.width, self.dtype, patch=self.config.patch_size)
 
     def __call__(self, pixels: Float[Array, "h w 3"]) -> Float[Array, "H W C"]:
-        """A token for each patch of normalised pixels, whose sides are multiples of it."""
+        """Tokens of normalised RGB pixels; h and w are multiples of the patch size."""
         return self.proj(pixels)
 
 
 class ViT(nn.Module):
-    """Patch embedding, absolute positions, transformer blocks, convolutional neck."""
+    """Patch embedding, absolute positions, transformer blocks, convolutional neck.
+
+    The reference's `ImageEncoderViT`.
+    """
 
     config: ViTConfig
-    features: int
+    features: int  # channels of the features
     execution: Execution
 
     def setup(self) -> None:
@@ -138,12 +153,15 @@ class ViT(nn.Module):
         origin: Int32[Array, "2"] | None = None,
         taps: tuple[str, ...] = (),
     ) -> tuple[Float[Array, "H W C"], dict[str, Float[Array, "H W width"]]]:
-        """Normalised, padded pixels of `config.image_size` to features and taps, in the compute dtype.
+        """Features of normalised RGB pixels, one vector per patch, and taps.
 
         Args:
-            pixels: of the model's input.
-            branch_weights: multiply what each block's attention and MLP add to its input: how training drops paths.
-            origin: (x, y) in pixels; the pixels are a window of the input whose upper left is there.
+            pixels: the padded model input, (h, w) = `config.image_size`, as `transforms.to_pixels` makes it; or with
+                `origin` a window of it, whose sides are multiples of the patch size.
+            branch_weights: multiply what each block's (attention, MLP) add to its input: how training drops paths.
+                None is 1.
+            origin: (x, y) of the window's upper left corner, in pixels of the padded model input; multiples of the
+                patch size.
             taps: names of `tap_names`.
         """
         x = self.patch_embed(pixels)
@@ -172,7 +190,8 @@ def resample_positions(params: dict[str, Any], config: ViTConfig) -> dict:
     """The encoder's parameters with position tables resampled to `config`'s grid; all other leaves are untouched.
 
     Absolute positions (1, H, W, C) are resized bicubically, as is usual when a ViT changes resolution; the global
-    blocks' relative position tables linearly, as the reference does on the fly.
+    blocks' relative position tables, (2H - 1, D) and (2W - 1, D), linearly, as the reference does on the fly
+    (`get_rel_pos`). `params` is the tree "image_encoder" of a SAM's parameters.
     """
 
     def fit(path, leaf):
