@@ -32,6 +32,13 @@ class Execution:
     def __post_init__(self) -> None:
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"the compute dtype is float32 or bfloat16, got {self.compute_dtype!r}")
+        if self.platform not in _TOGETHER:
+            raise ValueError(f"the platform is cpu, gpu or tpu, got {self.platform!r}; for_backend takes JAX's names")
+        for form in (self.attention, self.window_attention):
+            if form is not None and not isinstance(form, AttentionForm):
+                raise ValueError(
+                    f"a form of attention is one of samjax.ops.attention, like Blocked(rows=8); got {form!r}"
+                )
 
     @property
     def dtype(self) -> jnp.dtype:

@@ -4,7 +4,7 @@ import math
 import jax
 import pytest
 
-from samjax import VARIANTS, Execution, SamConfig
+from samjax import VARIANTS, SamConfig
 from samjax.config import ViTConfig
 from samjax.model import abstract_params
 
@@ -65,16 +65,6 @@ def test_configs_are_frozen_and_hashable():
 def test_impossible_encoders_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ViTConfig(**fields)
-
-
-def test_execution_on_cpu_does_one_small_thing_after_the_other():
-    cpu, gpu = Execution.for_backend("cpu"), Execution.for_backend("cuda")
-    assert (cpu.platform, cpu.images_per_step) == ("cpu", 1)
-    assert (gpu.platform, gpu.images_per_step) == ("gpu", 8)
-
-
-def test_compute_dtype_is_an_argument_of_execution():
-    assert Execution.for_backend("tpu", "bfloat16").dtype == jax.numpy.bfloat16
 
 
 def test_names_of_0_1_are_found_with_a_warning():
