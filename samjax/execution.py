@@ -37,7 +37,7 @@ class Execution:
         for form in (self.attention, self.window_attention):
             if form is not None and not isinstance(form, AttentionForm):
                 raise ValueError(
-                    f"a form of attention is one of samjax.ops.attention, like Blocked(rows=8); got {form!r}"
+                    f"a form of attention is of samjax.ops.attention, e.g. Blocked(rows=8), got {form!r}"
                 )
 
     @property
