@@ -138,9 +138,16 @@ def _refusal(
 
 
 def expected_entries(config: SamConfig) -> dict[str, KeyEntry]:
-    """Returns the entry of the key table for every parameter of a configuration, by our names ("a/b/c")."""
-    ours = flatten_dict(abstract_params(config), sep="/")
-    return find_entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
+    """Returns the entry of the key table for every parameter of a configuration, by our names ("a/b/c").
+
+    Raises:
+        CheckpointError: the table has no names for some, as of an encoder that only samjax has.
+    """
+    ours: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
+    found = find_entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
+    if missing := [name for name in ours if name not in found]:
+        raise CheckpointError(f"other programs have no name for {missing[0]} and {len(missing) - 1} more parameters")
+    return found
 
 
 def _unrecognised(tensors: StateDict, known: Collection[str], source: Path) -> CheckpointError:

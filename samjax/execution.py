@@ -16,12 +16,12 @@ _PLATFORMS: dict[str, Platform] = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu", "cu
 _TOGETHER: dict[Platform, tuple[int, int, int]] = {"cpu": (1, 1, 1), "gpu": (8, 64, 16), "tpu": (8, 64, 16)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
     """The way that the same mathematics is run. Never changes the answer beyond rounding, except `compute_dtype`."""
 
     compute_dtype: Dtype = "float32"  # of activations; parameters stay float32
-    platform: Platform = "cpu"  # to choose implementations for
+    platform: Platform = "cpu"  # to choose forms of attention for; `for_backend` takes that of this machine
     attention: AttentionForm | None = None  # over whole grids; None: as `samjax.ops.attention.choose` says
     window_attention: AttentionForm | None = None  # within windows, likewise
     images_per_step: int | None = None  # images encoded or decoded together, and the size batches are cut into
@@ -36,9 +36,7 @@ class Execution:
             raise ValueError(f"the platform is cpu, gpu or tpu, got {self.platform!r}; for_backend takes JAX's names")
         for form in (self.attention, self.window_attention):
             if form is not None and not isinstance(form, AttentionForm):
-                raise ValueError(
-                    f"a form of attention is of samjax.ops.attention, e.g. Blocked(rows=8), got {form!r}"
-                )
+                raise ValueError(f"a form of attention is of samjax.ops.attention, e.g. Blocked(rows=8), got {form!r}")
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -53,4 +51,10 @@ class Execution:
         """
         platform = _PLATFORMS.get(backend or jax.default_backend(), "gpu")
         images, prompts, masks = _TOGETHER[platform]
-        return cls(compute_dtype, platform, None, None, images, prompts, masks)
+        return cls(
+            compute_dtype=compute_dtype,
+            platform=platform,
+            images_per_step=images,
+            prompts_per_step=prompts,
+            masks_per_step=masks,
+        )

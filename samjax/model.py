@@ -1,7 +1,7 @@
 """Segment Anything as pure functions of named parameters: `encode` a photo, `decode` prompts.
 
-`decode` is the composition of `embed_prompts` and `embed_masks`, which turn prompts into tokens and a dense map, and
-`decode_tokens`, which does not know where its tokens come from.
+`decode` computes what `embed_prompts` and `embed_masks`, which turn prompts into tokens and a dense map, and
+`decode_tokens`, which does not know where its tokens come from, compute one after the other.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
-from jaxtyping import Array, Float, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from samjax import transforms
 from samjax.config import PromptLabel, SamConfig
@@ -47,14 +47,20 @@ def encode(
         perturbation: what training changes.
 
     Raises:
-        ValueError: pixels of another size, or a tap that there is not.
+        ValueError: pixels of another size, a window that is not aligned, or an unknown tap.
     """
     perturbation, pixels = perturbation or _UNPERTURBED, jnp.asarray(pixels)
     if perturbation.origin is None and pixels.shape[-3:-1] != config.image_size:
         raise ValueError(f"pixels must be (height, width) {config.image_size}, got {pixels.shape[-3:-1]}")
+    if perturbation.origin is not None and any(side % config.image_encoder.alignment for side in pixels.shape[-3:-1]):
+        raise ValueError(
+            f"the sides of a window must be multiples of {config.image_encoder.alignment}, got {pixels.shape[-3:-1]}"
+        )
+    if isinstance(taps, str):
+        raise ValueError(f"taps must be a tuple of names, got the text {taps!r}")
     if unknown := set(taps) - set(tap_names(config)):
-        names = tap_names(config)
-        raise ValueError(f"the image encoder has no tap {', '.join(sorted(unknown))}; it has {names[0]} to {names[-1]}")
+        names = ", ".join(tap_names(config)) or "none"
+        raise ValueError(f"the image encoder has no tap {', '.join(sorted(unknown))}; it has: {names}")
     module = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
     encoder = _part(module, params["image_encoder"])
 
@@ -119,6 +125,7 @@ def decode_tokens(
     *,
     multimask: bool,
     dense: Float[Array, "*B N H W C"] | None = None,
+    valid: Bool[Array | np.ndarray, "*B N"] | None = None,
     perturbation: Perturbation | None = None,
 ) -> Prediction:
     """Masks for N sets of prompt tokens of an image, or of each image of a batch, wherever the tokens come from.
@@ -131,21 +138,22 @@ def decode_tokens(
         execution: how to compute.
         multimask: three masks of an ambiguous prompt, otherwise one.
         dense: what is added to the image for each prompt (`embed_masks`); None: the model's vector for no mask.
+        valid: False for rows that only pad (`Prompts.valid`); None: there are none.
         perturbation: what training changes.
 
     Raises:
-        ValueError: tokens of another width than the model's.
+        TypeError: `features` are no `Features`.
+        ValueError: tokens of another width than the model's, or not N sets of them for each image.
     """
     perturbation = perturbation or _UNPERTURBED
-    if tokens.values.shape[-1] != config.width:
-        raise ValueError(f"tokens must have the model's {config.width} channels, got {tokens.values.shape[-1]}")
+    _check_tokens(config, features, tokens, dense)
     if features.image.ndim == 4:
 
-        def one(features: Any, tokens: Any, dense: Any, change: Perturbation) -> Prediction:
-            more = {"multimask": multimask, "dense": dense, "perturbation": change}
+        def one(features: Any, tokens: Any, dense: Any, valid: Any, change: Perturbation) -> Prediction:
+            more = {"multimask": multimask, "dense": dense, "valid": valid, "perturbation": change}
             return decode_tokens(config, params, features, tokens, execution, **more)
 
-        return map_batch(one, features, tokens, dense, perturbation, together=execution.images_per_step)
+        return map_batch(one, features, tokens, dense, valid, perturbation, together=execution.images_per_step)
     decoder = _Decoder(config, params, features.image, execution, perturbation.origin, shares_image=dense is None)
 
     def decode_one(tokens: Tokens, dense: Any, weights: Any) -> tuple[Array, Array]:
@@ -153,7 +161,18 @@ def decode_tokens(
 
     inputs = tokens, dense, perturbation.branch_weights
     logits, iou = map_batch(decode_one, *inputs, together=execution.prompts_per_step)
-    return Prediction(logits, iou, jnp.ones(len(iou), bool))
+    return Prediction(logits, iou, jnp.ones(len(iou), bool) if valid is None else jnp.asarray(valid))
+
+
+def _check_tokens(config: SamConfig, features: Features, tokens: Tokens, dense: Any) -> None:
+    if not isinstance(features, Features):
+        raise TypeError(f"features must be Features, e.g. Features(embedding.features), got {type(features).__name__}")
+    shape, images = tokens.values.shape, features.image.shape[:-3]
+    if len(shape) != len(images) + 3 or shape[: len(images)] != images or shape[-1] != config.width:
+        wanted = ", ".join(map(str, (*images, "prompts", "tokens", config.width)))
+        raise ValueError(f"tokens for features of {features.image.shape} must have shape ({wanted}), got {shape}")
+    if dense is not None and dense.shape[:-3] != shape[:-2]:
+        raise ValueError(f"tokens are of {shape[:-2]} prompts, dense maps of {dense.shape[:-3]}")
 
 
 def decode(

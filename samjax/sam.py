@@ -70,14 +70,14 @@ class Sam:
         """The same parameters computing in "float32" or "bfloat16". Raises ValueError for any other dtype."""
         return dataclasses.replace(self, execution=dataclasses.replace(self.execution, compute_dtype=compute_dtype))
 
-    def encode(self, image: ArrayLike, *, taps: tuple[str, ...] = ()) -> Embedding:
+    def encode(self, image: ArrayLike, *, taps: Sequence[str] = ()) -> Embedding:
         """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes; raises ValueError like it.
 
         With `taps`, names of `samjax.model.tap_names`, also outputs from inside the encoder.
         """
         rgb = pictures.as_rgb(image)
         pixels = transforms.to_pixels(rgb, self.config)
-        features = jitted_encode(self.config, self.params, pixels, self.execution, taps=taps)
+        features = jitted_encode(self.config, self.params, pixels, self.execution, taps=_names(taps))
         return self._embedding(jax.tree.map(lambda x: x[None], features), [rgb.shape[:2]])[0]
 
     def encode_batch(
@@ -85,7 +85,7 @@ class Sam:
         images: Sequence[ArrayLike],
         sharding: jax.sharding.Sharding | None = None,
         *,
-        taps: tuple[str, ...] = (),
+        taps: Sequence[str] = (),
     ) -> Embedding:
         """Embeddings of B photos of any sizes, with a leading axis B; `taps` as for `encode`.
 
@@ -95,14 +95,16 @@ class Sam:
         """
         if not len(images):
             raise ValueError("no image was given")
-        rgbs = [pictures.as_rgb(image) for image in images]
+        names, rgbs = _names(taps), [pictures.as_rgb(image) for image in images]
         pixels = [transforms.to_pixels(rgb, self.config) for rgb in rgbs]
         if sharding is not None:
             placed = jax.device_put(np.stack(pixels), sharding)
-            features = jitted_encode(self.config, self.params, placed, self._all_at_once(), taps=taps)
+            features = jitted_encode(self.config, self.params, placed, self._all_at_once(), taps=names)
         else:
             pieces = [
-                jitted_encode(self.config, self.params, np.stack([pixels[i] for i in piece]), self.execution, taps=taps)
+                jitted_encode(
+                    self.config, self.params, np.stack([pixels[i] for i in piece]), self.execution, taps=_names(taps)
+                )
                 for piece in self._pieces(len(images))
             ]
             features = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(images)], *pieces)
@@ -150,6 +152,7 @@ class Sam:
             raise ValueError(
                 "predict_batch takes encode_batch's embeddings and Prompts.batch; one image goes to predict"
             )
+        embeddings = dataclasses.replace(embeddings, taps={})
         count = embeddings.features.shape[0]
         if count != prompts.valid.shape[0]:
             raise ValueError(f"{count} embeddings came with prompts of {prompts.valid.shape[0]} images")
@@ -166,6 +169,7 @@ class Sam:
         self, embedding: Embedding, prompts: Prompts, multimask: bool, execution: Execution | None = None
     ) -> Prediction:
         how = execution or self.execution
+        embedding = dataclasses.replace(embedding, taps={})  # which would make another program of it
         return jitted_decode(self.config, self.params, embedding, prompts, how, multimask=multimask)
 
     def masks(
@@ -181,6 +185,13 @@ class Sam:
         return transforms.upscale_masks(prediction.logits, original, self.config, threshold=threshold)
 
     warmup = compile_programs
+
+
+def _names(taps: Sequence[str]) -> tuple[str, ...]:
+    """Names that JAX can hash. Raises ValueError for a text, which is a sequence too."""
+    if isinstance(taps, str):
+        raise ValueError(f"taps must be a tuple of names, got the text {taps!r}")
+    return tuple(taps)
 
 
 def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> None:

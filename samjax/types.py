@@ -53,7 +53,8 @@ class Features:
     """What the image encoder makes of a photo, or of each of a batch, in the compute dtype; channels last."""
 
     image: Float[Array, "*B H W C"]
-    # Outputs from inside the encoder that were asked for, by name (`samjax.model.tap_names`), on its grid.
+    # Outputs from inside the encoder that were asked for (`samjax.model.tap_names`), on its grid; to be looked up by
+    # name, because JAX sorts dictionaries.
     taps: dict[str, Float[Array, "*B H W _"]] = dataclasses.field(default_factory=dict)
 
 
@@ -97,7 +98,9 @@ class Embedding:
 
     def __post_init__(self) -> None:
         if isinstance(self.features, Features):
-            raise TypeError("an Embedding takes arrays: of what encode gives, .image and, if asked for, .taps")
+            raise TypeError(
+                "an Embedding takes an array: pass features.image (and taps=features.taps), not the Features"
+            )
 
     def __getitem__(self, index: int) -> "Embedding":
         """One image of a batch. Raises ValueError if this is no batch."""

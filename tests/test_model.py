@@ -84,8 +84,20 @@ def test_taps_that_are_not_asked_for_cost_nothing(sam):
 
 
 def test_a_tap_that_there_is_not_is_refused(sam):
-    with pytest.raises(ValueError, match=r"no tap blocks/99; it has blocks/0 to blocks/\d"):
+    with pytest.raises(ValueError, match=r"no tap blocks/99; it has: blocks/0, blocks/1"):
         encode(SMALL, sam.params, pixels(), sam.execution, taps=("blocks/0", "blocks/99"))
+    with pytest.raises(ValueError, match="a tuple of names, got the text 'blocks/0'"):
+        sam.encode(random_photo(60, 90), taps="blocks/0")
+    assert list(sam.encode(random_photo(60, 90), taps=["blocks/0"]).taps) == ["blocks/0"]
+
+
+def test_an_embedding_with_taps_needs_no_other_program(sam, prompts):
+    from example_compiling import compiled_programs
+
+    photo = random_photo(60, 90)
+    sam.predict(sam.encode(photo), prompts)
+    tapped = sam.encode(photo, taps=("blocks/0",))
+    assert compiled_programs(lambda: sam.predict(tapped, prompts)) == []
 
 
 # Tokens
@@ -102,10 +114,12 @@ def test_decode_is_the_composition_of_its_parts(sam, embedding, request, kind, m
     np.testing.assert_array_equal(tokens.valid, given.labels != -2)
     features = Features(embedding.features)
     more = {"multimask": multimask}
+    more["valid"] = given.valid
     parts = decode_tokens(SMALL, sam.params, features, tokens, sam.execution, dense=dense, **more)
-    whole = decode(SMALL, sam.params, embedding, given, sam.execution, **more)
+    whole = decode(SMALL, sam.params, embedding, given, sam.execution, multimask=multimask)
     np.testing.assert_allclose(parts.logits, whole.logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(parts.iou, whole.iou, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(parts.valid, whole.valid)
 
 
 def test_a_batch_of_tokens_is_decoded_as_its_images_are(sam, embedding, with_masks):
@@ -133,10 +147,16 @@ def test_tokens_that_are_not_valid_have_no_influence(sam, embedding, prompts):
         assert np.allclose(found.logits, alone.logits, rtol=1e-4, atol=1e-4) == same
 
 
-def test_tokens_of_another_width_are_refused(sam, embedding):
-    tokens = Tokens(jnp.zeros((1, 2, SMALL.width - 1)), jnp.ones((1, 2), bool))
-    with pytest.raises(ValueError, match="must have the model's 64 channels, got 63"):
-        decode_tokens(SMALL, sam.params, Features(embedding.features), tokens, sam.execution, multimask=True)
+def test_tokens_that_do_not_fit_are_refused(sam, embedding):
+    ask = functools.partial(decode_tokens, SMALL, sam.params, execution=sam.execution, multimask=True)
+    features = Features(embedding.features)
+    for shape in ((1, 2, SMALL.width - 1), (2, 1, 2, SMALL.width)):
+        tokens = Tokens(jnp.zeros(shape), jnp.ones(shape[:-1], bool))
+        with pytest.raises(ValueError, match=r"must have shape \(prompts, tokens, 64\), got \("):
+            ask(features=features, tokens=tokens)
+    tokens = Tokens(jnp.zeros((1, 2, SMALL.width)), jnp.ones((1, 2), bool))
+    with pytest.raises(ValueError, match=r"of \(1,\) prompts, dense maps of \(2,\)"):
+        ask(features=features, tokens=tokens, dense=jnp.zeros((2, *SMALL.grid, SMALL.width)))
 
 
 def test_learned_tokens_are_decoded_and_have_a_gradient(sam, embedding):

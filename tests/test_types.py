@@ -183,4 +183,4 @@ try:
 except TypeError as error:
     print(error)
 """
-    assert "takes arrays: of what encode gives, .image" in run_python(code)
+    assert "pass features.image (and taps=features.taps)" in run_python(code)

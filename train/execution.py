@@ -25,7 +25,7 @@ def validation_execution(config: TrainConfig, mesh: Mesh) -> Execution:
 
 def decoder_execution(config: TrainConfig) -> Execution:
     """The execution of a block of masks: all at once, `blocks_for` having cut it to size."""
-    return Execution(config.run.compute_dtype)
+    return Execution(compute_dtype=config.run.compute_dtype)
 
 
 def blocks_for(config: TrainConfig, mesh: Mesh) -> tuple[int | None, int]:

@@ -18,6 +18,10 @@ class Blocked(AttentionForm):
     rows: int = 8  # of a block, lowered to the nearest divisor of H: 8·64 x 4096 float32 logits are 8 MB
     heads_together: bool = False  # all heads in one block
 
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ValueError(f"a block must have at least one row, got rows={self.rows}")
+
     def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
         q, k, v = split_heads(qkv, heads)
         _, height, width, depth = q.shape

@@ -1,7 +1,7 @@
 """Which implementation computes attention where: one table, by platform, extent, dtype and shape.
 
-The first row that fits counts and whose implementation supports the shape; each names the measurement behind it, or
-says that there is none.
+The first row whose platform and extent match and whose form supports the shape wins; each row names the measurement
+behind it, or says that there is none.
 """
 
 from typing import Literal, NamedTuple
@@ -47,15 +47,17 @@ def choose(
 ) -> AttentionForm:
     """The implementation for attention over grids of (rows, columns) tokens with heads of `head_dim` channels.
 
-    With `asked` that one. Raises ValueError, with the reason, if it cannot run so.
+    With `asked` that one. Raises ValueError, with the reasons, if it cannot run so, or if no row's can.
     """
     if asked is not None:
         if reason := asked.unsupported(platform, dtype, grid, head_dim):
             raise ValueError(f"{asked} cannot compute attention over {grid[0]} x {grid[1]} tokens here: {reason}")
         return asked
-    return next(
-        row.how
-        for row in CHOICES
-        if (row.platform, row.extent) == (platform, extent)
-        and row.how.unsupported(platform, dtype, grid, head_dim) is None
-    )
+    reasons = []
+    for row in CHOICES:
+        if (row.platform, row.extent) == (platform, extent):
+            reason = row.how.unsupported(platform, dtype, grid, head_dim)
+            if reason is None:
+                return row.how
+            reasons.append(f"{row.how}: {reason}")
+    raise ValueError(f"no form of attention over {extent} runs on {platform}: {'; '.join(reasons) or 'there is none'}")

@@ -14,6 +14,10 @@ class Plain(AttentionForm):
 
     windows_together: int | None = None  # pyright: ignore[reportIncompatibleMethodOverride]  (a field)
 
+    def __post_init__(self) -> None:
+        if self.windows_together is not None and self.windows_together < 1:
+            raise ValueError(f"windows_together must be at least 1, or None for all, got {self.windows_together}")
+
     def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
         q, k, v = split_heads(qkv, heads)
         return merge_heads(plain_attention(q, k, v, *tables))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from example_models import SMALL, random_photo
 
-from samjax import Prompts, Sam, checkpoint
+from samjax import Prompts, Sam, checkpoint, config, convert
 from samjax.checkpoint import CheckpointError, from_json
 from samjax.config import EncoderConfig, SamConfig, ViTConfig
 from samjax.nn import encoders
@@ -85,6 +85,12 @@ def test_configurations_keep_their_promises(family):
     assert family_of(chosen) is family
 
 
+def test_the_tables_of_families_and_of_their_configurations_agree():
+    assert {family.config for family in FAMILIES} == set(config.ENCODERS)
+    tags = [getattr(encoder, "family", None) for encoder in config.ENCODERS]
+    assert len(set(tags)) == len(tags)
+
+
 def test_a_configuration_of_no_family_is_refused():
     with pytest.raises(ValueError, match=r"no family .* type PatchesConfig"):
         family_of(PatchesConfig())
@@ -99,6 +105,13 @@ def test_a_photo_is_segmented_by_an_encoder_of_another_family(patches):
     assert np.isfinite(prediction.logits).all()
     other = patches.with_image_size((32, 64))
     assert other.encode(random_photo(50, 90)).features.shape == (2, 4, SMALL.width)
+
+
+def test_other_programs_have_no_names_for_it(patches, tmp_path):
+    with pytest.raises(CheckpointError, match="no name for image_encoder/embed/"):
+        convert.write(tmp_path / "sam.safetensors", MODEL, patches.params)
+    convert.write(tmp_path / "native", MODEL, patches.params)
+    assert convert.read(tmp_path / "native")[0] == MODEL
 
 
 def test_its_configuration_goes_through_json(patches):

@@ -44,6 +44,20 @@ def test_the_first_row_that_supports_the_shape_counts(monkeypatch):
     assert isinstance(choose("cpu", "grid", FLOAT32, (64, 64), 64), Blocked)
 
 
+def test_where_no_row_serves_the_reasons_are_told(monkeypatch):
+    monkeypatch.setattr(choice, "CHOICES", (choice.Choice("gpu", "grid", Picky(), "unmeasured"),))
+    with pytest.raises(ValueError, match=r"over grid runs on gpu: Picky.*64 channels, not 80"):
+        choose("gpu", "grid", FLOAT32, (64, 64), 80)
+    with pytest.raises(ValueError, match="over windows runs on gpu: there is none"):
+        choose("gpu", "windows", FLOAT32, (64, 64), 64)
+
+
+@pytest.mark.parametrize(("form", "options"), [(Blocked, {"rows": 0}), (Plain, {"windows_together": 0})])
+def test_impossible_options_are_refused(form, options):
+    with pytest.raises(ValueError, match="at least"):
+        form(**options)
+
+
 def test_one_that_is_asked_for_is_taken_or_refused_with_its_reason():
     assert choose("cpu", "grid", FLOAT32, (64, 64), 64, Picky()) == Picky()
     with pytest.raises(ValueError, match=r"Picky.*64 x 32 tokens.*heads must have 64 channels, not 80"):
