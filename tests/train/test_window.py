@@ -93,7 +93,8 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from example_training import PICO, nano_recipe
 from samjax.config import VARIANTS
-from samjax.train import loop, validator
+from samjax.train import loop
+from samjax.train.tasks.interactive import task
 VARIANTS["pico"] = PICO
 folder = Path(os.environ["FOLDER"])
 recipe = nano_recipe(folder, steps=2, validate_every=2, batch=2, images_together=2, validation_images=2)
@@ -103,7 +104,7 @@ recipe = dataclasses.replace(
     data=dataclasses.replace(recipe.data, val=recipe.data.train),
 )
 seen = []
-make_step, validate = loop.make_step, validator.validate
+make_step, validate = loop.make_step, task.validate
 def noted(*args):
     inner = make_step(*args)
     def step(state, batch):
@@ -114,7 +115,7 @@ def validated(config, params, batches, execution):
     batches = list(batches)
     seen.extend(batch.image.shape for batch in batches)
     return validate(config, params, batches, execution)
-loop.make_step, validator.validate = noted, validated
+loop.make_step, task.validate = noted, validated
 outcome = loop.train(recipe, folder / "run")
 print(json.dumps([seen, outcome.metrics["masks"]]))
 """
