@@ -1,6 +1,7 @@
 """Checkpoints of a run: exact, complete or absent, on any mesh, and loud when they cannot be written."""
 
 import dataclasses
+import hashlib
 import os
 import re
 import signal
@@ -146,6 +147,36 @@ def test_frozen_parameters_are_kept_with_the_others(open_checkpoints):
     np.testing.assert_array_equal(averaged["encoder"]["frozen"], frozen["encoder"]["frozen"])
     np.testing.assert_array_equal(averaged["encoder"]["kernel"], state.ema["encoder"]["kernel"])
     np.testing.assert_array_equal(raw["encoder"]["kernel"], state.params["encoder"]["kernel"])
+
+
+# Of runs begun with 0.1: how many arrays an item has, and a digest of their names and shapes.
+NAMES_OF_0_1 = {
+    ("adamw", "params"): (124, "cfb4251cb2adc9e4"),
+    ("adamw", "optimiser"): (250, "3675ea06a89486e8"),
+    ("adamw, frozen encoder", "optimiser"): (204, "efabe824ba898de9"),
+    ("muon", "optimiser"): (230, "7fd37dd1f2f284f6"),
+    ("muon, frozen encoder", "optimiser"): (188, "250b005eeb190964"),
+}
+
+
+@pytest.mark.parametrize(("recipe", "item"), NAMES_OF_0_1)
+def test_arrays_have_the_names_and_shapes_that_they_had_in_0_1(recipe, item):
+    from example_training import PICO
+
+    from samjax.sharding import make_mesh
+    from samjax.train.checkpoints import _items
+    from samjax.train.config import OptimConfig, TrainConfig
+    from samjax.train.optim import make_optimizer
+    from samjax.train.state import abstract_state
+
+    optimiser, _, frozen = recipe.partition(", ")
+    patterns = (r"^image_encoder/",) if frozen else ()
+    config = TrainConfig(optim=OptimConfig(optimizer=optimiser, frozen=patterns, ema=0.9, clip_norm=1.0))
+    optimizer, mesh = make_optimizer(config.optim, PICO, 10), make_mesh(devices=jax.devices()[:1])
+    leaves = _items(abstract_state(config, PICO, optimizer, mesh))[item]
+    lines = sorted(f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items())
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    assert (len(lines), digest) == NAMES_OF_0_1[recipe, item]
 
 
 @pytest.mark.parametrize("frozen", [(), (r"^image_encoder/",)])

@@ -1,6 +1,7 @@
 """The state that a run starts from."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_training import PICO
@@ -43,6 +44,28 @@ def test_the_first_state_is_what_the_abstract_one_announces(config, mesh, params
     trained, frozen = make_trainable(config, PICO).split(params)
     for ours, expected in ((state.params, trained), (state.ema, trained), (state.frozen, frozen)):
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+def test_exports_hold_what_was_trained_merged_into_the_network(config, params, monkeypatch):
+    """With a trainable that is no selection of parameters: a shift of every neck kernel, under a name of its own."""
+    from samjax.train import state
+
+    class Shift:
+        def split(self, params):
+            return {"shift": jnp.zeros(())}, params
+
+        def merge(self, frozen, trained):
+            encoder = frozen["image_encoder"]
+            kernel = encoder["neck"]["0"]["kernel"] + trained["shift"]
+            neck = {**encoder["neck"], "0": {"kernel": kernel}}
+            return {**frozen, "image_encoder": {**encoder, "neck": neck}}
+
+    monkeypatch.setattr(state, "make_trainable", lambda *_: Shift())
+    exported = state.network_params(config, PICO, {**params, "shift": np.float32(2.0)})
+    moved = jax.tree.map(lambda new, old: np.asarray(new - old).max(), exported, params)
+    assert moved["image_encoder"]["neck"]["0"]["kernel"] == pytest.approx(2.0)
+    assert sum(jax.tree.leaves(moved)) == pytest.approx(2.0)
+    assert "shift" not in exported
 
 
 def test_the_average_forgets_the_start_soon():
