@@ -127,7 +127,7 @@ def stub_training(monkeypatch) -> list[int]:
         return {"iou": score, "iou_1": score, "masks": 12.0}
 
     monkeypatch.setitem(VARIANTS, "pico", PICO)
-    monkeypatch.setattr(loop, "starting_params", lambda *_: None)
+    monkeypatch.setattr(loop, "starting_params", lambda *_: {})
     monkeypatch.setattr(loop, "init_state", init_state)
     monkeypatch.setattr(loop, "make_step", make_step)
     monkeypatch.setattr(task, "validate", validate)
