@@ -53,9 +53,9 @@ class Features:
     """What the image encoder makes of a photo, or of each of a batch, in the compute dtype; channels last."""
 
     image: Float[Array, "*B H W C"]
-    # Outputs from inside the encoder that were asked for (`samjax.model.tap_names`), on its grid; to be looked up by
-    # name, because JAX sorts dictionaries.
-    taps: dict[str, Float[Array, "*B H W _"]] = dataclasses.field(default_factory=dict)
+    # Outputs from inside the encoder that were asked for (`samjax.model.tap_names`): rows, columns, channels. To be
+    # looked up by name, because JAX sorts dictionaries.
+    taps: dict[str, Float[Array, "*B _ _ _"]] = dataclasses.field(default_factory=dict)
 
 
 @pytree
@@ -66,7 +66,13 @@ class Tokens:
     valid: Bool[Array, "*N T"]  # the others are masked out of every attention
 
     def joined(self, *others: "Tokens") -> "Tokens":
-        """These tokens and then the others', for the same prompts."""
+        """These tokens and then the others', for the same prompts. Raises ValueError if they are of other prompts."""
+        for other in others:
+            if other.values.shape[:-2] != self.values.shape[:-2] or other.values.shape[-1] != self.values.shape[-1]:
+                raise ValueError(
+                    f"tokens of {other.values.shape} are not for the prompts of these, {self.values.shape}; prompts "
+                    "come padded to a few counts"
+                )
         values, valid = zip(*((tokens.values, tokens.valid) for tokens in (self, *others)), strict=True)
         return Tokens(jnp.concatenate(values, -2), jnp.concatenate(valid, -1))
 
@@ -94,7 +100,7 @@ class Embedding:
     features: Float[Array, "*B H W C"]  # channels last, in the compute dtype
     original_size: Int32[Array, "*B 2"]  # (height, width) of the photo, pixels
     input_size: Int32[Array, "*B 2"]  # (height, width) of the resized photo inside the padded model input, pixels
-    taps: dict[str, Float[Array, "*B H W _"]] = dataclasses.field(default_factory=dict)  # as in `Features`
+    taps: dict[str, Float[Array, "*B _ _ _"]] = dataclasses.field(default_factory=dict)  # as in `Features`
 
     def __post_init__(self) -> None:
         if isinstance(self.features, Features):

@@ -159,6 +159,12 @@ def test_tokens_that_do_not_fit_are_refused(sam, embedding):
         ask(features=features, tokens=tokens, dense=jnp.zeros((2, *SMALL.grid, SMALL.width)))
 
 
+def test_tokens_of_other_prompts_are_not_joined():
+    three, four = (Tokens(jnp.zeros((count, 2, 8)), jnp.ones((count, 2), bool)) for count in (3, 4))
+    with pytest.raises(ValueError, match=r"\(4, 2, 8\) are not for the prompts of these, \(3, 2, 8\)"):
+        three.joined(four)
+
+
 def test_learned_tokens_are_decoded_and_have_a_gradient(sam, embedding):
     """A user's own vectors in place of points, as prompt tuning has them."""
     features = Features(embedding.features)
