@@ -68,11 +68,12 @@ def network_params(config: TrainConfig, sam: SamConfig, kept: Params) -> Params:
     flat: dict[str, Any] = flatten_dict(kept, sep="/")
 
     def filled(shapes: Params) -> Params:
-        return unflatten_dict({name: flat[name] for name in flatten_dict(shapes, sep="/")}, sep="/")
+        # What is missing is told by whoever writes the parameters, with a list of names.
+        return unflatten_dict({name: flat[name] for name in flatten_dict(shapes, sep="/") if name in flat}, sep="/")
 
     trained, frozen = jax.eval_shape(trainable.split, abstract_network(config, sam))
     merged = trainable.merge(filled(frozen), filled(trained))
-    return {part: merged[part] for part in abstract_params(sam)}
+    return {part: merged[part] for part in abstract_params(sam) if part in merged}
 
 
 def with_new_params(config: TrainConfig, sam: SamConfig, params: Params, mesh: Mesh) -> Params:

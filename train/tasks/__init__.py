@@ -39,8 +39,8 @@ class Task(Protocol):
         """A loss that JAX can differentiate in `params`, and a tree of terms to look at.
 
         Both are sums over what `count` counts, so that the parts of an accumulated batch can be added; the step divides
-        by it. `key` is the run's and the same at every step: draws come from it folded with
-        `batch.position`, a photo's place in the run, so that mesh, processes, accumulation and resuming change none.
+        by it. `key` is the run's and the same at every step: draws come from it folded with `batch.position`, a photo's
+        place in the run, so that mesh, processes, accumulation and resuming change none.
         `position` is the step's in the schedules, for weights that change in the course of a run.
         """
         ...

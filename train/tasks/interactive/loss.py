@@ -21,7 +21,7 @@ from .passes import Gradient, PassSettings
 
 
 class Given(NamedTuple):
-    """The inputs of the loss that nothing is differentiated in."""
+    """The inputs of the loss that nothing is differentiated in, in the order of `blocks.gradient`."""
 
     batch: Batch
     image_keys: Key[Array, " B"]
@@ -39,10 +39,10 @@ def passes_loss(
 ) -> tuple[Float32[Array, ""], MaskLoss]:
     """The losses of all passes over all valid masks of a batch, summed, and their terms; see `blocks.gradient`.
 
-    Differentiable in the heads' parameters and the features, once and backward.
+    Differentiable in the heads' parameters and the features, once and backward; the terms carry no gradient.
     """
     nothing = Gradient(jax.tree.map(lambda _: False, heads), False)
-    _, terms = _gradient(settings, together, heads, features, given, nothing)
+    _, terms = blocks.gradient(settings, together, heads, *given, features, nothing)
     return terms.total.sum(), terms
 
 
@@ -51,7 +51,7 @@ def _forward(
 ) -> tuple[tuple[Float32[Array, ""], MaskLoss], Gradient]:
     wanted = Gradient(jax.tree.map(lambda leaf: leaf.perturbed, heads), features.perturbed)
     heads, features, given = jax.tree.map(lambda leaf: leaf.value, (heads, features, given))
-    gradient, terms = _gradient(settings, together, heads, features, given, wanted)
+    gradient, terms = blocks.gradient(settings, together, heads, *given, features, wanted)
     return (terms.total.sum(), terms), gradient
 
 
@@ -66,15 +66,3 @@ def _backward(
 
 
 passes_loss.defvjp(_forward, _backward, symbolic_zeros=True)
-
-
-def _gradient(
-    settings: PassSettings,
-    together: tuple[int | None, int],
-    heads: Params,
-    features: Float[Array, "B H W C"],
-    given: Given,
-    wanted: Gradient,
-) -> tuple[Gradient, MaskLoss]:
-    batch, image_keys, origin, balanced_weight = given
-    return blocks.gradient(settings, together, heads, batch, image_keys, origin, balanced_weight, features, wanted)
