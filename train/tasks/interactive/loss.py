@@ -42,7 +42,7 @@ def passes_loss(
     Differentiable in the heads' parameters and the features, once and backward; the terms carry no gradient.
     """
     nothing = Gradient(jax.tree.map(lambda _: False, heads), False)
-    _, terms = blocks.gradient(settings, together, heads, *given, features, nothing)
+    _, terms = blocks.gradient(settings, together, heads, *given, features=features, wanted=nothing)
     return terms.total.sum(), terms
 
 
@@ -51,7 +51,7 @@ def _forward(
 ) -> tuple[tuple[Float32[Array, ""], MaskLoss], Gradient]:
     wanted = Gradient(jax.tree.map(lambda leaf: leaf.perturbed, heads), features.perturbed)
     heads, features, given = jax.tree.map(lambda leaf: leaf.value, (heads, features, given))
-    gradient, terms = blocks.gradient(settings, together, heads, *given, features, wanted)
+    gradient, terms = blocks.gradient(settings, together, heads, *given, features=features, wanted=wanted)
     return (terms.total.sum(), terms), gradient
 
 
