@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from samjax.ops.attention import AttentionForm
-from samjax.ops.attention.choice import Platform
+from samjax.ops.attention.grid import Platform
 
 Dtype = Literal["float32", "bfloat16"]  # to compute in
 _PLATFORMS: dict[str, Platform] = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu"}

@@ -59,6 +59,50 @@ assert error <= 1e-5, error
 """
 
 
+KERNEL = """
+import sys
+sys.path.insert(0, "tests")
+import jax, jax.numpy as jnp, numpy as np
+from samjax import Execution, SamConfig
+from samjax.config import ViTConfig
+from samjax.model import encode, init_params
+from samjax.ops.attention import Plain, TPUKernel
+from samjax.sharding import batch_sharding, make_mesh, shardings
+
+encoder = ViTConfig(image_size=(320, 320), width=128, depth=2, heads=2, global_blocks=(1,))
+config = SamConfig(image_encoder=encoder)
+params = init_params(config, jax.random.key(0))
+pixels, weights = (
+    jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+    for shape in ((4, 320, 320, 3), (4, *config.grid, config.width))
+)
+
+@jax.jit
+def kernel(params, pixels, weights):
+    return jax.value_and_grad(loss)(params, pixels, weights, TPUKernel(interpret=True))
+
+def loss(params, pixels, weights, form):
+    how = Execution(attention=form, window_attention=form, remat=True)
+    return (encode(config, params, pixels, how).image * weights).mean()
+
+plain = jax.jit(jax.value_and_grad(loss), static_argnums=3)(params, pixels, weights, Plain())
+for sides in ((1, 1, 1), (2, 2, 1), (2, 1, 2)):
+    mesh = make_mesh(*sides, devices=jax.devices()[:np.prod(sides)])
+    rows = batch_sharding(mesh)
+    placed = jax.device_put((params, pixels, weights), (shardings(params, mesh), rows, rows))
+    for found, true in zip(jax.tree.leaves(kernel(*placed)), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(found, true, rtol=1e-3, atol=3e-6 * np.abs(true).max())
+    if sides == (2, 2, 1):
+        program = jax.jit(lambda *args: loss(*args, TPUKernel(interpret=True))).lower(params, *placed[1:]).compile()
+        assert "all-gather" not in program.as_text()  # each device has its own photos
+"""
+
+
+def test_the_kernel_works_on_every_devices_part_of_a_batch(run_python, root, monkeypatch):
+    monkeypatch.chdir(root)
+    run_python(KERNEL, XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
+
+
 @pytest.mark.parametrize("code", [REPLICATED, SHARDED], ids=["replicated parameters", "sharded parameters"])
 def test_a_batch_spread_over_devices_has_the_same_answers(run_python, root, monkeypatch, code):
     monkeypatch.chdir(root)
@@ -125,3 +169,43 @@ def test_vit_b_compiles_ahead_of_time_for_four_tpu_chips(run_python, root, monke
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     monkeypatch.chdir(root)
     run_python(TPU, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+
+
+FORMS = """
+import jax, jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+from samjax.ops.attention import Workload, choose, grid_attention, window_attention
+
+def loss(projected, bias, tables, window, heads, how):
+    if window:
+        y = window_attention(projected, bias, window, tables, heads, how)
+    else:
+        y = grid_attention(projected, tables, heads, how)
+    return jnp.square(y.astype(jnp.float32)).sum()
+
+for name in ("v5e:2x2", "v5p:2x2x1", "v6e:2x2"):
+    chip = SingleDeviceSharding(topologies.get_topology_desc(platform="tpu", topology_name=name).devices[0])
+    for heads, head_dim in ((12, 64), (16, 80)):
+        for window, side in ((None, 64), (14, 64), (None, 20)):
+            grid = (window, window) if window else (side, side)
+            extent = "windows" if window else "grid"
+            how = choose(Workload("tpu", extent, jnp.dtype(jnp.bfloat16), grid, heads, head_dim))
+            assert type(how).__name__ == "TPUKernel", how
+            shapes = (side, side, 3 * heads * head_dim), (3 * heads * head_dim,), ((2 * grid[0] - 1, head_dim),) * 2
+            shapes = jax.tree.map(
+                lambda shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=chip),
+                shapes, is_leaf=lambda x: isinstance(x[0], int),
+            )
+            step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)), static_argnums=(3, 4, 5))
+            text = step.lower(*shapes, window, heads, how).compile().as_text()
+            assert text.count("tpu_custom_call") >= 2
+            print(name, heads, head_dim, extent, side)
+"""
+
+
+@pytest.mark.heavy
+def test_attention_compiles_for_every_tpu_of_today(run_python, root, monkeypatch):
+    pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
+    monkeypatch.chdir(root)
+    run_python(FORMS, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")

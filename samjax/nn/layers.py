@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from samjax.nn.initialise import NORMAL, ONES, ZEROS, Uniform, declare
-from samjax.ops.broadcasting import with_rank
+from samjax.ops.broadcasting import add_bias, with_rank
 
 
 class Dense(nn.Module):
@@ -51,7 +51,7 @@ class Dense(nn.Module):
             x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
             x = x.reshape(*x.shape[:2], -1)
         y = x.astype(self.dtype) @ self.kernel
-        return y + with_rank(self.bias, y.ndim) if self.use_bias else y
+        return add_bias(y, self.bias) if self.use_bias else y
 
 
 class FeedForward(nn.Module):

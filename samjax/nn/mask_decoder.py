@@ -19,7 +19,7 @@ from samjax.config import DecoderConfig, SamConfig
 from samjax.nn.initialise import ZEROS, Uniform, declare
 from samjax.nn.layers import Dense, FeedForward, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import attention
-from samjax.ops.broadcasting import with_rank
+from samjax.ops.broadcasting import add_bias
 
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
 
@@ -255,7 +255,7 @@ class ConvTranspose2x2(nn.Module):
         kernel = self.param("kernel", declare(Uniform(fan_in=self.inputs)), shape).astype(self.dtype)
         bias = self.param("bias", declare(ZEROS), (self.features,)).astype(self.dtype)
         y = (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:])
-        return y + with_rank(bias, y.ndim)
+        return add_bias(y, bias)
 
 
 class MaskDecoder(nn.Module):

@@ -5,7 +5,7 @@ The reference has it in modeling/image_encoder.py.
 
 import math
 import re
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,8 +17,8 @@ from samjax.config import ViTConfig
 from samjax.execution import Execution
 from samjax.nn.initialise import ZEROS, Uniform, declare
 from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, gelu
-from samjax.ops import attention, resize, windows
-from samjax.ops.broadcasting import with_rank
+from samjax.ops import attention, resize
+from samjax.ops.attention.grid import Extent
 
 
 class GridAttention(nn.Module):
@@ -52,19 +52,15 @@ class GridAttention(nn.Module):
             tables = _shortened(tables[0], grid[0]), _shortened(tables[1], grid[1])
             y = attention.grid_attention(self.qkv(x), tables, heads, self._how("grid", grid, x.dtype))
         else:
-            # The reference pads windows with zeros AFTER the norm and attends to them: a padding token's q, k and v
-            # are the bias of qkv. Projecting first and padding then is the same for less work.
             size = self.config.window_size
-            qkv = windows.pad_to_windows(x @ self.qkv.kernel, size) + with_rank(self.qkv.bias, 3)
             how = self._how("windows", (size, size), x.dtype)
-            y = windows.merge(attention.grid_attention(windows.partition(qkv, size), tables, heads, how), grid)
+            projected = x @ self.qkv.kernel
+            y = attention.window_attention(projected, self.qkv.bias, size, tables, heads, how)
         return self.proj(y)
 
-    def _how(
-        self, extent: Literal["grid", "windows"], grid: tuple[int, int], dtype: jnp.dtype
-    ) -> attention.AttentionForm:
-        asked = self.execution.attention if extent == "grid" else self.execution.window_attention
-        return attention.choose(self.execution.platform, extent, dtype, grid, self.config.head_dim, asked)
+    def _how(self, extent: Extent, grid: tuple[int, int], dtype: jnp.dtype) -> attention.AttentionForm:
+        work = attention.Workload(self.execution.platform, extent, dtype, grid, self.config.heads, self.config.head_dim)
+        return attention.choose(work, self.execution.attention if extent == "grid" else self.execution.window_attention)
 
 
 class Block(nn.Module):

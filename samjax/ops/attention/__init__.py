@@ -7,18 +7,34 @@ Logits, softmax and sums are float32 whatever the inputs' dtype; results have th
 
 from samjax.ops.attention.blocked import Blocked
 from samjax.ops.attention.choice import CHOICES, Choice, choose
-from samjax.ops.attention.grid import AttentionForm, grid_attention, merge_heads, relative_positions, split_heads
+from samjax.ops.attention.cudnn import CuDNN
+from samjax.ops.attention.folded import Folded, fold
+from samjax.ops.attention.grid import (
+    AttentionForm,
+    Workload,
+    grid_attention,
+    merge_heads,
+    relative_positions,
+    split_heads,
+    window_attention,
+)
 from samjax.ops.attention.plain import Plain
 from samjax.ops.attention.tokens import Projection, image_logits, image_to_tokens, masked_attention, tokens_to_image
+from samjax.ops.attention.tpu import TPUKernel
 
 __all__ = [
     "CHOICES",
     "AttentionForm",
     "Blocked",
     "Choice",
+    "CuDNN",
+    "Folded",
     "Plain",
     "Projection",
+    "TPUKernel",
+    "Workload",
     "choose",
+    "fold",
     "grid_attention",
     "image_logits",
     "image_to_tokens",
@@ -27,4 +43,5 @@ __all__ = [
     "relative_positions",
     "split_heads",
     "tokens_to_image",
+    "window_attention",
 ]

@@ -1,6 +1,8 @@
 """A loop over heads and blocks of queries, each against all keys: only one block's logits exist at a time."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
@@ -23,23 +25,52 @@ class Blocked(AttentionForm):
             raise ValueError(f"a block must have at least one row, got rows={self.rows}")
 
     def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
-        q, k, v = split_heads(qkv, heads)
-        _, height, width, depth = q.shape
-        rows = max(divisor for divisor in range(1, min(self.rows, height) + 1) if height % divisor == 0)
-        rel_h, rel_w = (relative_positions(table, side) for table, side in zip(tables, (height, width), strict=True))
+        grid = (qkv.shape[0], qkv.shape[1])
+        rel_h, rel_w = (relative_positions(table, side) for table, side in zip(tables, grid, strict=True))
 
-        def one_head(qkv):
-            q, k, v = qkv
-            row_bias = einsum("hwd,hkd->hwk", q, rel_h)
-            column_bias = einsum("hwd,wkd->hwk", q, rel_w)
-            k, v = k.reshape(-1, depth), v.reshape(-1, depth)
+        def prepare(q, k, v):
+            bias = einsum("hwd,hkd->hwk", q, rel_h), einsum("hwd,wkd->hwk", q, rel_w)
+            return (q, *bias), (k.reshape(-1, k.shape[-1]), v.reshape(-1, v.shape[-1]))
 
-            @jax.checkpoint  # a gradient would keep the logits of all blocks
-            def one_block(block):
-                q, row_bias, column_bias = block
-                return softmax_times(grid_logits(q, k, row_bias, column_bias), v)
+        def attend(block, keys):
+            (q, row_bias, column_bias), (k, v) = block, keys
+            return softmax_times(grid_logits(q, k, row_bias, column_bias), v)
 
-            blocks = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), (q, row_bias, column_bias))
-            return lax.map(one_block, blocks).reshape(height, width, depth)
+        return by_blocks(prepare, attend, qkv, heads, self.rows, heads_together=self.heads_together)
 
-        return merge_heads(jax.vmap(one_head)((q, k, v)) if self.heads_together else lax.map(one_head, (q, k, v)))
+
+def by_blocks(
+    prepare: Callable[..., tuple[Any, Any]],
+    attend: Callable[[Any, Any], Float[Array, "T D"]],
+    qkv: Float[Array, "H W QKV"],
+    heads: int,
+    rows: int,
+    *,
+    heads_together: bool,
+) -> Float[Array, "H W C"]:
+    """Attention for one head, or all, and one block of `rows` image rows of queries after the other.
+
+    Args:
+        prepare: of a head's queries, keys and values, each (H, W, D), makes what `attend` takes: arrays of (H, W, ...),
+            of which it gets blocks, and what it gets whole.
+        attend: the result for a block of queries.
+        qkv: queries, keys and values of all heads, as in `grid_attention`.
+        heads: their number.
+        rows: of a block, lowered to the nearest divisor of H.
+        heads_together: all heads in one block.
+    """
+    q, k, v = split_heads(qkv, heads)
+    _, height, width, depth = q.shape
+    rows = max(divisor for divisor in range(1, min(rows, height) + 1) if height % divisor == 0)
+
+    def one_head(qkv):
+        queries, keys = prepare(*qkv)
+
+        @jax.checkpoint  # a gradient would keep the logits of all blocks
+        def one_block(block):
+            return attend(block, keys)
+
+        blocks = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), queries)
+        return lax.map(one_block, blocks).reshape(height, width, depth)
+
+    return merge_heads(jax.vmap(one_head)((q, k, v)) if heads_together else lax.map(one_head, (q, k, v)))

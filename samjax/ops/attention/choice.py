@@ -4,16 +4,14 @@ The first row whose platform and extent match and whose form supports the shape 
 behind it, or says that there is none.
 """
 
-from typing import Literal, NamedTuple
-
-import jax.numpy as jnp
+from typing import NamedTuple
 
 from samjax.ops.attention.blocked import Blocked
-from samjax.ops.attention.grid import AttentionForm
+from samjax.ops.attention.cudnn import CuDNN
+from samjax.ops.attention.folded import Folded
+from samjax.ops.attention.grid import AttentionForm, Extent, Platform, Workload
 from samjax.ops.attention.plain import Plain
-
-Platform = Literal["cpu", "gpu", "tpu"]
-Extent = Literal["grid", "windows"]
+from samjax.ops.attention.tpu import TPUKernel
 
 
 class Choice(NamedTuple):
@@ -30,34 +28,33 @@ CHOICES: tuple[Choice, ...] = (
     Choice("cpu", "grid", Blocked(rows=8), "docs/benchmarks.md, encoder on two cores"),
     Choice("cpu", "windows", Plain(windows_together=1), "docs/benchmarks.md, encoder on two cores"),
     # Large batches; all logits of a whole grid would not fit in memory.
-    Choice("gpu", "grid", Blocked(rows=8, heads_together=True), "unmeasured"),
+    Choice("gpu", "grid", CuDNN(), "unmeasured"),
+    Choice("gpu", "grid", Folded(), "unmeasured"),
+    Choice("gpu", "windows", CuDNN(), "unmeasured"),
     Choice("gpu", "windows", Plain(), "unmeasured"),
-    Choice("tpu", "grid", Blocked(rows=8, heads_together=True), "unmeasured"),
-    Choice("tpu", "windows", Plain(), "unmeasured"),
+    Choice("tpu", "grid", TPUKernel(), "docs/benchmarks.md, bytes on a TPU"),
+    Choice("tpu", "grid", Folded(), "docs/benchmarks.md, bytes on a TPU"),
+    Choice("tpu", "windows", TPUKernel(), "docs/benchmarks.md, bytes on a TPU"),
+    Choice("tpu", "windows", Plain(), "docs/benchmarks.md, bytes on a TPU"),
 )
 
 
-def choose(
-    platform: Platform,
-    extent: Extent,
-    dtype: jnp.dtype,
-    grid: tuple[int, int],
-    head_dim: int,
-    asked: AttentionForm | None = None,
-) -> AttentionForm:
-    """The implementation for attention over grids of (rows, columns) tokens with heads of `head_dim` channels.
+def choose(work: Workload, asked: AttentionForm | None = None) -> AttentionForm:
+    """The implementation for a workload; with `asked` that one.
 
-    With `asked` that one. Raises ValueError, with the reasons, if it cannot run so, or if no row's can.
+    Raises ValueError, with the reasons, if that cannot run so, or if no row's can.
     """
+    rows, columns = work.grid
     if asked is not None:
-        if reason := asked.unsupported(platform, dtype, grid, head_dim):
-            raise ValueError(f"{asked} cannot compute attention over {grid[0]} x {grid[1]} tokens here: {reason}")
+        if reason := asked.unsupported(work):
+            raise ValueError(f"{asked} cannot compute attention over {rows} x {columns} tokens here: {reason}")
         return asked
     reasons = []
     for row in CHOICES:
-        if (row.platform, row.extent) == (platform, extent):
-            reason = row.how.unsupported(platform, dtype, grid, head_dim)
+        if (row.platform, row.extent) == (work.platform, work.extent):
+            reason = row.how.unsupported(work)
             if reason is None:
                 return row.how
             reasons.append(f"{row.how}: {reason}")
-    raise ValueError(f"no form of attention over {extent} runs on {platform}: {'; '.join(reasons) or 'there is none'}")
+    told = "; ".join(reasons) or "there is none"
+    raise ValueError(f"no form of attention over {work.extent} runs on {work.platform}: {told}")

@@ -7,29 +7,38 @@ projection takes, so that one which works on another layout than heads by rows b
 """
 
 import abc
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from samjax.ops import windows
 from samjax.ops.batching import map_batch
+from samjax.ops.broadcasting import add_bias
 
+Platform = Literal["cpu", "gpu", "tpu"]
+Extent = Literal["grid", "windows"]
 Tables = tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]]  # of relative positions, 2 * side - 1 rows each
+
+
+class Workload(NamedTuple):
+    """What is to be computed where."""
+
+    platform: Platform
+    extent: Extent  # over a whole grid or within windows of one
+    dtype: jnp.dtype  # of queries, keys and values
+    grid: tuple[int, int]  # rows and columns of tokens that attend to each other: of the grid, or of a window
+    heads: int
+    head_dim: int  # channels of a head
 
 
 class AttentionForm(abc.ABC):
     """A form of attention over a grid: an implementation, as a frozen dataclass whose fields are its own options."""
 
-    def unsupported(self, platform: str, dtype: jnp.dtype, grid: tuple[int, int], head_dim: int) -> str | None:
-        """Why this implementation cannot run so; None if it can.
-
-        Args:
-            platform: "cpu", "gpu" or "tpu".
-            dtype: of queries, keys and values.
-            grid: (rows, columns) of tokens that attend to each other.
-            head_dim: channels of a head.
-        """
+    def unsupported(self, work: Workload) -> str | None:
+        """Why this implementation cannot run so; None if it can."""
         return None
 
     @abc.abstractmethod
@@ -37,15 +46,17 @@ class AttentionForm(abc.ABC):
         """Attention over one grid; see `grid_attention`."""
 
     def over_windows(
-        self, qkv: Float[Array, "windows H W QKV"], tables: Tables, heads: int
-    ) -> Float[Array, "windows H W C"]:
-        """Attention within each window of a grid; see `grid_attention`."""
+        self, projected: Float[Array, "H W QKV"], bias: Float[Array, " QKV"], size: int, tables: Tables, heads: int
+    ) -> Float[Array, "H W C"]:
+        """Attention within windows of a grid; see `window_attention`."""
 
         @jax.checkpoint  # a gradient would keep the logits of all windows
         def within(window):
             return self.over_grid(window, tables, heads)
 
-        return map_batch(within, qkv, together=self.windows_together)
+        qkv = windows.partition(add_bias(windows.pad_to_windows(projected, size), bias), size)
+        grid = (projected.shape[0], projected.shape[1])
+        return windows.merge(map_batch(within, qkv, together=self.windows_together), grid)
 
     @property
     def windows_together(self) -> int | None:
@@ -54,9 +65,9 @@ class AttentionForm(abc.ABC):
 
 
 def grid_attention(
-    qkv: Float[Array, "*windows H W QKV"], tables: Tables, heads: int, how: AttentionForm
-) -> Float[Array, "*windows H W C"]:
-    """Every token of a grid, or of each window of one, attends to every token of it.
+    qkv: Float[Array, "H W QKV"], tables: Tables, heads: int, how: AttentionForm
+) -> Float[Array, "H W C"]:
+    """Every token of a grid attends to every token of it.
 
     Args:
         qkv: queries, keys and values of all heads, as the projection gives them: in this order, head after head.
@@ -67,7 +78,43 @@ def grid_attention(
     Raises:
         ValueError: a table does not have 2 * side - 1 rows.
     """
-    return how.over_windows(qkv, tables, heads) if qkv.ndim == 4 else how.over_grid(qkv, tables, heads)
+    _check_tables(tables, (qkv.shape[0], qkv.shape[1]))
+    return how.over_grid(qkv, tables, heads)
+
+
+def window_attention(
+    projected: Float[Array, "H W QKV"],
+    bias: Float[Array, " QKV"],
+    size: int,
+    tables: Tables,
+    heads: int,
+    how: AttentionForm,
+) -> Float[Array, "H W C"]:
+    """Every token of each window of `size` x `size` attends to every token of it.
+
+    Windows that go beyond the grid, below and to the right, are filled with tokens whose projection is the bias alone,
+    and they are attended to: the reference pads with zeros after the norm. So bias and projection come apart, and
+    nothing that only pads is projected.
+
+    Args:
+        projected: queries, keys and values of all heads, as in `grid_attention`, without the projection's bias.
+        bias: of the projection.
+        size: rows and columns of a window.
+        tables: of relative positions within a window.
+        heads: their number.
+        how: the implementation.
+
+    Raises:
+        ValueError: a table does not have 2 * size - 1 rows.
+    """
+    _check_tables(tables, (size, size))
+    return how.over_windows(projected, bias, size, tables, heads)
+
+
+def _check_tables(tables: Tables, grid: tuple[int, int]) -> None:
+    for table, side in zip(tables, grid, strict=True):
+        if len(table) != 2 * side - 1:
+            raise ValueError(f"a relative position table for {side} tokens has {2 * side - 1} rows, got {len(table)}")
 
 
 def split_heads(qkv: Float[Array, "H W QKV"], heads: int) -> Float[Array, "3 heads H W D"]:
@@ -84,10 +131,8 @@ def merge_heads(x: Float[Array, "heads H W D"]) -> Float[Array, "H W C"]:
 def relative_positions(table: Float[Array, "L D"], size: int) -> Float[Array, "size size D"]:
     """The table's entries for all pairs of cells along an axis of `size` cells: [q, k] is that of the offset q - k.
 
-    Offsets run from -(size - 1) to size - 1: the reference's `get_rel_pos` (image_encoder.py) where there are as many
-    queries as keys. Raises ValueError unless L = 2 size - 1.
+    Offsets run from -(size - 1) to size - 1, so L is 2 size - 1: the reference's `get_rel_pos` (image_encoder.py) where
+    there are as many queries as keys.
     """
-    if table.shape[0] != 2 * size - 1:
-        raise ValueError(f"a relative position table for {size} tokens has {2 * size - 1} rows, got {table.shape[0]}")
     offsets = np.arange(size)[:, None] - np.arange(size)[None, :] + size - 1
     return table[offsets]

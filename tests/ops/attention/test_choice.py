@@ -5,17 +5,30 @@ import dataclasses
 import jax.numpy as jnp
 import pytest
 
-from samjax.ops.attention import CHOICES, AttentionForm, Blocked, Plain, choice, choose
+from samjax.ops.attention import (
+    CHOICES,
+    AttentionForm,
+    Blocked,
+    CuDNN,
+    Folded,
+    Plain,
+    TPUKernel,
+    Workload,
+    choice,
+    choose,
+)
 
-FLOAT32 = jnp.dtype(jnp.float32)
+FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
+VIT_B = Workload("gpu", "grid", FLOAT32, (64, 64), 12, 64)
+VIT_H = Workload("gpu", "grid", FLOAT32, (64, 64), 16, 80)
 
 
 @dataclasses.dataclass(frozen=True)
 class Picky(AttentionForm):
     """Computes nothing, and only where heads have 64 channels."""
 
-    def unsupported(self, platform, dtype, grid, head_dim):
-        return None if head_dim == 64 else f"heads must have 64 channels, not {head_dim}"
+    def unsupported(self, work):
+        return None if work.head_dim == 64 else f"heads must have 64 channels, not {work.head_dim}"
 
     def over_grid(self, qkv, tables, heads):
         raise AssertionError
@@ -25,8 +38,9 @@ class Picky(AttentionForm):
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_there_is_one_for_everything(platform, extent, dtype):
-    how = choose(platform, extent, jnp.dtype(dtype), (13, 20), 80)
-    assert how.unsupported(platform, jnp.dtype(dtype), (13, 20), 80) is None
+    work = Workload(platform, extent, jnp.dtype(dtype), (13, 20), 5, 24)
+    how = choose(work)
+    assert how.unsupported(work) is None
     assert how in [row.how for row in CHOICES if (row.platform, row.extent) == (platform, extent)]
 
 
@@ -39,26 +53,90 @@ def test_every_row_names_its_measurement_or_says_that_there_is_none(root):
 def test_the_first_row_that_supports_the_shape_counts(monkeypatch):
     rows = [choice.Choice("gpu", "grid", Picky(), "unmeasured"), choice.Choice("gpu", "grid", Plain(), "unmeasured")]
     monkeypatch.setattr(choice, "CHOICES", (*rows, *CHOICES))
-    assert choose("gpu", "grid", FLOAT32, (64, 64), 64) == Picky()
-    assert choose("gpu", "grid", FLOAT32, (64, 64), 80) == Plain()
-    assert isinstance(choose("cpu", "grid", FLOAT32, (64, 64), 64), Blocked)
+    assert choose(VIT_B) == Picky()
+    assert choose(VIT_H) == Plain()
+    assert isinstance(choose(VIT_B._replace(platform="cpu")), Blocked)
 
 
 def test_where_no_row_serves_the_reasons_are_told(monkeypatch):
     monkeypatch.setattr(choice, "CHOICES", (choice.Choice("gpu", "grid", Picky(), "unmeasured"),))
     with pytest.raises(ValueError, match=r"over grid runs on gpu: Picky.*64 channels, not 80"):
-        choose("gpu", "grid", FLOAT32, (64, 64), 80)
+        choose(VIT_H)
     with pytest.raises(ValueError, match="over windows runs on gpu: there is none"):
-        choose("gpu", "windows", FLOAT32, (64, 64), 64)
+        choose(VIT_B._replace(extent="windows"))
 
 
-@pytest.mark.parametrize(("form", "options"), [(Blocked, {"rows": 0}), (Plain, {"windows_together": 0})])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        (Blocked, {"rows": 0}),
+        (Folded, {"rows": 0}),
+        (Plain, {"windows_together": 0}),
+        (TPUKernel, {"queries": 0}),
+    ],
+)
 def test_impossible_options_are_refused(form, options):
     with pytest.raises(ValueError, match="at least"):
         form(**options)
 
 
 def test_one_that_is_asked_for_is_taken_or_refused_with_its_reason():
-    assert choose("cpu", "grid", FLOAT32, (64, 64), 64, Picky()) == Picky()
+    assert choose(VIT_B, Picky()) == Picky()
     with pytest.raises(ValueError, match=r"Picky.*64 x 32 tokens.*heads must have 64 channels, not 80"):
-        choose("cpu", "grid", FLOAT32, (64, 32), 80, Picky())
+        choose(VIT_H._replace(grid=(64, 32)), Picky())
+
+
+@pytest.mark.parametrize("extent", ["grid", "windows"])
+@pytest.mark.parametrize("work", [VIT_B, VIT_H, VIT_H._replace(grid=(48, 80))], ids=["B", "H", "wide"])
+def test_on_tpus_half_precision_takes_the_kernel_and_float32_does_not(work, extent):
+    half = work._replace(platform="tpu", extent=extent, dtype=BFLOAT16)
+    assert isinstance(choose(half), TPUKernel)
+    assert not isinstance(choose(half._replace(dtype=FLOAT32)), TPUKernel)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"platform": "gpu"}, "for TPUs"),
+        ({"dtype": FLOAT32}, "bfloat16, not float32"),
+        ({"heads": 3}, "multiple of 128, not 192"),
+        ({"grid": (64, 130)}, "at most 128 tokens, not 130"),
+        ({"heads": 16, "head_dim": 80, "grid": (128, 128)}, "160 MiB on chip"),
+    ],
+    ids=["platform", "dtype", "heads", "side", "chip"],
+)
+def test_what_the_kernel_cannot_do_is_told(change, reason):
+    work = VIT_B._replace(platform="tpu", dtype=BFLOAT16)
+    assert TPUKernel().unsupported(work) is None
+    told = TPUKernel().unsupported(work._replace(**change))
+    assert told is not None
+    assert reason in told
+
+
+@pytest.mark.parametrize(
+    ("capability", "work", "runs"),
+    [
+        ((9, 0), VIT_H, True),  # 80 + 64 + 64 + 1 channels
+        ((8, 0), VIT_H, False),
+        ((8, 0), VIT_H._replace(extent="windows", grid=(14, 14)), True),
+        ((9, 0), VIT_H._replace(grid=(128, 128)), False),
+        ((7, 5), VIT_H._replace(extent="windows", grid=(14, 14)), False),
+        (None, VIT_H, False),
+    ],
+)
+def test_cudnn_is_taken_where_it_takes_the_folded_heads(monkeypatch, capability, work, runs):
+    monkeypatch.setattr("samjax.ops.attention.cudnn._compute_capability", lambda: capability)
+    half = work._replace(dtype=BFLOAT16)
+    assert (CuDNN().unsupported(half) is None) is runs
+    assert isinstance(choose(half), CuDNN) is runs
+    assert "float32" in (CuDNN().unsupported(work) or "")
+    assert "NVIDIA" in (CuDNN().unsupported(half._replace(platform="tpu")) or "")
+
+
+def test_tpus_before_v5_do_without_the_kernel(monkeypatch):
+    monkeypatch.setattr("samjax.ops.attention.tpu._attached_kind", lambda: "TPU v4")
+    work = VIT_B._replace(platform="tpu", dtype=BFLOAT16)
+    assert "v5 or later, not TPU v4" in (TPUKernel().unsupported(work) or "")
+    assert choose(work) == Folded()
+    monkeypatch.setattr("samjax.ops.attention.tpu._attached_kind", lambda: "TPU v5 lite")
+    assert choose(work) == TPUKernel()

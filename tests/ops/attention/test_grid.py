@@ -1,5 +1,7 @@
 """Attention over a grid: every implementation that runs here against the definition in float64, and its gradient."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,14 @@ import pytest
 
 from samjax.ops.attention import (
     Blocked,
+    CuDNN,
+    Folded,
     Plain,
     grid_attention,
     merge_heads,
     relative_positions,
     split_heads,
+    window_attention,
 )
 
 # float32 sums of at most a few hundred terms in another order
@@ -23,6 +28,9 @@ IMPLEMENTATIONS = {
     "blocked": Blocked(rows=2),
     "blocked, heads together": Blocked(rows=4, heads_together=True),
     "one block": Blocked(rows=99),
+    "folded": Folded(rows=2),
+    "folded, one head at a time": Folded(rows=4, heads_together=False),
+    "cuDNN's construction": CuDNN(implementation="xla"),
 }
 each = pytest.mark.parametrize("how", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
 
@@ -32,11 +40,18 @@ def normal(seed: int, *shapes: tuple[int, ...]) -> list[jax.Array]:
     return [jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in shapes]
 
 
-def case(seed: int, height: int, width: int, windows: tuple[int, ...] = ()) -> tuple[jax.Array, tuple]:
+def case(seed: int, height: int, width: int) -> tuple[jax.Array, tuple]:
     """A projection and tables of relative positions."""
-    shapes = (*windows, height, width, 3 * HEADS * DEPTH), (2 * height - 1, DEPTH), (2 * width - 1, DEPTH)
+    shapes = (height, width, 3 * HEADS * DEPTH), (2 * height - 1, DEPTH), (2 * width - 1, DEPTH)
     qkv, *tables = normal(seed, *shapes)
     return qkv, tuple(tables)
+
+
+def window_case(seed: int, height: int, width: int, size: int) -> tuple[jax.Array, jax.Array, tuple]:
+    """A projection without its bias, the bias, and tables of relative positions within windows."""
+    channels, rows = 3 * HEADS * DEPTH, 2 * size - 1
+    projected, bias, *tables = normal(seed, (height, width, channels), (channels,), (rows, DEPTH), (rows, DEPTH))
+    return projected, bias, tuple(tables)
 
 
 def attention_in_loops(qkv, tables) -> np.ndarray:
@@ -65,20 +80,32 @@ def test_grid_attention_follows_its_definition(how, grid):
 
 
 @each
-def test_windows_do_not_see_each_other(how):
-    qkv, tables = case(1, 3, 3, windows=(4,))
-    together = grid_attention(qkv, tables, HEADS, how)
-    for window, attended in zip(qkv, together, strict=True):
-        np.testing.assert_allclose(attended, attention_in_loops(window, tables), **TOLERANCE)
+@pytest.mark.parametrize("grid", [(3, 3), (2, 5), (4, 1), (7, 3)], ids=str)
+def test_windows_do_not_see_each_other(how, grid):
+    size = 3
+    projected, bias, tables = window_case(1, *grid, size)
+    together = window_attention(projected, bias, size, tables, HEADS, how)
+    assert together.shape[:2] == grid
+    padded = np.pad(projected, ((0, -grid[0] % size), (0, -grid[1] % size), (0, 0)))
+    for row, column in itertools.product(range(0, grid[0], size), range(0, grid[1], size)):
+        window = padded[row : row + size, column : column + size] + np.asarray(bias)
+        attended = attention_in_loops(window, tables)
+        expected = attended[: grid[0] - row, : grid[1] - column]
+        np.testing.assert_allclose(together[row : row + size, column : column + size], expected, **TOLERANCE)
 
 
 @each
-@pytest.mark.parametrize("windows", [(), (3,)], ids=["grid", "windows"])
-def test_gradients_are_those_of_the_plain_form(how, windows):
-    given = case(2, 4, 6, windows)
+@pytest.mark.parametrize("size", [None, 3], ids=["grid", "windows"])
+def test_gradients_are_those_of_the_plain_form(how, size):
+    def attend(how, projected, bias, tables):
+        if size is None:
+            return grid_attention(projected + bias[None, None], tables, HEADS, how)
+        return window_attention(projected, bias, size, tables, HEADS, how)
+
+    given = window_case(2, 4, 6, size) if size else (*window_case(2, 4, 6, 1)[:2], case(2, 4, 6)[1])
 
     def gradient(how):
-        return jax.grad(lambda qkv, tables: jnp.square(grid_attention(qkv, tables, HEADS, how)).sum(), (0, 1))(*given)
+        return jax.grad(lambda given: jnp.square(attend(how, *given)).sum())(given)
 
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
     jax.tree.map(close, gradient(how), gradient(Plain()))
@@ -98,14 +125,18 @@ def test_relative_positions_are_looked_up_by_query_minus_key():
 
 
 def test_a_relative_position_table_of_another_size_is_refused():
+    qkv, (by_row, by_column) = case(3, 4, 3)
     with pytest.raises(ValueError, match="for 4 tokens has 7 rows, got 5"):
-        relative_positions(jnp.zeros((5, 2)), 4)
+        grid_attention(qkv, (by_row[1:-1], by_column), HEADS, Plain())
+    with pytest.raises(ValueError, match="for 2 tokens has 3 rows, got 5"):
+        window_attention(qkv, jnp.zeros(qkv.shape[-1]), 2, (by_row[2:-2], by_column), HEADS, Plain())
 
 
 @each
 def test_half_precision_inputs_are_summed_in_float32(how):
     qkv, tables = (jax.tree.map(lambda x: x.astype(jnp.bfloat16), part) for part in case(6, 16, 16))
-    half = grid_attention(qkv, tables, HEADS, how)
+    with jax.numpy_dtype_promotion("standard"):  # XLA's form of `jax.nn.dot_product_attention` relies on it
+        half = grid_attention(qkv, tables, HEADS, how)
     exact = grid_attention(*jax.tree.map(lambda x: x.astype(jnp.float32), (qkv, tables)), HEADS, how)
     assert half.dtype == jnp.bfloat16
     # A bfloat16 has 8 significant bits, so rounding weights and result costs 2^-8 each; sums would cost far more.

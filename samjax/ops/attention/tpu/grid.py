@@ -1,0 +1,127 @@
+"""Attention over a whole grid, its keys and values on chip."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Float32
+
+from samjax.ops.attention.tpu.block import (
+    Layout,
+    attend,
+    attend_gradient,
+    call,
+    constants_of,
+    of_dtypes,
+    spread,
+    table_gradient,
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def over_grid(
+    qkv: Float[Array, "H W QKV"], tables: tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]], layout: Layout
+) -> Float[Array, "H W C"]:
+    """Attention of all tokens of a grid whose columns are padded to those of the layout."""
+    return spread(_grid, layout)(qkv, tables)
+
+
+def _grid_forward(qkv: Any, tables: Any, layout: Layout) -> Any:
+    return over_grid(qkv, tables, layout), (qkv, tables)
+
+
+def _grid_backward(layout: Layout, saved: Any, out: Any) -> Any:
+    return of_dtypes(spread(_grid_gradient, layout)(*saved, out), saved)
+
+
+def _grid(
+    qkv: Float[Array, "H W QKV"], tables: tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]], layout: Layout
+) -> Float[Array, "H W C"]:
+    """Attention of all tokens of a grid whose columns are padded to those of the layout."""
+    height, columns, channels = len(qkv), layout.columns, qkv.shape[-1] // 3
+    groups, group, rows = channels // layout.group, layout.group, layout.rows
+
+    def kernel(q, k, v, by_row, by_column, where, out):
+        row = pallas.program_id(1) * rows
+        qkv = [x[...].reshape(-1, group) for x in (q, k, v)]
+        result = attend(qkv, [x[...] for x in (by_row, by_column, where)], layout, row)
+        out[...] = result.reshape(out.shape).astype(out.dtype)
+
+    q = pallas.BlockSpec((rows, columns, group), lambda g, i: (i, 0, g))
+
+    def keys(at):
+        return pallas.BlockSpec((height, columns, group), lambda g, i: (0, 0, at * groups + g))
+
+    given = [(qkv, q), (qkv, keys(1)), (qkv, keys(2)), *constants_of(tables, layout, height, gradient=False)]
+    result = jax.ShapeDtypeStruct((height, columns, channels), qkv.dtype)
+    return call(kernel, layout, (groups, height // rows), given, [(result, q)], [])[0]
+
+
+def _grid_gradient(
+    qkv: Float[Array, "H W QKV"],
+    tables: tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]],
+    out: Float[Array, "H W C"],
+    layout: Layout,
+) -> tuple[Float[Array, "H W QKV"], tuple[Float32[Array, "Lh D"], Float32[Array, "Lw D"]]]:
+    """The gradient of `_grid`, where `out` is that in its result.
+
+    A program goes over the blocks three times: it computes, and writes what concerns the queries; then it writes what
+    was summed on chip for the keys, and for the values. So all lies in one array, as the projection has it.
+    """
+    height, columns, channels = len(qkv), layout.columns, qkv.shape[-1] // 3
+    groups, group, rows = channels // layout.group, layout.group, layout.rows
+    blocks = height // rows
+
+    def kernel(q, k, v, out, *refs):
+        *constants, in_qkv, in_rows, in_columns, in_k, in_v = refs
+        part, i = pallas.program_id(1), pallas.program_id(2)
+
+        @pallas.when((part == 0) & (i == 0))
+        def _():
+            for sums in (in_k, in_v, in_rows, in_columns):
+                sums[...] = jnp.zeros(sums.shape, sums.dtype)
+
+        @pallas.when(part == 0)
+        def _():
+            *qkv, in_result = (x[...].reshape(-1, group) for x in (q, k, v, out))
+            given_constants = [x[...] for x in constants]
+            of_q, of_k, of_v, of_rows, of_columns = attend_gradient(qkv, in_result, given_constants, layout, i * rows)
+            in_qkv[...] = of_q.reshape(in_qkv.shape).astype(in_qkv.dtype)
+            in_k[...] += of_k.reshape(in_k.shape)
+            in_v[...] += of_v.reshape(in_v.shape)
+            in_rows[...] += of_rows
+            in_columns[...] += of_columns
+
+        for number, sums in ((1, in_k), (2, in_v)):
+
+            @pallas.when(part == number)
+            def _(sums=sums):
+                in_qkv[...] = sums[pallas.ds(i * rows, rows)].astype(in_qkv.dtype)
+
+    block = (rows, columns, group)
+    q = pallas.BlockSpec(block, lambda g, part, i: (jnp.where(part == 0, i, blocks - 1), 0, g))
+
+    def keys(at):
+        # One buffer: a second would overlap computing with reading once for each group, for 10 MiB on chip in ViT-H.
+        whole, one = (height, columns, group), pallas.Buffered(1)
+        return pallas.BlockSpec(whole, lambda g, part, i: (0, 0, at * groups + g), pipeline_mode=one)
+
+    given = [(qkv, q), (qkv, keys(1)), (qkv, keys(2)), (out, q), *constants_of(tables, layout, height, gradient=True)]
+    in_table = jax.ShapeDtypeStruct((layout.lanes, channels), jnp.float32)
+    of_group = pallas.BlockSpec((layout.lanes, group), lambda g, part, i: (0, g))
+    results = [
+        (qkv, pallas.BlockSpec(block, lambda g, part, i: (i, 0, part * groups + g))),
+        (in_table, of_group),
+        (in_table, of_group),
+    ]
+    results = [(jax.ShapeDtypeStruct(x.shape, x.dtype), spec) for x, spec in results]
+    scratch = [pltpu.VMEM((height, columns, group), jnp.float32)] * 2
+    in_qkv, *in_tables = call(kernel, layout, (groups, 3, blocks), given, results, scratch)
+    by_row, by_column = (table_gradient(x, layout, axis) for axis, x in enumerate(in_tables))
+    return in_qkv, (by_row, by_column)
+
+
+over_grid.defvjp(_grid_forward, _grid_backward)
