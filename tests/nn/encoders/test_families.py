@@ -126,7 +126,7 @@ def test_its_configuration_goes_through_json(patches):
 
 
 def test_it_is_trained_with_rates_by_layer(patches):
-    from example_training import nano_batch
+    from example_training import PICO, nano_batch
 
     from samjax.sharding import make_mesh
     from samjax.train.config import InteractionConfig, OptimConfig, TrainConfig
@@ -140,8 +140,8 @@ def test_it_is_trained_with_rates_by_layer(patches):
     factors = [learning_rate_factor(options, MODEL, f"image_encoder/{name}/kernel") for name in ("embed", "head")]
     assert factors == [0.25, 1.0]
 
-    model = dataclasses.replace(MODEL, image_encoder=PatchesConfig(image_size=(32, 32), stride=8))
-    recipe, mesh = TrainConfig(interaction=InteractionConfig(1, 0)), make_mesh(devices=jax.devices()[:1])
+    model = dataclasses.replace(PICO, image_encoder=PatchesConfig(image_size=(32, 32), stride=8))
+    recipe, mesh = TrainConfig(interaction=InteractionConfig(0, 0)), make_mesh(devices=jax.devices()[:1])
     optimizer = make_optimizer(recipe.optim, model, 10)
     state = init_state(recipe, model, Sam.init(model).params, optimizer, mesh)
     _, metrics = make_step(recipe, model, optimizer, mesh)(state, nano_batch(2))
