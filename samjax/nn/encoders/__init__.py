@@ -28,8 +28,8 @@ class Family:
     flops: Callable[[Any, int], int]  # operations of one image's features, of so many channels
     describe: Callable[[Any], str]  # a line for people
     # Names of modules in Meta's and in Hugging Face's checkpoints, by the kind of their parameters: the encoder's rows
-    # of `samjax.convert.mapping`.
-    keys: Mapping[str, tuple[tuple[str, str], ...]]
+    # of `samjax.convert.mapping`. A {} stands for a number. None: Hugging Face's SamModel has no such module.
+    keys: Mapping[str, tuple[tuple[str, str | None], ...]]
 
 
 FAMILIES: tuple[Family, ...] = (

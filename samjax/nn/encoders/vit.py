@@ -244,7 +244,7 @@ def describe(config: ViTConfig) -> str:
 
 _BLOCK, _LAYER = "image_encoder.blocks.{}", "vision_encoder.layers.{}"
 # Modules by the kind of their parameters, under Meta's names and Hugging Face's.
-KEYS: dict[str, tuple[tuple[str, str], ...]] = {
+KEYS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "raw": (
         ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
         (f"{_BLOCK}.attn.rel_pos_h", f"{_LAYER}.attn.rel_pos_h"),
