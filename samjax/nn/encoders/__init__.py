@@ -30,6 +30,10 @@ class Family:
     # Names of modules in Meta's and in Hugging Face's checkpoints, by the kind of their parameters: the encoder's rows
     # of `samjax.convert.mapping`. A {} stands for a number. None: Hugging Face's SamModel has no such module.
     keys: Mapping[str, tuple[tuple[str, str | None], ...]]
+    # Of parameters, by regular expressions of their names in the encoder: matrices, both of whose sides are features
+    # (for Muon), and which mesh axis each axis lies on (`samjax.sharding`), where the expressions are ends of names.
+    matrices: tuple[str, ...] = ()
+    rules: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -43,6 +47,8 @@ FAMILIES: tuple[Family, ...] = (
         flops=vit.flops,
         describe=vit.describe,
         keys=vit.KEYS,
+        matrices=vit.MATRICES,
+        rules=vit.RULES,
     ),
 )
 

@@ -268,3 +268,11 @@ KEYS: dict[str, tuple[tuple[str, str | None], ...]] = {
         (f"{_BLOCK}.mlp.lin2", f"{_LAYER}.mlp.lin2"),
     ),
 }
+MATRICES = (r"^blocks/.*kernel$",)
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"patch_embed/proj/kernel", ("fsdp",)),
+    (r"(qkv|lin1)/kernel", ("fsdp", "tensor")),
+    (r"(qkv|lin1)/bias", ("tensor",)),
+    (r"(proj|lin2)/kernel", ("tensor", "fsdp")),
+    (r"(pos_embed|neck/\d/kernel)", ("fsdp",)),
+)
