@@ -11,12 +11,12 @@ from flax.traverse_util import flatten_dict
 
 from samjax import checkpoint, convert
 from samjax.checkpoint import CheckpointError
-from samjax.config import ViTConfig
-from samjax.convert import matching
+from samjax.config import SamConfig, ViTConfig
 from samjax.convert.mapping import find_entries
 from samjax.convert.safetensors_file import read_safetensors, write_safetensors
 from samjax.nn import encoders
 from samjax.nn.encoders import FAMILIES, Family, family_of
+from samjax.nn.encoders.inference import count, numbers
 from samjax.nn.initialise import ZEROS, declare
 from samjax.nn.layers import ModuleList
 
@@ -79,14 +79,24 @@ class Stages(nn.Module):
 
     def __call__(self, pixels, branch_weights=None, origin=None, taps=()):
         del pixels, branch_weights, origin, taps
-        for stage, count in enumerate(self.config.blocks):
-            for block in range(count):
+        for stage, blocks in enumerate(self.config.blocks):
+            for block in range(blocks):
                 _ = self.layers[stage].blocks[block].norm.scale, self.layers[stage].blocks[block].conv.bias
         return jnp.broadcast_to(self.neck[0].kernel[0, 0, 0], (*self.config.grid, self.features)), {}
 
 
 _THEIRS = "image_encoder.layers.{}.blocks.{}"
 _HUGGING_FACE = "vision_encoder.stages.{}.layers.{}"
+
+
+def infer(shapes, declared):
+    """A configuration with as many blocks as there are; the input's size cannot be told."""
+    del declared
+    stages = numbers(shapes, r"image_encoder\.layers\.(\d+)\.")
+    blocks = tuple(count(shapes, rf"image_encoder\.layers\.{stage}\.blocks\.(\d+)\.") for stage in sorted(stages))
+    return [SamConfig(StagesConfig(blocks=blocks))] if blocks else []
+
+
 STAGES = Family(
     "stages",
     StagesConfig,
@@ -96,6 +106,7 @@ STAGES = Family(
     layer=lambda config, name: 0,
     flops=lambda config, features: 0,
     describe=lambda config: "stages",
+    infer=infer,
     keys={
         "batch_norm": ((f"{_THEIRS}.norm", f"{_HUGGING_FACE}.batch_norm"),),
         "convolution": (
@@ -113,10 +124,9 @@ def families(monkeypatch, *others):
 
 @pytest.fixture
 def stages(monkeypatch):
-    """The family among the others; which encoder a file is of is told from outside."""
+    """The family among the others."""
     families(monkeypatch, STAGES)
     monkeypatch.setattr(checkpoint, "ENCODERS", (ViTConfig, StagesConfig))
-    monkeypatch.setattr(matching, "candidates", lambda *_: [MODEL])
     return random_params(MODEL)
 
 
@@ -170,6 +180,22 @@ def test_the_counter_of_what_is_no_batch_norm_is_refused_like_any_other_name(tmp
     write_safetensors(tmp_path / "more.safetensors", tensors, {})
     with pytest.raises(CheckpointError, match=r"norm1\.num_batches_tracked"):
         convert.read(tmp_path / "more.safetensors")
+
+
+def test_which_family_a_checkpoint_is_of_follows_from_its_shapes(stages, tmp_path):
+    for blocks in ((1, 2), (2, 1, 1)):
+        model = dataclasses.replace(MODEL, image_encoder=StagesConfig(blocks=blocks))
+        convert.write(tmp_path / f"{len(blocks)}.pth", model, random_params(model))
+        assert convert.read(tmp_path / f"{len(blocks)}.pth")[0] == model
+    convert.write(tmp_path / "vit.pth", SMALL, random_params(SMALL))
+    assert convert.read(tmp_path / "vit.pth")[0] == SMALL
+
+
+def test_a_family_that_infers_nothing_reads_no_other_programs_checkpoints(stages, monkeypatch, tmp_path):
+    convert.write(tmp_path / "sam.pth", MODEL, stages)
+    families(monkeypatch, dataclasses.replace(STAGES, infer=None))
+    with pytest.raises(CheckpointError, match=r"sam\.pth"):
+        convert.read(tmp_path / "sam.pth")
 
 
 def test_a_family_knows_its_own_names_only(stages):
