@@ -162,7 +162,7 @@ def test_muon_moves_the_matrices_that_the_family_names_and_no_convolution(patche
     }
 
 
-def test_it_is_trained_with_rates_by_layer(patches):
+def test_it_is_trained_with_rates_by_layer(patches, quick_compilation):
     from example_training import PICO, nano_batch
 
     from samjax.sharding import make_mesh
