@@ -1,7 +1,7 @@
-"""Tensors beside a complete SAM: dropped on request, or because they are Meta's own constants."""
+"""Tensors beside a complete SAM: dropped on request, or as Meta's own constants or PyTorch's counters."""
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ _CONSTANTS = {"pixel_mean": transforms.PIXEL_MEAN, "pixel_std": transforms.PIXEL
 _TOLERANCES = {"float16": 1e-3, "bfloat16": 1e-2}  # relative; 1e-5 for other types
 _HEADS = (*PARTS, "vision_encoder")  # the last is Hugging Face's name
 _MAX_SUGGESTED = 5
+_COUNTER, _MEAN = ".num_batches_tracked", ".running_mean"  # of PyTorch's batch norms
 
 
 def drop_matching(tensors: StateDict, patterns: Sequence[str]) -> tuple[StateDict, tuple[str, ...]]:
@@ -74,6 +75,21 @@ def drop_constants(tensors: StateDict, source: Path) -> tuple[StateDict, tuple[s
         f"{source} holds {found}, but samjax normalises photos as Meta does, with {expected}: the masks of a model "
         f"that was trained otherwise would be wrong. If it was not, drop them: {suggest_patterns(present)}"
     )
+
+
+def drop_counters(tensors: StateDict, known: Collection[str]) -> tuple[StateDict, tuple[str, ...]]:
+    """Drops how many batches each batch norm has seen, which matters in training only.
+
+    Args:
+        tensors: the state dict.
+        known: names of parameters of the model, those of its batch norms (`running_mean`) among them.
+
+    Returns:
+        The other tensors, and the dropped names with the reason.
+    """
+    counters = [name for name in tensors if name.endswith(_COUNTER) and name.replace(_COUNTER, _MEAN) in known]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in counters}
+    return kept, tuple(f"{name} (batches that were counted)" for name in counters)
 
 
 def _as_list(values: np.ndarray) -> list[float]:

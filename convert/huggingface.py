@@ -6,8 +6,7 @@ from typing import Any
 
 from samjax.checkpoint import CheckpointError, plain_vit
 from samjax.config import SamConfig
-
-from .infer import Declared
+from samjax.nn.encoders.inference import Declared
 
 
 def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:

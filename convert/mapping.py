@@ -1,18 +1,20 @@
 """The one key table: Meta's names, Hugging Face's names, and (derived from Meta's) ours, with the layout of each.
 
-A rule pairs a Meta module with a Hugging Face module; `{}` stands for a number and is carried over. Our path is Meta's
-with "/" for ".", which keeps the table short and checkable; its leaf follows from the kind of the module. Kernels are
-stored input-first, as Flax has them.
+A rule pairs a Meta module with a Hugging Face module, if there is one; each `{}` stands for a number, which is carried
+over. Our path is Meta's with "/" for ".", which keeps the table short and checkable; its leaf follows from the kind of
+the module. Kernels are stored input-first, as Flax has them.
 """
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from samjax.checkpoint import LazyArray
-from samjax.nn.encoders import FAMILIES
+from samjax.checkpoint import CheckpointError, LazyArray
+from samjax.nn import encoders
+from samjax.nn.encoders import Family
 
 Axes = tuple[int, ...]
 
@@ -28,12 +30,14 @@ class Leaf:
 
 BIAS = Leaf("bias", "bias")
 LINEAR = (Leaf("weight", "kernel", (1, 0)), BIAS)  # (out, in) to (in, out)
-CONV = (Leaf("weight", "kernel", (2, 3, 1, 0)), BIAS)  # (out, in, h, w) to (h, w, in, out)
+CONV = (Leaf("weight", "kernel", (2, 3, 1, 0)), BIAS)  # (out, in, h, w) to (h, w, in, out); in is 1 if depthwise
 UPCONV = (Leaf("weight", "kernel", (0, 2, 3, 1)), BIAS)  # (in, out, h, w) to (in, h, w, out)
 NORM = (Leaf("weight", "scale"), BIAS)
+BATCH_NORM = (*NORM, Leaf("running_mean", "mean"), Leaf("running_var", "var"))
 EMBEDDING = (Leaf("weight", "embedding"),)
 RAW = (Leaf("", ""),)  # a parameter of its own, not of a module
-_KINDS = {"raw": RAW, "convolution": CONV, "norm": NORM, "linear": LINEAR}  # of the encoders' rows
+# Of the encoders' rows.
+_KINDS = {"raw": RAW, "convolution": CONV, "norm": NORM, "batch_norm": BATCH_NORM, "linear": LINEAR}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +45,21 @@ class KeyRule:
     """A module under Meta's name and under Hugging Face's, with its parameters."""
 
     meta: str
-    huggingface: str
+    huggingface: str | None  # None: Hugging Face has no such module
     leaves: tuple[Leaf, ...]
+    family: str | None = None  # of image encoders, whose row it is
+
+    def entries(self) -> Iterable["KeyEntry"]:
+        """Lists the parameters. Raises ValueError if the two names stand for different counts of numbers."""
+        if self.huggingface is not None and self.meta.count("{}") != self.huggingface.count("{}"):
+            raise ValueError(f"{self.meta} and {self.huggingface} must have as many numbers, {{}}, as each other")
+        for leaf in self.leaves:
+            meta, huggingface = (
+                None if module is None else f"{module}.{leaf.torch}".rstrip(".")
+                for module in (self.meta, self.huggingface)
+            )
+            ours = f"{self.meta.replace('.', '/')}/{leaf.ours}".rstrip("/")
+            yield KeyEntry(str(meta), huggingface, ours, leaf.axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +67,38 @@ class KeyEntry:
     """One parameter under its three names; `axes` permute PyTorch's layout into ours, None leaves it."""
 
     meta: str
-    huggingface: str
+    huggingface: str | None  # None: it has none there
     ours: str
     axes: Axes | None
 
-    def numbered(self, number: str) -> "KeyEntry":
-        """Fills in the number that `{}` stands for."""
-        meta, huggingface, ours = (name.replace("{}", number) for name in (self.meta, self.huggingface, self.ours))
-        return KeyEntry(meta, huggingface, ours, self.axes)
+    def numbered(self, numbers: Sequence[str]) -> "KeyEntry":
+        """Fills in the numbers that `{}` stand for, in their order."""
+        meta, huggingface, ours = (
+            name if name is None else _filled(name, numbers) for name in (self.meta, self.huggingface, self.ours)
+        )
+        return KeyEntry(str(meta), huggingface, str(ours), self.axes)
+
+    def name_in(self, convention: str) -> str:
+        """Its name in "meta", "huggingface" or "ours". Raises `CheckpointError` if Hugging Face has none."""
+        name = getattr(self, convention)
+        if name is None:
+            raise CheckpointError(
+                f"Hugging Face's SamModel has no form of this image encoder, and no name for {self.ours}; Meta's and "
+                "the native format have"
+            )
+        return name
 
 
-_NUMBER = re.compile(r"(?<=[./])\d+(?=[./])")  # a whole component
+# A number that is a whole component. In a pattern it stands for itself, and {} for any.
+_NUMBER = re.compile(r"(?<=[./])(?:\d+|\{\})(?=[./]|$)")
 
 
-def _rules(leaves: tuple[Leaf, ...], *pairs: tuple[str, str]) -> list[KeyRule]:
+def _filled(pattern: str, numbers: Sequence[str]) -> str:
+    remaining = iter(numbers)
+    return re.sub(r"\{\}", lambda _: next(remaining), pattern)
+
+
+def _rules(leaves: tuple[Leaf, ...], *pairs: tuple[str, str | None]) -> list[KeyRule]:
     return [KeyRule(meta, huggingface, leaves) for meta, huggingface in pairs]
 
 
@@ -74,7 +109,6 @@ def _attention(meta: str, huggingface: str) -> list[KeyRule]:
 
 _LAYER = "mask_decoder.transformer.layers.{}"
 _KEY_RULES: tuple[KeyRule, ...] = (
-    *(rule for family in FAMILIES for kind, pairs in family.keys.items() for rule in _rules(_KINDS[kind], *pairs)),
     *_rules(
         RAW,
         ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
@@ -133,48 +167,105 @@ def _head(head: str, depth: int) -> list[KeyRule]:
     return _rules(LINEAR, first, *inner, last)
 
 
-def _key_rules(iou_head_depth: int) -> list[KeyRule]:
-    """Completes the table with the layers of the heads; the configuration says how many the IoU head has."""
+def _encoder_rules(family: Family) -> list[KeyRule]:
     return [
+        KeyRule(meta, huggingface, _KINDS[kind], family.name)
+        for kind, pairs in family.keys.items()
+        for meta, huggingface in pairs
+    ]
+
+
+def _key_rules(iou_head_depth: int, family: Family | None) -> list[KeyRule]:
+    """Completes the table with the rows of the encoders and the layers of the heads.
+
+    The configuration says how many layers the IoU head has.
+    """
+    families = encoders.FAMILIES if family is None else (family,)
+    return [
+        *(rule for each in families for rule in _encoder_rules(each)),
         *_KEY_RULES,
         *_head("mask_decoder.output_hypernetworks_mlps.{}", _HYPERNETWORK_DEPTH),
         *_head("mask_decoder.iou_prediction_head", iou_head_depth),
     ]
 
 
-def find_entries(names: Iterable[str], *, source: str, iou_head_depth: int = 3) -> dict[str, KeyEntry]:
+def find_entries(
+    names: Iterable[str], *, source: str, iou_head_depth: int = 3, family: Family | None = None
+) -> dict[str, KeyEntry]:
     """Finds names in the table.
 
     Args:
         names: parameter names in the convention `source`.
         source: "meta", "huggingface" or "ours": a field of `KeyEntry`.
         iou_head_depth: layers of the IoU head, which Hugging Face's names depend on.
+        family: of the image encoder, whose rows are looked at; None: those of all families, if it is not known yet.
 
     Returns:
         The entry of each name that the table knows; others are left out.
+
+    Raises:
+        ValueError: rows of the table contradict each other about a name.
     """
-    known = _expand(_key_rules(iou_head_depth), source)
+    known = _expand(_key_rules(iou_head_depth, family), source)
     found = {}
     for name in names:
-        # A number is a wildcard in some rules ("blocks.{}") and part of a name in others ("neck.0").
-        number = _NUMBER.search(name)
-        pattern = _NUMBER.sub("{}", name, count=1)
-        if name in known and "{}" not in name:
-            found[name] = known[name]
-        elif number and pattern in known:
-            found[name] = known[pattern].numbered(number.group())
+        numbers = _NUMBER.findall(name)
+        if "{}" in name:
+            continue
+        # A number is a wildcard in some patterns ("blocks.{}") and part of a name in others ("neck.0"), which go first.
+        for pattern in known.get(_NUMBER.sub("{}", name), ()):
+            if pattern.fits(numbers):
+                found[name] = pattern.entry.numbered(pattern.wild(numbers))
+                break
     return found
 
 
-def _expand(rules: list[KeyRule], source: str) -> dict[str, KeyEntry]:
-    """Lists the entries of all rules by their names in the convention `source`."""
-    known = {}
+@dataclasses.dataclass(frozen=True)
+class _Pattern:
+    """An entry by one of its names, in which each number is a literal one or `{}`."""
+
+    numbers: tuple[str, ...]
+    entry: KeyEntry
+    family: str | None
+
+    def fits(self, numbers: Sequence[str]) -> bool:
+        return all(mine in ("{}", number) for mine, number in zip(self.numbers, numbers, strict=True))
+
+    def wild(self, numbers: Sequence[str]) -> list[str]:
+        return [number for mine, number in zip(self.numbers, numbers, strict=True) if mine == "{}"]
+
+    def meanings(self, other: "_Pattern") -> tuple[KeyEntry, ...]:
+        """What a name that fits both is in each, with {} where it may have any number; nothing if none does."""
+        pairs = list(zip(self.numbers, other.numbers, strict=True))
+        if any(one != two and "{}" not in (one, two) for one, two in pairs):
+            return ()
+        common = [two if one == "{}" else one for one, two in pairs]
+        return tuple(each.entry.numbered(each.wild(common)) for each in (self, other))
+
+
+def _expand(rules: list[KeyRule], source: str) -> dict[str, list[_Pattern]]:
+    """Lists the entries of all rules by their names in the convention `source`, with {} for every number.
+
+    Those with the fewest wildcards come first. Raises ValueError if two rules give one name different meanings, unless
+    they are of the same family and only one of them has a number where the other has a wildcard.
+    """
+    known: dict[str, list[_Pattern]] = {}
     for rule in rules:
-        for leaf in rule.leaves:
-            meta, huggingface = (f"{module}.{leaf.torch}".rstrip(".") for module in (rule.meta, rule.huggingface))
-            ours = f"{rule.meta.replace('.', '/')}/{leaf.ours}".rstrip("/")
-            entry = KeyEntry(meta, huggingface, ours, leaf.axes)
-            known[getattr(entry, source)] = entry
+        for entry in rule.entries():
+            name = getattr(entry, source)
+            if name is not None:
+                pattern = _Pattern(tuple(_NUMBER.findall(name)), entry, rule.family)
+                known.setdefault(_NUMBER.sub("{}", name), []).append(pattern)
+    for patterns in known.values():
+        for one, two in itertools.combinations(patterns, 2):
+            if one.family == two.family and one.numbers != two.numbers:
+                continue
+            meanings = {(entry.ours, entry.axes): getattr(entry, source) for entry in one.meanings(two)}
+            if len(meanings) > 1:
+                name, whose = next(iter(meanings.values())), f"{one.family or 'SAM'} and {two.family or 'SAM'}"
+                said = " and ".join(f"{ours} {axes or ''}".strip() for ours, axes in meanings)
+                raise ValueError(f"the key table gives {name} two meanings, of {whose}: {said}")
+        patterns.sort(key=lambda pattern: pattern.numbers.count("{}"))
     return known
 
 
@@ -209,5 +300,8 @@ def rename(tensors: Mapping[str, LazyArray], table: Mapping[str, KeyEntry], *, t
         tensors: parameters by our names ("a/b/c").
         table: the entry of each, by our names; see `matching.expected_entries`.
         target: "meta" or "huggingface".
+
+    Raises:
+        CheckpointError: Hugging Face has no name for one of them.
     """
-    return {getattr(table[name], target): to_torch(tensor, table[name].axes) for name, tensor in tensors.items()}
+    return {table[name].name_in(target): to_torch(tensor, table[name].axes) for name, tensor in tensors.items()}

@@ -12,8 +12,9 @@ from samjax.checkpoint import CheckpointError, LazyArray
 from samjax.config import SamConfig
 from samjax.mismatch import Shapes, count_mismatches, explain_mismatch
 from samjax.model import abstract_params
+from samjax.nn.encoders import family_of
 
-from .extras import drop_constants, drop_matching, suggest_patterns, unused_patterns
+from .extras import drop_constants, drop_counters, drop_matching, suggest_patterns, unused_patterns
 from .huggingface import check_declared, declared_by
 from .identify import identify
 from .infer import candidates
@@ -67,6 +68,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
     if convention == "huggingface":
         tensors = _untie(tensors, source)
     known = _find_known(tensors, convention)
+    tensors, counters = drop_counters(tensors, known)
     shapes = {known[name].meta if name in known else name: tensor.shape for name, tensor in tensors.items()}
     if len(known) < _RECOGNISED * len(tensors) and _ESSENTIAL - {entry.meta for entry in known.values()}:
         raise _unrecognised(tensors, known, source)
@@ -80,7 +82,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
         if not difference:
             check_declared(opened.declared, config, source)
             tensors, warnings = _to_known_dtypes(tensors, source)
-            params = {entry.ours: to_ours(tensors[getattr(entry, convention)], entry.axes) for entry in table.values()}
+            params = {entry.ours: to_ours(tensors[entry.name_in(convention)], entry.axes) for entry in table.values()}
             return Matched(
                 config,
                 params,
@@ -88,7 +90,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
                 opened.files,
                 located.place if located else "",
                 located.skipped if located else (),
-                (*dropped, *more, *constants),
+                (*dropped, *more, *constants, *counters),
                 (*_choice(located), *unused_patterns(drop, names), *warnings),
             )
         differences.append((count_mismatches(expected, found), config, expected))
@@ -144,7 +146,8 @@ def expected_entries(config: SamConfig) -> dict[str, KeyEntry]:
         CheckpointError: the table has no names for some, as of an encoder that only samjax has.
     """
     ours: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
-    found = find_entries(ours, source="ours", iou_head_depth=config.mask_decoder.iou_head_depth)
+    depth, family = config.mask_decoder.iou_head_depth, family_of(config.image_encoder)
+    found = find_entries(ours, source="ours", iou_head_depth=depth, family=family)
     if missing := [name for name in ours if name not in found]:
         raise CheckpointError(f"other programs have no name for {missing[0]} and {len(missing) - 1} more parameters")
     return found
@@ -161,7 +164,7 @@ def _unrecognised(tensors: StateDict, known: Collection[str], source: Path) -> C
 
 def _expected_shapes(config: SamConfig, table: dict[str, KeyEntry], convention: str) -> dict[str, tuple[int, ...]]:
     leaves: dict[str, Any] = flatten_dict(abstract_params(config), sep="/")
-    return {getattr(entry, convention): torch_shape(leaves[name].shape, entry.axes) for name, entry in table.items()}
+    return {entry.name_in(convention): torch_shape(leaves[name].shape, entry.axes) for name, entry in table.items()}
 
 
 def _recognise(tensors: StateDict, others: dict[str, Any]) -> tuple[StateDict, dict[str, Any], str]:

@@ -1,4 +1,4 @@
-"""The mesh, and which axis of which parameter lies on it: one table of named rules.
+"""The mesh, and which axis of which parameter lies on it: named rules, of each family of encoders and of the rest.
 
 Three axes: "data" has copies of the parameters and parts of the batch; "fsdp" has parts of both (ZeRO-3, the parameters
 are gathered when they are used); "tensor" splits the matrix products themselves. Optimiser state and averages follow
@@ -14,16 +14,19 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from samjax.config import EncoderConfig
+from samjax.nn.encoders import family_of
+
 AXES = ("data", "fsdp", "tensor")
 
 # The end of a parameter's name, and the mesh axis of each of its own axes, counted from the last. The first rule that
-# fits counts; what no rule names, and every axis whose size the mesh does not divide, is whole on every device.
+# fits counts; what no rule names, and every axis whose size the mesh does not divide, is whole on every device. These
+# are for what is not in the image encoder, whose family has its own (`samjax.nn.encoders`).
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"patch_embed/proj/kernel", ("fsdp",)),
-    (r"(qkv|q_proj|k_proj|v_proj|lin1)/kernel", ("fsdp", "tensor")),  # spread what comes out: heads, hidden units
-    (r"(qkv|q_proj|k_proj|v_proj|lin1)/bias", ("tensor",)),
-    (r"(proj|out_proj|lin2)/kernel", ("tensor", "fsdp")),  # and gather it again
-    (r"(pos_embed|neck/\d/kernel|output_upscaling/\d/kernel|mask_downscaling/\d/kernel)", ("fsdp",)),
+    (r"(q_proj|k_proj|v_proj|lin1)/kernel", ("fsdp", "tensor")),  # spread what comes out: heads, hidden units
+    (r"(q_proj|k_proj|v_proj|lin1)/bias", ("tensor",)),
+    (r"(out_proj|lin2)/kernel", ("tensor", "fsdp")),  # and gather it again
+    (r"(output_upscaling/\d/kernel|mask_downscaling/\d/kernel)", ("fsdp",)),
     (r"(output_hypernetworks_mlps/\d|iou_prediction_head)/layers/\d/kernel", ("fsdp", None)),
 )
 
@@ -46,13 +49,18 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """The `PartitionSpec` of a parameter of this shape, by `RULES`; whole on every device if none of them names it.
+def partition(name: str, shape: tuple[int, ...], mesh: Mesh, encoder: EncoderConfig) -> P:
+    """The `PartitionSpec` of a parameter of this shape, by the rules; whole on every device if none of them names it.
 
-    `name` is its path, "image_encoder/blocks/0/attn/qkv/kernel"; for optimiser state and averages, whose paths end with
-    the parameter's, the same rules hold.
+    Args:
+        name: its path, "image_encoder/blocks/0/attn/qkv/kernel"; for optimiser state and averages, whose paths end with
+            the parameter's, the same rules hold.
+        shape: its shape.
+        mesh: what it is to lie on.
+        encoder: of the model, whose family has rules for the image encoder's parameters.
     """
-    for pattern, axes in RULES:
+    rules = family_of(encoder).rules if re.search(r"(^|/)image_encoder/", name) else RULES
+    for pattern, axes in rules:
         if re.search(rf"(^|/){pattern}$", name) and len(shape) >= len(axes):
             axes = (None,) * (len(shape) - len(axes)) + axes
             sides = zip(axes, shape, strict=True)
@@ -60,11 +68,14 @@ def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     return P()
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
-    """The `NamedSharding` of every leaf of a tree of parameters, optimiser state or both (arrays or shapes)."""
+def shardings(tree: Any, mesh: Mesh, encoder: EncoderConfig) -> Any:
+    """The `NamedSharding` of every leaf of a tree of parameters, optimiser state or both (arrays or shapes).
+
+    `encoder` is the model's image encoder.
+    """
 
     def of(path, leaf):
-        return NamedSharding(mesh, partition(path_name(path), leaf.shape, mesh))
+        return NamedSharding(mesh, partition(path_name(path), leaf.shape, mesh, encoder))
 
     return jax.tree_util.tree_map_with_path(of, tree)
 

@@ -36,6 +36,18 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("samjax")
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Leaves out most of XLA's optimisations, which cost the large programs of training more than they save here.
+
+    Processes that tests start, and the tests of parity, run optimised programs.
+    """
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The top of the source tree."""

@@ -81,12 +81,16 @@ def test_it_is_as_good_on_photos_it_has_not_seen_as_its_card_says(no_network, ro
         assert ours[2:8] == pytest.approx(theirs[2:8], abs=0.003), source  # another CPU decides a pixel otherwise
 
 
-def test_the_demo_segments_photos_by_point_box_and_everything(no_network, tmp_path):
-    from samjax.demo import SCENES, run
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.heavy)])
+def test_the_demo_segments_photos_by_point_box_and_everything(count, no_network, tmp_path, monkeypatch):
+    from samjax import demo
 
-    written = [path for _, path in run(tmp_path)]
+    scenes = demo.SCENES[-count:]
+    assert count < 3 or scenes == demo.SCENES
+    monkeypatch.setattr(demo, "SCENES", scenes)
+    written = [path for _, path in demo.run(tmp_path)]
     assert set(written) == set(tmp_path.iterdir())
-    for scene in SCENES:
+    for scene in scenes:
         with (
             Image.open(tmp_path / f"{scene.photo}_box_overlay.png") as picture,
             Image.open(assets.photo(scene.photo)) as photo,

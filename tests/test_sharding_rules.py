@@ -14,6 +14,8 @@ from samjax.sharding import AXES, batch_sharding, make_mesh, partition, path_nam
 
 MESH = Mesh(np.array(jax.devices()[:1] * 16).reshape(2, 4, 2), AXES)  # its shape is all that matters here
 
+ENCODER = VARIANTS["vit_b"].image_encoder
+
 COLUMNS, ROWS = ("fsdp", "tensor"), ("tensor", "fsdp")  # what comes out is spread; what comes in
 # Module and parameter at the end of a name, and the axes of its last axes, written out for every kind there is.
 EXPECTED = {
@@ -68,13 +70,13 @@ def test_every_parameter_lies_as_its_name_says(variant):
             axis if axis and side % MESH.shape[axis] == 0 else None
             for axis, side in zip(expected_axes(name, leaf.shape), leaf.shape, strict=True)
         ]
-        assert whole(partition(name, leaf.shape, MESH), leaf.shape) == tuple(expected), name
+        assert whole(partition(name, leaf.shape, MESH, ENCODER), leaf.shape) == tuple(expected), name
 
 
 @pytest.mark.parametrize("variant", ["vit_b", "vit_l", "vit_h"])
 def test_nearly_all_numbers_are_spread_over_fsdp(variant):
     leaves = flatten_dict(abstract_params(VARIANTS[variant]), sep="/")
-    spread = {name for name, leaf in leaves.items() if "fsdp" in partition(name, leaf.shape, MESH)}
+    spread = {name for name, leaf in leaves.items() if "fsdp" in partition(name, leaf.shape, MESH, ENCODER)}
     sizes = {name: np.prod(leaf.shape) for name, leaf in leaves.items()}
     assert sum(sizes[name] for name in spread) > 0.995 * sum(sizes.values())
 
@@ -95,8 +97,10 @@ def test_optimiser_state_and_average_lie_with_their_parameters():
         return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained), trained, key, frozen)
 
     state = jax.eval_shape(start, params)
-    specs = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda x: x.spec, shardings(state, MESH)))
-    of_params = {name: partition(name, leaf.shape, MESH) for name, leaf in flatten_dict(params, sep="/").items()}
+    specs = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda x: x.spec, shardings(state, MESH, ENCODER)))
+    of_params = {
+        name: partition(name, leaf.shape, MESH, ENCODER) for name, leaf in flatten_dict(params, sep="/").items()
+    }
     followers = dict.fromkeys(of_params, 0)
     for path, spec in specs:
         name = path_name(path)
@@ -115,12 +119,12 @@ def test_optimiser_state_and_average_lie_with_their_parameters():
     [((8, 6), ("fsdp", "tensor")), ((6, 8), (None, "tensor")), ((8, 3), ("fsdp", None)), ((6, 3), (None, None))],
 )
 def test_axes_that_the_mesh_does_not_divide_stay_whole(shape, expected):
-    assert tuple(partition("image_encoder/blocks/0/attn/qkv/kernel", shape, MESH)) == expected
+    assert tuple(partition("image_encoder/blocks/0/attn/qkv/kernel", shape, MESH, ENCODER)) == expected
 
 
 def test_rules_fit_whole_names_only():
-    assert partition("image_encoder/blocks/0/attn/not_qkv/kernel", (8, 8), MESH) == P()
-    assert partition("image_encoder/blocks/0/attn/qkv/kernel/more", (8, 8), MESH) == P()
+    assert partition("image_encoder/blocks/0/attn/not_qkv/kernel", (8, 8), MESH, ENCODER) == P()
+    assert partition("image_encoder/blocks/0/attn/qkv/kernel/more", (8, 8), MESH, ENCODER) == P()
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
     if config.model.init is not None:
 
         def placed(name: str, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-            return NamedSharding(mesh, partition(name, leaf.shape, mesh))
+            return NamedSharding(mesh, partition(name, leaf.shape, mesh, sam.image_encoder))
 
         return hub.load(config.model.init, sharding=placed, image_size=sam.image_size).params
     params = fresh_params(config, sam, mesh)

@@ -20,8 +20,9 @@ from samjax.sharding import path_name
 
 from .config import OptimConfig
 
-# Both of whose sides are features, so that Muon's orthogonal update means something.
-MATRICES = (r"/blocks/.*kernel$", r"/transformer/.*kernel$")
+# Both of whose sides are features, so that Muon's orthogonal update means something; the image encoder's family has its
+# own.
+MATRICES = (r"/transformer/.*kernel$",)
 MUON_RMS = 0.2  # of an update, as large as AdamW's are, so that the two share one learning rate (arXiv 2502.16982)
 
 
@@ -55,7 +56,7 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
         return lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: function(path_name(path)), tree)
 
     steps_of_update = [
-        _scale_by_moments(config, by_name),
+        _scale_by_moments(config, sam),
         optax.add_decayed_weights(config.weight_decay, by_name(lambda name: not _fits(name, config.no_decay))),
         _scale_by_name(lambda name: learning_rate_factor(config, sam, name)),
         _scale_by_rate(make_schedule(config, steps)),
@@ -95,8 +96,15 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
-def _scale_by_moments(config: OptimConfig, by_name: Any) -> optax.GradientTransformation:
-    """Adam, or Muon for `MATRICES` and Adam for the rest."""
+def is_matrix(sam: SamConfig, name: str, shape: tuple[int, ...]) -> bool:
+    """True if a parameter is a matrix, which Muon moves; the kernel of a convolution is none."""
+    part, _, within = name.partition("/")
+    named = _fits(within, family_of(sam.image_encoder).matrices) if part == "image_encoder" else _fits(name, MATRICES)
+    return named and len(shape) == 2
+
+
+def _scale_by_moments(config: OptimConfig, sam: SamConfig) -> optax.GradientTransformation:
+    """Adam, or Muon for matrices and Adam for the rest."""
     adam = optax.scale_by_adam(*config.betas)
     if config.optimizer == "adamw":
         return adam
@@ -109,9 +117,14 @@ def _scale_by_moments(config: OptimConfig, by_name: Any) -> optax.GradientTransf
         return jax.tree.map(lambda leaf: leaf * (MUON_RMS * math.sqrt(max(leaf.shape))), updates)
 
     muon = optax.chain(contrib.scale_by_muon(weight_dimension_numbers=matrices), optax.stateless(rescaled))
-    return optax.partition(
-        {"adam": adam, "muon": muon}, by_name(lambda name: "muon" if _fits(name, MATRICES) else "adam")
-    )
+
+    def labels(tree):
+        def label(path, leaf):
+            return "muon" if is_matrix(sam, path_name(path), leaf.shape) else "adam"
+
+        return jax.tree_util.tree_map_with_path(label, tree)
+
+    return optax.partition({"adam": adam, "muon": muon}, labels)
 
 
 def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

@@ -40,8 +40,8 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, computed where it will lie; `params` may be on the host or anywhere."""
     start = functools.partial(_start, config, make_trainable(config, sam), optimizer)
-    placed = jax.device_put(params, shardings(params, mesh))
-    return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, placed), mesh))(placed)
+    placed = jax.device_put(params, shardings(params, mesh, sam.image_encoder))
+    return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, placed), mesh, sam.image_encoder))(placed)
 
 
 def abstract_state(
@@ -53,7 +53,7 @@ def abstract_state(
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,
-        shardings(state, mesh),
+        shardings(state, mesh, sam.image_encoder),
     )
 
 
@@ -83,7 +83,8 @@ def with_new_params(config: TrainConfig, sam: SamConfig, params: Params, mesh: M
         return task_type(config).new_params(config, sam, key)
 
     key = jax.random.key(config.run.seed)
-    return {**params, **jax.jit(start, out_shardings=shardings(jax.eval_shape(start, key), mesh))(key)}
+    placed = shardings(jax.eval_shape(start, key), mesh, sam.image_encoder)
+    return {**params, **jax.jit(start, out_shardings=placed)(key)}
 
 
 def fresh_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
@@ -94,7 +95,7 @@ def fresh_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
         return align_attention(params) if config.model.aligned_attention else params
 
     key = jax.random.key(config.run.seed)
-    return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, key), mesh))(key)
+    return jax.jit(start, out_shardings=shardings(jax.eval_shape(start, key), mesh, sam.image_encoder))(key)
 
 
 def align_attention(params: Params) -> Params:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float32
 
-from samjax.config import SamConfig
+from samjax.config import EncoderConfig, SamConfig
 from samjax.sharding import batch_sharding, shardings
 from samjax.types import Params
 
@@ -39,7 +39,8 @@ def make_step(config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTran
     # Written exactly as the first state's: the second step would otherwise be another program, compiled again.
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, sam, optimizer, mesh))
     task, trainable = make_task(config, sam, mesh), make_trainable(config, sam)
-    step = _Step(config, task, trainable, optimizer, mesh).step  # a method, whose name the compiled program has
+    # A method, whose name the compiled program has.
+    step = _Step(config, task, trainable, optimizer, mesh, sam.image_encoder).step
     return jax.jit(step, donate_argnums=0, out_shardings=(placed, NamedSharding(mesh, P())))
 
 
@@ -52,6 +53,7 @@ class _Step:
     trainable: Trainable
     optimizer: optax.GradientTransformation
     mesh: Mesh
+    encoder: EncoderConfig
 
     def step(
         self, state: TrainState, batch: Batch, position: Float32[Array, ""] | None = None
@@ -61,7 +63,7 @@ class _Step:
         masks = self.task.count(batch)
         share = 1 / jnp.maximum(masks, 1).astype(jnp.float32)
         gradient, loss, terms = jax.tree.map(lambda leaf: leaf * share, (gradient, loss, terms))
-        gradient = lax.with_sharding_constraint(gradient, shardings(gradient, self.mesh))
+        gradient = lax.with_sharding_constraint(gradient, shardings(gradient, self.mesh, self.encoder))
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         updated = self._update(state, gradient, position, finite)

@@ -46,7 +46,8 @@ class SamSegmenter:
         self._sharding = None if mesh is None else batch_sharding(mesh)
         self.sam = sam
         if mesh is not None:
-            self.sam = dataclasses.replace(sam, params=jax.device_put(sam.params, shardings(sam.params, mesh)))
+            placed = shardings(sam.params, mesh, sam.config.image_encoder)
+            self.sam = dataclasses.replace(sam, params=jax.device_put(sam.params, placed))
         self._embeddings: Embedding | None = None
         self._sizes: list[transforms.Size] = []
 

@@ -1,10 +1,8 @@
 """Damaged files of both formats give one clear error, quickly, or a whole model."""
 
-import time
-
 import pytest
 from example_models import SMALL, random_params
-from example_refusals import refuse
+from example_refusals import quickly, refuse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -31,13 +29,11 @@ def test_a_truncated_file_is_refused(suffix, share, sound, tmp_path):
 
 def read_or_refuse(path):
     """Damage may miss everything that matters, but whatever is read is a whole model, and nothing else is raised."""
-    start = time.process_time()
-    try:
-        config, params = convert.read(path)
-    except CheckpointError:
-        config, params = None, None
-    assert time.process_time() - start < 2  # a second, and the runtime checks of the tests
-    return config, params
+    with quickly():
+        try:
+            return convert.read(path)
+        except CheckpointError:
+            return None, None
 
 
 @given(st.data())

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samjax import VARIANTS
-from samjax.convert.infer import Declared, candidates
+from samjax.convert.infer import candidates
+from samjax.nn.encoders.inference import Declared
 
 
 @pytest.mark.parametrize("config", [*VARIANTS.values(), *CUSTOM.values()], ids=[*VARIANTS, *CUSTOM])

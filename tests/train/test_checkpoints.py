@@ -196,11 +196,8 @@ def test_a_checkpoint_of_0_1_is_resumed(open_checkpoints, frozen, optimiser):
     params = jax.tree.map(jnp.asarray, random_params(PICO, 1))
     average = jax.tree.map(lambda leaf: 2 * leaf, params)
     ours, trainable = make_optimizer(config.optim, PICO, 10), make_trainable(config, PICO)
-
-    def is_trained(path, _):
-        return not trainable.is_frozen("/".join(entry.key for entry in path))
-
-    mask = jax.tree_util.tree_map_with_path(is_trained, params)
+    is_trained = {path for path, _ in jax.tree_util.tree_leaves_with_path(trainable.split(params)[0])}
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: path in is_trained, params)
     steps = ours.init(trainable.split(params)[0])[0].inner_state
     with optax_numerics():
         hidden = optax.masked(optax.set_to_zero(), jax.tree.map(lambda flag: not flag, mask)).init(params)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from example_training import COMMAND, MAIN, nano_recipe
+from example_training import COMMAND, MAIN, nano_recipe, stub_training
 
 SLOWLY = """
 import time
@@ -166,29 +166,6 @@ def test_a_run_is_reproduced_from_its_saved_configuration(runs, undisturbed):
     assert runs.curve("again") == undisturbed
 
 
-def test_nan_stops_with_the_names_of_the_photos_and_keeps_the_checkpoint(runs, undisturbed):
-    """From the fourth step on the loss is NaN."""
-    planted = """
-import samjax.train.loop as loop
-make = loop.make_step
-def make_step(*args):
-    step = make(*args)
-    def poisoned(state, batch):
-        number = int(state.step)
-        state, metrics = step(state, batch)
-        return state, {**metrics, "finite": metrics["finite"] & (number < 4)}
-    return poisoned
-loop.make_step = make_step
-"""
-    _, errors = runs.finish("nan", before=planted, code=3)
-    assert "step 5: the loss is" in errors
-    assert errors.count("sa1b/sa_") == 4
-    assert "Last checkpoint: 3" in errors
-    assert runs.curve("nan") == undisturbed[:4]
-    runs.finish("nan")
-    assert runs.curve("nan") == undisturbed
-
-
 @pytest.mark.heavy
 def test_a_run_goes_on_on_other_meshes(runs, undisturbed):
     """From eight devices to four to one; its loss is that of one device but for rounding."""
@@ -234,7 +211,7 @@ def test_two_processes_train_what_one_trains(runs, undisturbed):
         assert abs(loss - expected) <= 1e-4 * expected
 
 
-# What stops a run before it computes anything is told in this process.
+# What needs no step computed is told in this process.
 
 
 @pytest.fixture
@@ -300,6 +277,37 @@ def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"0\.00 GB free, and the checkpoints still to come \(4\) take 0\.00 GB"):
         train(recipe, tmp_path / "run")
+
+
+def test_nan_stops_with_the_names_of_the_photos_and_keeps_the_checkpoint(tmp_path, monkeypatch, capsys):
+    """From the fourth step on the loss is NaN."""
+    from samjax.cli.command import main
+    from samjax.train import loop
+    from samjax.train.run_folder import to_json
+
+    done = stub_training(monkeypatch)
+    (tmp_path / "recipe.json").write_text(to_json(nano_recipe(tmp_path)))
+    command = ["train", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run")]
+
+    def poisoned(*args):
+        def step(state, batch):
+            after, metrics = make(*args)(state, batch)
+            return after, {**metrics, "finite": state.step < 4}
+
+        return step
+
+    make = loop.make_step
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_step", poisoned)
+        assert main(command) == 3
+    errors = capsys.readouterr().err
+    assert "step 5: the loss is" in errors
+    assert errors.count("sa1b/sa_") == 4
+    assert "Last checkpoint: 3" in errors
+    assert main(command) == 0
+    assert done == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9))
 
 
 def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch, capsys):

@@ -33,19 +33,3 @@ class Patterns:
         """The inverse of `split`."""
         flat: dict[str, Any] = {**flatten_dict(frozen, sep="/"), **flatten_dict(trained, sep="/")}
         return unflatten_dict(flat, sep="/")
-
-    def check(self, names: list[str]) -> None:
-        """Raises ValueError if a pattern fits none of the parameters' names, or if nothing is left to train."""
-        check_patterns("frozen", self.frozen, names)
-        if all(self.is_frozen(name) for name in names):
-            raise ValueError(f"optim.frozen: nothing is left to train with {self.frozen}")
-
-
-def check_patterns(option: str, patterns: tuple[str, ...], names: list[str]) -> None:
-    """Raises ValueError if one of the patterns of `optim.OPTION` fits none of the parameters' names."""
-    for pattern in patterns:
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(
-                f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}, and "
-                "`samjax info CHECKPOINT --parameters` lists them"
-            )

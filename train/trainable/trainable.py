@@ -1,10 +1,8 @@
 """The seam between what is trained and what the network computes with."""
 
 import functools
-from typing import Protocol, runtime_checkable
 
 import jax
-from flax.traverse_util import flatten_dict
 
 from samjax.config import SamConfig
 from samjax.model import abstract_params
@@ -12,24 +10,9 @@ from samjax.types import Params
 
 from ..config import TrainConfig
 from ..tasks import task_type
-from .patterns import Patterns, check_patterns
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """A way to train a network: a transform of its tree of parameters and back.
-
-    A step differentiates, clips, averages and updates the trained tree alone; the frozen one costs nothing and stays
-    bit for bit as it was. No name is in both trees, so that a checkpoint keeps them as one.
-    """
-
-    def split(self, params: Params) -> tuple[Params, Params]:
-        """The network's parameters, before training, as (trained, frozen)."""
-        ...
-
-    def merge(self, frozen: Params, trained: Params) -> Params:
-        """The network's parameters; differentiable in `trained`."""
-        ...
+from .freezing import check_patterns, freeze, parameter_names
+from .patterns import Patterns
+from .protocol import Trainable
 
 
 def abstract_network(config: TrainConfig, sam: SamConfig) -> Params:
@@ -39,13 +22,17 @@ def abstract_network(config: TrainConfig, sam: SamConfig) -> Params:
 
 
 def make_trainable(config: TrainConfig, sam: SamConfig) -> Trainable:
-    """What of the network a recipe trains.
+    """What of the network a recipe trains: by some way to train, all but what fits a pattern of `optim.frozen`.
 
-    Raises ValueError for patterns that fit no parameter and where nothing is left to train.
+    Raises ValueError for patterns that fit no parameter, of the network or trained, and where nothing is left to train.
     """
-    names = list(flatten_dict(abstract_network(config, sam), sep="/"))
-    check_patterns("no_decay", config.optim.no_decay, names)
-    unused = tuple(f"^{part}/" for part in abstract_params(sam) if part not in task_type(config).parts)
-    patterns = Patterns((*config.optim.frozen, *unused))
-    patterns.check(names)
-    return patterns
+    network = abstract_network(config, sam)
+    trainable = freeze(_way(config, sam), config.optim.frozen, network)
+    trained, _ = jax.eval_shape(trainable.split, network)
+    check_patterns("no_decay", config.optim.no_decay, [*parameter_names(network), *parameter_names(trained)])
+    return trainable
+
+
+def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
+    """The parameters themselves, of the parts that the task uses."""
+    return Patterns(tuple(f"^{part}/" for part in abstract_params(sam) if part not in task_type(config).parts))

@@ -1,14 +1,15 @@
 """Families of image encoders: one table, which all that differs from one to another is looked up in."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 
-from samjax.config import EncoderConfig, ViTConfig
+from samjax.config import EncoderConfig, SamConfig, ViTConfig
 from samjax.execution import Execution
-from samjax.nn.encoders import vit
+from samjax.nn.encoders import vit, vit_shapes
+from samjax.nn.encoders.inference import Declared, Shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,16 @@ class Family:
     flops: Callable[[Any, int], int]  # operations of one image's features, of so many channels
     describe: Callable[[Any], str]  # a line for people
     # Names of modules in Meta's and in Hugging Face's checkpoints, by the kind of their parameters: the encoder's rows
-    # of `samjax.convert.mapping`.
-    keys: Mapping[str, tuple[tuple[str, str], ...]]
+    # of `samjax.convert.mapping`. A {} stands for a number. None: Hugging Face's SamModel has no such module.
+    keys: Mapping[str, tuple[tuple[str, str | None], ...]]
+    # Of the shapes in another program's checkpoint and what is declared beside it: configurations that it may be of,
+    # the likeliest first, whose decoder is looked at afterwards. KeyError, ValueError or nothing: it is of another
+    # family. None: other programs' checkpoints are not read.
+    infer: Callable[[Shapes, Declared], Sequence[SamConfig]] | None = None
+    # Of parameters, by regular expressions of their names in the encoder: matrices, both of whose sides are features
+    # (for Muon), and which mesh axis each axis lies on (`samjax.sharding`), where the expressions are ends of names.
+    matrices: tuple[str, ...] = ()
+    rules: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -43,6 +52,9 @@ FAMILIES: tuple[Family, ...] = (
         flops=vit.flops,
         describe=vit.describe,
         keys=vit.KEYS,
+        infer=vit_shapes.infer,
+        matrices=vit.MATRICES,
+        rules=vit.RULES,
     ),
 )
 

@@ -240,7 +240,7 @@ def describe(config: ViTConfig) -> str:
 
 _BLOCK, _LAYER = "image_encoder.blocks.{}", "vision_encoder.layers.{}"
 # Modules by the kind of their parameters, under Meta's names and Hugging Face's.
-KEYS: dict[str, tuple[tuple[str, str], ...]] = {
+KEYS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "raw": (
         ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
         (f"{_BLOCK}.attn.rel_pos_h", f"{_LAYER}.attn.rel_pos_h"),
@@ -264,3 +264,11 @@ KEYS: dict[str, tuple[tuple[str, str], ...]] = {
         (f"{_BLOCK}.mlp.lin2", f"{_LAYER}.mlp.lin2"),
     ),
 }
+MATRICES = (r"^blocks/.*kernel$",)
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"patch_embed/proj/kernel", ("fsdp",)),
+    (r"(qkv|lin1)/kernel", ("fsdp", "tensor")),
+    (r"(qkv|lin1)/bias", ("tensor",)),
+    (r"(proj|lin2)/kernel", ("tensor", "fsdp")),
+    (r"(pos_embed|neck/\d/kernel)", ("fsdp",)),
+)

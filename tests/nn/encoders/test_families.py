@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_models import SMALL, random_photo
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from samjax import Prompts, Sam, checkpoint, config, convert
 from samjax.checkpoint import CheckpointError, from_json
@@ -62,6 +64,8 @@ PATCHES = Family(
     flops=lambda config, features: 2 * config.grid[0] * config.grid[1] * 12 * (3 * config.stride**2 + features),
     describe=lambda config: f"patches of {config.stride}",
     keys={},
+    matrices=(r"kernel$",),
+    rules=((r"head/kernel", ("fsdp", "tensor")),),
 )
 MODEL = dataclasses.replace(SMALL, image_encoder=PatchesConfig())
 
@@ -125,8 +129,41 @@ def test_its_configuration_goes_through_json(patches):
         from_json(SamConfig, fields)
 
 
-def test_it_is_trained_with_rates_by_layer(patches):
-    from example_training import nano_batch
+def test_the_family_says_where_its_parameters_lie(patches):
+    from samjax.sharding import AXES, partition
+
+    mesh = Mesh(np.array(jax.devices()[:1] * 8).reshape(2, 2, 2), AXES)  # its shape is all that matters here
+    for name, expected in (
+        ("image_encoder/head/kernel", P("fsdp", "tensor")),
+        ("ema/image_encoder/head/kernel", P("fsdp", "tensor")),
+        ("image_encoder/embed/qkv/kernel", P()),  # ViT's
+        ("mask_decoder/head/kernel", P()),
+        ("mask_decoder/transformer/layers/0/mlp/lin1/kernel", P("fsdp", "tensor")),
+    ):
+        assert partition(name, (12, 64), mesh, MODEL.image_encoder) == expected, name
+    assert partition("image_encoder/head/kernel", (12, 64), mesh, SMALL.image_encoder) == P()
+
+
+def test_muon_moves_the_matrices_that_the_family_names_and_no_convolution(patches):
+    from samjax.sharding import path_name
+    from samjax.train.config import OptimConfig
+    from samjax.train.optim import make_optimizer
+
+    optimizer = make_optimizer(OptimConfig(optimizer="muon"), MODEL, 10)
+    state = jax.eval_shape(optimizer.init, patches.params)
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    by_muon, by_adam = ({name for name in names if f"/{kind}/" in name} for kind in ("muon", "adam"))
+    assert patches.params["image_encoder"]["embed"]["kernel"].ndim == 4
+    assert {name.partition("/image_encoder/")[2] for name in by_muon if "image_encoder" in name} == {"head/kernel"}
+    assert {name.partition("/image_encoder/")[2] for name in by_adam if "image_encoder" in name} == {
+        "embed/kernel",
+        "embed/bias",
+        "head/bias",
+    }
+
+
+def test_it_is_trained_with_rates_by_layer(patches, quick_compilation):
+    from example_training import PICO, nano_batch
 
     from samjax.sharding import make_mesh
     from samjax.train.config import InteractionConfig, OptimConfig, TrainConfig
@@ -140,8 +177,8 @@ def test_it_is_trained_with_rates_by_layer(patches):
     factors = [learning_rate_factor(options, MODEL, f"image_encoder/{name}/kernel") for name in ("embed", "head")]
     assert factors == [0.25, 1.0]
 
-    model = dataclasses.replace(MODEL, image_encoder=PatchesConfig(image_size=(32, 32), stride=8))
-    recipe, mesh = TrainConfig(interaction=InteractionConfig(1, 0)), make_mesh(devices=jax.devices()[:1])
+    model = dataclasses.replace(PICO, image_encoder=PatchesConfig(image_size=(32, 32), stride=8))
+    recipe, mesh = TrainConfig(interaction=InteractionConfig(0, 0)), make_mesh(devices=jax.devices()[:1])
     optimizer = make_optimizer(recipe.optim, model, 10)
     state = init_state(recipe, model, Sam.init(model).params, optimizer, mesh)
     _, metrics = make_step(recipe, model, optimizer, mesh)(state, nano_batch(2))
