@@ -1,5 +1,6 @@
 """Layers that more than one of SAM's three parts uses, holding parameters under the reference's names."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from samjax.nn.initialise import NORMAL, ONES, ZEROS, Uniform, declare
-from samjax.ops.broadcasting import add_bias, with_rank
+from samjax.ops.broadcasting import with_rank
+from samjax.ops.mixed import add_bias
 
 
 class Dense(nn.Module):
@@ -127,5 +129,10 @@ class ModuleList(nn.Module):
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """GELU in its exact (erf) form, as the reference has it everywhere; JAX's default is the tanh approximation."""
-    return jax.nn.gelu(x, approximate=False)
+    """GELU in its exact (erf) form, as the reference has it everywhere; JAX's default is the tanh approximation.
+
+    In half precision, which is for accelerators, a gradient computes it again: to keep its three terms would move more
+    bytes than to read `x`.
+    """
+    exact = functools.partial(jax.nn.gelu, approximate=False)
+    return exact(x) if x.dtype == jnp.float32 else jax.checkpoint(exact)(x)

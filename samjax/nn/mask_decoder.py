@@ -19,7 +19,7 @@ from samjax.config import DecoderConfig, SamConfig
 from samjax.nn.initialise import ZEROS, Uniform, declare
 from samjax.nn.layers import Dense, FeedForward, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import attention
-from samjax.ops.broadcasting import add_bias
+from samjax.ops.mixed import add_bias, einsum
 
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
 
@@ -323,7 +323,7 @@ class MaskDecoder(nn.Module):
         x = gelu(self.output_upscaling[1](self.output_upscaling[0](image)))  # S 2 2 C/4
         x = gelu(self.output_upscaling[3](x))  # S 2 2 2 2 C/8
         kernels = jnp.stack([self.output_hypernetworks_mlps[i](tokens[1 + i]) for i in wanted])  # M C/8
-        masks = jnp.einsum("mf,pf->mp", kernels, x.reshape(-1, x.shape[-1]), preferred_element_type=jnp.float32)
+        masks = einsum("mf,shwyxf->mshwyx", kernels, x)
         height, width = grid or self.config.grid
         masks = masks.reshape(len(wanted), height, width, 2, 2, 2, 2)  # M H W, then (y, x) of each of the two doublings
         masks = masks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(wanted), 4 * height, 4 * width)

@@ -1,7 +1,7 @@
 """Arrays of fewer axes against arrays of more, written out: implicit rank promotion can be an error in JAX."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
 
 def with_rank(x: Shaped[Array, "*A"], rank: int) -> Shaped[Array, "*B"]:
@@ -10,9 +10,3 @@ def with_rank(x: Shaped[Array, "*A"], rank: int) -> Shaped[Array, "*B"]:
     An array that has as many axes or more is returned as it is.
     """
     return jnp.expand_dims(x, range(rank - x.ndim))
-
-
-def add_bias(x: Float[Array, "*B C"], bias: Float[Array, " C"]) -> Float[Array, "*B C"]:
-    """Adds a vector along the last axis in float32: its gradient, a sum over all other axes, is then summed so, too."""
-    exact = x.astype(jnp.float32) + with_rank(bias.astype(jnp.float32), x.ndim)
-    return exact.astype(x.dtype)

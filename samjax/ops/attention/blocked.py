@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from samjax.ops.attention.grid import AttentionForm, Tables, merge_heads, relative_positions, split_heads
 from samjax.ops.attention.plain import grid_logits
-from samjax.ops.attention.softmax import einsum, softmax_times
+from samjax.ops.attention.softmax import softmax_times
+from samjax.ops.mixed import einsum
 
 
 @dataclasses.dataclass(frozen=True)

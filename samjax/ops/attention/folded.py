@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from samjax.ops.attention.blocked import by_blocks
 from samjax.ops.attention.grid import AttentionForm, Tables, relative_positions
-from samjax.ops.attention.softmax import einsum, softmax_times
+from samjax.ops.attention.softmax import softmax_times
+from samjax.ops.mixed import einsum
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from samjax.ops import windows
 from samjax.ops.batching import map_batch
-from samjax.ops.broadcasting import add_bias
+from samjax.ops.mixed import add_bias
 
 Platform = Literal["cpu", "gpu", "tpu"]
 Extent = Literal["grid", "windows"]

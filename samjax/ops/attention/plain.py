@@ -5,7 +5,8 @@ import dataclasses
 from jaxtyping import Array, Float
 
 from samjax.ops.attention.grid import AttentionForm, Tables, merge_heads, relative_positions, split_heads
-from samjax.ops.attention.softmax import einsum, softmax_times
+from samjax.ops.attention.softmax import softmax_times
+from samjax.ops.mixed import einsum
 
 
 @dataclasses.dataclass(frozen=True)

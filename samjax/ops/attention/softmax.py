@@ -1,12 +1,10 @@
-"""Products and softmax that every form of attention shares."""
-
-import functools
+"""Softmax, as every form of attention shares."""
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+from samjax.ops.mixed import einsum
 
 
 def softmax(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from samjax.ops.attention.softmax import einsum, softmax, softmax_times
+from samjax.ops.attention.softmax import softmax, softmax_times
+from samjax.ops.mixed import einsum
 
 
 class Projection(NamedTuple):

@@ -16,7 +16,7 @@ from samjax.ops.batching import mesh_of
 _TOO_OLD = tuple(f"TPU v{generation}" for generation in (2, 3, 4))  # which do not roll lanes by rows
 _LANES, _COLUMNS, _MAX_SIDE = 128, 16, 128
 _LOGITS = 1 << 20  # of a block over a whole grid, of which a gradient has four at a time, 4 MiB each
-_KEYS = 64 << 20  # bytes on chip of keys, values and the sums of their gradients
+_KEYS = 40 << 20  # bytes on chip of keys, values (2 each) and the sums of their gradients (4); a v5p has 64 MiB in all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TPUKernel(AttentionForm):
             return f"heads of {work.head_dim} channels must together have a multiple of {group}, not {channels}"
         if max(work.grid) > _MAX_SIDE:
             return f"a side has at most {_MAX_SIDE} tokens, not {max(work.grid)}"
-        keys = work.grid[0] * _padded(work.grid[1]) * group * 16
+        keys = work.grid[0] * _padded(work.grid[1]) * group * 12
         if work.extent == "grid" and keys > _KEYS:
             return f"keys and values would take {keys >> 20} MiB on chip, more than {_KEYS >> 20}"
         return None
