@@ -67,7 +67,7 @@ def segment_images(
     ] = (),
     mask: Annotated[Path | None, arg(metavar="FILE", help="A binary mask of the photo's size as a prompt.")] = None,
     multimask: Annotated[bool, arg(help="Three masks for an ambiguous prompt instead of one.")] = False,
-    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    dtype: Dtype = "float32",
     embeddings: Annotated[Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here.")] = None,
     save_embeddings: Annotated[
         Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here, and store those that are missing.")
@@ -189,7 +189,7 @@ def warmup(
         tuple[tuple[int, int], ...], arg(metavar="H W", help="Heights and widths of photos that will be segmented.")
     ] = (),
     mask_prompts: Annotated[bool, arg(help="Also for prompts with a mask.")] = False,
-    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    dtype: Dtype = "float32",
     image_size: ImageSize = None,
 ) -> int:
     """Compile the programs ahead of time and keep them in the cache folder."""
@@ -203,12 +203,14 @@ def warmup(
 
 
 @command
-def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo")) -> int:
+def demo(
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo"), dtype: Dtype = "float32"
+) -> int:
     """Segment bundled photos with the bundled model, offline: by a point, by a box, and everything."""
     from samjax.demo import run
 
     check_writable(out)
-    for number, (what, path) in enumerate(run(out)):
+    for number, (what, path) in enumerate(run(out, dtype)):
         if number == 0:  # whatever can fail has not
             print(f"Segmented with {BUNDLED}, which is in the package. Written:")
         print(f"  {path}  ({what})")

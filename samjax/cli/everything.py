@@ -115,7 +115,7 @@ def everything(
     overlay: Annotated[bool, arg(help="Write a picture with all masks.")] = True,
     generation: Annotated[GenerationOptions, OmitArgPrefixes] = GenerationOptions(),
     explain: Annotated[bool, arg(help="Print the expected memory by size of photo, and stop.")] = False,
-    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    dtype: Dtype = "float32",
     image_size: ImageSize = None,
     process_index: Annotated[
         int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
