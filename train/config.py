@@ -209,7 +209,7 @@ class RunConfig:
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
     drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first (paper: 0.4; ViT-B 0.6)
     dropout: float = 0.0  # rate on the residual branches of the decoder's tokens
-    # on CPU: devices to simulate, over which photos are spread, as a decoder's products are too small for many cores;
+    # on CPU: devices to simulate, over which photos are spread, as a decoder's products are small for several cores;
     # None: one for each core, as far as the batch divides and memory goes
     cpu_devices: int | None = None
     data_axis: int = -1  # devices over which photos are spread; one of the three axes may be -1: what is left
