@@ -16,6 +16,7 @@ import math
 import os
 import re
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -34,8 +35,7 @@ from samjax.amg.program import Limits, Region
 from samjax.model import abstract_params, jitted_decode, jitted_encode
 from samjax.ops import attention
 
-# Published rates of a chip: TFLOP/s in bfloat16 and GB/s of HBM (cloud.google.com/tpu/docs/system-architecture-tpu-vm).
-CHIPS = {"v5e": (197, 819), "v5p": (459, 2765), "v6e": (918, 1640)}
+HBM = {"v5e": 819, "v5p": 2765, "v6e": 1640}  # GB/s of a chip, as published (cloud.google.com/tpu/docs)
 
 _BITS = {"pred": 8, "bf16": 16}  # of element types whose name does not end in their bits
 _ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
@@ -101,7 +101,9 @@ def bytes_moved(text: str) -> collections.Counter[tuple[str, str]]:
             elif instruction.kind == "call":
                 moved += count(named(instruction.rest, "to_apply"))
             elif instruction.kind == "conditional":
-                branches = [x.strip(" %") for found in _BRANCHES.findall(instruction.rest) for x in ",".join(found).split(",")]
+                branches = [
+                    x.strip(" %") for found in _BRANCHES.findall(instruction.rest) for x in ",".join(found).split(",")
+                ]
                 moved += max((count(branch) for branch in branches if branch), key=lambda branch: branch.total())
             elif instruction.kind not in _FREE:
                 moved[instruction.kind, instruction.source] += _moved(instruction, shapes)
@@ -165,9 +167,9 @@ def lower(args: argparse.Namespace, config: SamConfig, devices: Any) -> tuple[An
     if args.program == "decode":
         prompts = on(chip, Prompts.of([[[1, 2]]] * args.batch))
         return jitted_decode.lower(config, params, embedding, prompts, how, multimask=True), 1
-    box = np.zeros(4, np.float32)
-    region = on(chip, Region(np.zeros((args.batch, 2), np.float32), np.int32(0), box, box))
-    limits = on(chip, Limits(*[np.float32(0)] * len(Limits._fields)))
+    box = jnp.zeros(4)
+    region = on(chip, Region(jnp.zeros((args.batch, 2)), jnp.int32(0), box, box))
+    limits = on(chip, Limits(*[jnp.float32(0)] * len(Limits._fields)))
     frame = on(chip, program.frame_of((1200, 1800), config))
     given = config, params, embedding, region, frame, limits, how
     return program.jitted_judge.lower(*given, points_per_batch=64, nms="box"), 1
@@ -220,14 +222,12 @@ def main() -> None:
     compiled = lowered.compile()
     text, memory = compiled.as_text(), compiled.memory_analysis()
     if args.text:
-        with open(args.text, "w") as file:
-            file.write(text)
+        Path(args.text).write_text(text)
     moved = bytes_moved(text)
     for (kind, source), number in moved.most_common(args.top):
         print(f"{number / share / 1e9:9.3f} GB  {kind:14s} {source}")
     total = moved.total() / share / 1e9
-    flops, rate = CHIPS[args.topology.partition(":")[0]]
-    del flops
+    rate = HBM[args.topology.partition(":")[0]]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu"))
     unit = "photo" if args.program == "encode" else "chip"
     print(

@@ -1,6 +1,6 @@
 """A training step beside the same step as a PyTorch loop over Meta's modules: seconds, and peak memory.
 
-    python benchmarks/training.py --source sa1b=FOLDER [--variant vit_b] [--images 1] [--masks 4] [--steps 3]
+    python benchmarks/training.py --source sa1b=FOLDER [--variant vit_b] [--images 2] [--masks 4] [--steps 3]
 
 Needs torch and segment-anything-py (`make parity` installs them). Both start from the same random weights and train on
 the same photos and masks in float32: the image is encoded once, each mask gets 11 passes with simulated prompts, losses
@@ -43,18 +43,23 @@ def read_batch(variant: str, spec: str, images: int, masks: int, folder: Path):
 
 def samjax_stages(checkpoint: Path, batch) -> Stages:
     import samjax
-    from samjax.sharding import make_mesh
+    from samjax.convert import describe
+    from samjax.sharding import described, make_mesh
     from samjax.train.config import OptimConfig, RunConfig, TrainConfig
+    from samjax.train.cores import use_cores
     from samjax.train.optim import make_optimizer
     from samjax.train.state import init_state
     from samjax.train.step import make_step
 
-    sam = samjax.load(checkpoint)
     config = TrainConfig(
         optim=OptimConfig(learning_rate=RATE, schedule="constant", warmup_steps=0, weight_decay=DECAY),
         run=RunConfig(batch=len(batch.image), remat=False),  # attention is rematerialised anyway
     )
+    if said := use_cores(config, lambda: describe(checkpoint).config):  # as `samjax train` does
+        print(f"samjax: {said}", file=sys.stderr)
+    sam = samjax.load(checkpoint)
     mesh = make_mesh()
+    print(f"samjax: on {described(mesh)}", file=sys.stderr)
     optimizer = make_optimizer(config.optim, sam.config, 100)
     held = [init_state(config, sam.config, sam.params, optimizer, mesh)]
     step_function = make_step(config, sam.config, optimizer, mesh)
@@ -147,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", required=True, help="as in data.train: FORMAT=PATH")
     parser.add_argument("--variant", default="vit_b")
-    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--masks", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3)
     arguments = parser.parse_args()

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -126,7 +125,7 @@ def place(name: str, array: np.ndarray, *, dtype: Any = None, sharding: ParamSha
     if callable(sharding):
         sharding = sharding(name, jax.ShapeDtypeStruct(array.shape, array.dtype))
     if sharding is None:
-        return jnp.asarray(array)
+        return jax.device_put(array)  # `jnp.asarray` would compile a program for each shape
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

@@ -36,13 +36,13 @@ SCENES = (
 )
 
 
-def run(out: Path) -> Iterator[tuple[str, Path]]:
-    """Segments every scene; yields a description and the path of each file that it writes.
+def run(out: Path, dtype: str = "float32") -> Iterator[tuple[str, Path]]:
+    """Segments every scene, computing in `dtype`; yields a description and the path of each file that it writes.
 
     For each photo NAME: NAME_point and NAME_box, each an overlay, mask pictures and JSON (`write_answer`), and
     NAME_everything.json, the records of `MaskGenerator`; for all, the contact sheet.
     """
-    sam = hub.load()
+    sam = hub.load().with_dtype(dtype)
     # Small pieces and what lies within other masks would hide the picture.
     generator = MaskGenerator(sam, GenerationConfig(nms="mask", box_nms_thresh=0.3, min_mask_region_area=100))
     rows = []
@@ -52,7 +52,7 @@ def run(out: Path) -> Iterator[tuple[str, Path]]:
         embedding = sam.encode(rgb)
         described = {
             "image": path.name,
-            "model": {"checkpoint": hub.BUNDLED, "variant": sam.config.variant, "dtype": "float32"},
+            "model": {"checkpoint": hub.BUNDLED, "variant": sam.config.variant, "dtype": dtype},
         }
         drawn = []
         for kind, request in (("point", Request(points=(scene.point,))), ("box", Request(boxes=(scene.box,)))):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from samjax import assets, checkpoint
+from samjax.assets import BUNDLED
 from samjax.checkpoint import CheckpointError, Description, ParamSharding
 from samjax.config import VARIANTS, MaskThresholds
 from samjax.download import ChecksumMismatch, RemoteFile, download
@@ -30,9 +31,6 @@ OFFICIAL: dict[str, RemoteFile] = {
         _BASE + "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"
     ),
 }
-
-
-BUNDLED = "samjax-tiny"  # travels inside the package
 
 
 def thresholds(

@@ -19,6 +19,7 @@ from samjax.config import PromptLabel, SamConfig
 from samjax.execution import Execution
 from samjax.nn.encoders import family_of
 from samjax.nn.initialise import initialise
+from samjax.nn.layers import Layer
 from samjax.nn.mask_decoder import MaskDecoder
 from samjax.nn.prompt_encoder import PromptEncoder
 from samjax.ops.batching import map_batch
@@ -287,22 +288,17 @@ def declared_params(config: SamConfig) -> Params:
     """Shapes of the parameters with what they start from (`samjax.nn.initialise.Declared`), without computing any."""
     execution = Execution()
     encoder: Any = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
-    prompt_encoder = PromptEncoder(config, execution.dtype)
-    decoder = MaskDecoder(config, execution.dtype)
-
-    def run_decoder(module, grid, tokens):
-        single = module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), False)
-        return single, module(module.image_side(grid, grid), tokens, jnp.ones(len(tokens), bool), True)
 
     def init():
         key = jax.random.key(0)
-        zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
-        pixels, mask = zeros((*config.image_size, 3)), zeros(config.mask_size)
-        grid, tokens = zeros((*config.grid, config.width)), zeros((1, config.width))
+        if isinstance(encoder, Layer):
+            of_encoder = encoder.init(key, method="declare")
+        else:  # it may make parameters while it runs
+            of_encoder = encoder.init(key, jnp.zeros((*config.image_size, 3), jnp.float32))
         return {
-            "image_encoder": encoder.init(key, pixels)["params"],
-            "prompt_encoder": prompt_encoder.init(key, zeros((1, 2)), jnp.zeros(1, jnp.int32), mask)["params"],
-            "mask_decoder": decoder.init(key, grid, tokens, method=run_decoder)["params"],
+            "image_encoder": of_encoder["params"],
+            "prompt_encoder": PromptEncoder(config, execution.dtype).init(key, method="declare")["params"],
+            "mask_decoder": MaskDecoder(config, execution.dtype).init(key, method="declare")["params"],
         }
 
     return jax.eval_shape(init)

@@ -78,7 +78,7 @@ class Sam:
         rgb = pictures.as_rgb(image)
         pixels = transforms.to_pixels(rgb, self.config)
         features = jitted_encode(self.config, self.params, pixels, self.execution, taps=_names(taps))
-        return self._embedding(jax.tree.map(lambda x: x[None], features), [rgb.shape[:2]])[0]
+        return self._embedding(features, rgb.shape[:2], self._fitted(rgb))
 
     def encode_batch(
         self,
@@ -108,7 +108,7 @@ class Sam:
                 for piece in self._pieces(len(images))
             ]
             features = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(images)], *pieces)
-        return self._embedding(features, [rgb.shape[:2] for rgb in rgbs])
+        return self._embedding(features, [rgb.shape[:2] for rgb in rgbs], [self._fitted(rgb) for rgb in rgbs])
 
     def _pieces(self, count: int) -> Iterator[list[int]]:
         """Indices of a batch in pieces of one size; the last piece repeats the last image."""
@@ -120,10 +120,14 @@ class Sam:
         # A loop over a sharded axis would gather it.
         return dataclasses.replace(self.execution, images_per_step=None)
 
-    def _embedding(self, features: Features, sizes: list[transforms.Size]) -> Embedding:
-        fitted = [transforms.input_size(size, self.config.image_size) for size in sizes]
-        sides = jnp.asarray(sizes, jnp.int32), jnp.asarray(fitted, jnp.int32)
-        return Embedding(features.image, *sides, features.taps)
+    def _fitted(self, rgb: np.ndarray) -> transforms.Size:
+        return transforms.input_size(rgb.shape[:2], self.config.image_size)
+
+    def _embedding(self, features: Features, original: Any, fitted: Any) -> Embedding:
+        """The embedding of one photo from its two sizes, or of a batch from lists of them."""
+        # `jnp.asarray` would compile programs.
+        original, fitted = jax.device_put((np.array(original, np.int32), np.array(fitted, np.int32)))
+        return Embedding(features.image, original, fitted, features.taps)
 
     def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
         """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.

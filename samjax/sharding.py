@@ -49,6 +49,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def described(mesh: Mesh) -> str:
+    """A mesh in words, e.g. "2 devices (cpu): data 2"."""
+    kind = mesh.devices.flat[0].device_kind
+    if mesh.size == 1:
+        return f"1 device ({kind})"
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
+    return f"{mesh.size} devices ({kind}): {axes}"
+
+
 def partition(name: str, shape: tuple[int, ...], mesh: Mesh, encoder: EncoderConfig) -> P:
     """The `PartitionSpec` of a parameter of this shape, by the rules; whole on every device if none of them names it.
 

@@ -110,8 +110,8 @@ def test_the_demo_is_a_command(tmp_path, capsys, monkeypatch):
     from samjax import demo
     from samjax.cli import command
 
-    monkeypatch.setattr(demo, "run", lambda out: iter([("a sheet", out / "sheet.jpg")]))
-    assert command.main(["demo", "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr(demo, "run", lambda out, dtype: iter([(f"a sheet, {dtype}", out / "sheet.jpg")]))
+    assert command.main(["demo", "--out", str(tmp_path), "--dtype", "bfloat16"]) == 0
     printed = capsys.readouterr().out
     assert "samjax-tiny" in printed
-    assert f"{Path(tmp_path / 'sheet.jpg')}  (a sheet)" in printed
+    assert f"{Path(tmp_path / 'sheet.jpg')}  (a sheet, bfloat16)" in printed

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from example_compiling import compiled_programs
 from example_models import SMALL, random_params, random_photo
 from example_server import NAME, serving
 
@@ -51,6 +52,14 @@ def test_a_name_is_fetched_once_into_the_cache(files, server, cache, capfd):
     assert "100%" in capfd.readouterr().err  # the progress bar
     hub.load(KEY, files=files)
     assert server.ranges == [None]
+
+
+def test_loading_a_model_compiles_nothing():
+    """A program for each shape would take longer than reading the file."""
+    loaded = []
+    assert compiled_programs(lambda: loaded.append(hub.load())) == []
+    photo = random_photo(60, 90)
+    assert compiled_programs(lambda: loaded[0].encode(photo)) == ["encode"]
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(files, cache):

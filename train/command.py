@@ -1,6 +1,7 @@
 """`samjax train RECIPE`: a recipe, changed by the command line, becomes a run."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -18,8 +19,9 @@ from samjax.names import printable
 
 from . import configs, run_folder
 from .config import VALUES_OF_OTHERS, RunConfig, TrainConfig
+from .cores import use_cores
 from .data.report import TooManyBadRecords
-from .loop import NotFinite, Outcome, train
+from .loop import NotFinite, Outcome, run_network, train
 from .metrics import JSONL, validations
 
 USAGE = "usage: samjax train RECIPE [--out DIR] [--print-config] [--distributed] [--FIELD.SUB VALUE ...]"
@@ -59,10 +61,10 @@ def main(args: Sequence[str]) -> int:
         return 0
     if command.out is None:
         raise ValueError("--out DIR is missing: the folder for the run's checkpoints, curves and pictures")
-    if command.config.run.cpu_devices > 1:
-        jax.config.update("jax_num_cpu_devices", command.config.run.cpu_devices)
     if command.distributed:
         jax.distributed.initialize()
+    elif said := use_cores(command.config, functools.partial(run_network, command.config, command.out)):
+        print(said)
     if _is_saved(recipe) and not run_folder.is_started(command.out) and (more := run_folder.extensions(recipe)):
         warnings.warn(
             f"the run of {recipe} was given more steps when it had finished, at step {more[-1].at:,}; a new run has "

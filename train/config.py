@@ -204,12 +204,14 @@ class RunConfig:
     seed: int = 0  # of everything random: parameters, order of photos, augmentation, prompts
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # what the network computes in; parameters stay float32
     remat: bool = True  # recompute encoder blocks for the gradient; saves memory on accelerators, not on CPU
-    images_together: int | None = None  # photos encoded together, on a single device; None: as the backend likes it
+    # photos encoded together, on CPU by each device; None: one on CPU, all on accelerators
+    images_together: int | None = None
     masks_together: int | None = None  # masks of a photo that go through the passes together; None: likewise
     drop_path: float = 0.0  # of the encoder's last block, falling linearly to 0 at the first (paper: 0.4; ViT-B 0.6)
     dropout: float = 0.0  # rate on the residual branches of the decoder's tokens
-    # on CPU: devices to simulate; a core each is faster than all cores for one, as the decoder's products are small
-    cpu_devices: int = 1
+    # on CPU: devices to simulate, over which photos are spread, as a decoder's products are small for several cores;
+    # None: one for each core, as far as the batch divides and memory goes
+    cpu_devices: int | None = None
     data_axis: int = -1  # devices over which photos are spread; one of the three axes may be -1: what is left
     fsdp_axis: int = 1  # devices over which photos and parameters are spread
     tensor_axis: int = 1  # devices over which each matrix product is spread
@@ -226,9 +228,15 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         counts = "steps batch accumulate log_every validate_every picture_every checkpoint_every validation_images"
-        _require("run", self, f"{counts} keep_last cpu_devices", lambda n: n >= 1, "at least 1")
+        _require("run", self, f"{counts} keep_last", lambda n: n >= 1, "at least 1")
         _require("run", self, "seed", lambda n: n >= 0, "at least 0")
-        _require("run", self, "images_together masks_together", lambda n: n is None or n >= 1, "at least 1, or None")
+        _require(
+            "run",
+            self,
+            "images_together masks_together cpu_devices",
+            lambda n: n is None or n >= 1,
+            "at least 1, or None",
+        )
         _require("run", self, "minutes validate_minutes", lambda n: n is None or _is_positive(n), "above 0, or None")
         _require("run", self, "drop_path dropout", lambda rate: 0 <= rate < 1, "at least 0 and below 1")
         wanted = f"a multiple of run.accumulate, {self.accumulate}"

@@ -10,17 +10,16 @@ from .config import TrainConfig
 
 
 def encoder_execution(config: TrainConfig, mesh: Mesh) -> Execution:
-    """The execution of the encoder in a step: on one device in pieces that fit it, on several all images at once,
-    because a loop over a sharded axis would gather it."""
-    how = Execution.for_backend(mesh.devices.flat[0].platform, config.run.compute_dtype)
-    together = None if mesh.size > 1 else config.run.images_together or how.images_per_step
+    """The execution of the encoder in a step, in pieces of `images_together`."""
+    how = Execution.for_backend(_platform(mesh), config.run.compute_dtype)
+    together = config.run.images_together or how.images_per_step if mesh.size == 1 else images_together(config, mesh)
     return dataclasses.replace(how, images_per_step=together, remat=config.run.remat)
 
 
 def validation_execution(config: TrainConfig, mesh: Mesh) -> Execution:
     """The execution of validation, on the same devices."""
-    how = Execution.for_backend(mesh.devices.flat[0].platform, config.run.compute_dtype)
-    return dataclasses.replace(how, images_per_step=None) if mesh.size > 1 else how
+    how = Execution.for_backend(_platform(mesh), config.run.compute_dtype)
+    return dataclasses.replace(how, images_per_step=images_together(config, mesh)) if mesh.size > 1 else how
 
 
 def decoder_execution(config: TrainConfig) -> Execution:
@@ -28,14 +27,34 @@ def decoder_execution(config: TrainConfig) -> Execution:
     return Execution(compute_dtype=config.run.compute_dtype)
 
 
+def images_together(config: TrainConfig, mesh: Mesh) -> int | None:
+    """Images in work at a time; None: all, as on accelerators, whose memory batches are chosen for.
+
+    On CPU one for each device, or as many as `run.images_together` says: cores share one memory.
+    """
+    run = config.run
+    if mesh.size == 1:
+        return run.images_together or (1 if _platform(mesh) == "cpu" else None)
+    if _platform(mesh) != "cpu":
+        return None
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    on_device = run.batch // run.accumulate // devices
+    wanted = run.images_together or 1
+    return devices * max(n for n in range(1, on_device + 1) if on_device % n == 0 and n <= wanted)
+
+
 def blocks_for(config: TrainConfig, mesh: Mesh) -> tuple[int | None, int]:
-    """Images and masks of a block; None: all images, as on a mesh, where a loop over a sharded axis would gather it.
+    """Images and masks of a block; None: all images.
 
     By default a few masks a device on CPU, so that they stay in cache, and 32 on accelerators: a ViT-B's mask takes
     about 100 MB while its gradient is computed.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    images = None if mesh.size > 1 else config.run.images_together or (1 if on_cpu else None)
+    images = images_together(config, mesh)
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    on_device = images or max(config.run.batch // config.run.accumulate // devices, 1)
-    return images, config.run.masks_together or max((2 if on_cpu else 32) // on_device, 1)
+    on_device = max((images or config.run.batch // config.run.accumulate) // devices, 1)
+    masks = 2 if _platform(mesh) == "cpu" else 32
+    return images, config.run.masks_together or max(masks // on_device, 1)
+
+
+def _platform(mesh: Mesh) -> str:
+    return mesh.devices.flat[0].platform

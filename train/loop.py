@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
 from samjax.readers.sources import Joined, open_sources
-from samjax.sharding import batch_sharding, make_mesh, partition
+from samjax.sharding import batch_sharding, described, make_mesh, partition
 from samjax.types import Params
 
 from . import extension, run_folder
@@ -86,7 +86,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     if started:
         run_folder.check_same_run(out, config)
         more = extension.requested(out, config)
-    sam = run_folder.network(out) if started else network(config)
+    sam = run_network(config, out)
     optimizer = make_optimizer(config.optim, sam, run.steps)
     trainable, task = make_trainable(config, sam), make_task(config, sam, mesh)
     wanted = abstract_state(config, sam, optimizer, mesh)
@@ -118,6 +118,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         trains_encoder = "image_encoder" in wanted.params
         flops = functools.partial(task.step_flops, trains_encoder=trains_encoder)
         progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
+        progress.message(f"training on {described(mesh)}")
         validator = None
         if validation is not None:
             at_start = validations(out / JSONL).get(0, {}).get("iou")
@@ -291,6 +292,11 @@ def network(config: TrainConfig) -> SamConfig:
     sam = sam if model.image_size is None else sam.with_image_size(model.image_size)
     check_window(model.window, sam)
     return sam
+
+
+def run_network(config: TrainConfig, out: Path) -> SamConfig:
+    """The network of the run in `out`, or where there is none yet, the one that `config` trains."""
+    return run_folder.network(out) if run_folder.is_started(out) else network(config)
 
 
 def say_left_out(training: Pipeline, validation: Pipeline | None, *, even_nothing: bool) -> None:

@@ -9,7 +9,6 @@ from jaxtyping import Float64
 
 from samjax.amg import crops
 from samjax.config import MaskThresholds
-from samjax.types import ArrayLike
 
 THRESHOLDS = tuple(field.name for field in dataclasses.fields(MaskThresholds))
 # What decides memory and speed, but not the masks.
@@ -60,7 +59,7 @@ class GenerationConfig:
     crop_overlap_ratio: float = 512 / 1500
     crop_n_points_downscale_factor: int = 1
     min_mask_region_area: int = 0
-    point_grids: Sequence[ArrayLike] | None = None  # kept as tuples, so that settings can be compared and hashed
+    point_grids: Sequence[Any] | None = None  # array-likes, kept as tuples, so that settings can be compared and hashed
     memory_budget: int | None = None
     nms: str = "box"
     containment_thresh: float = 0.9
@@ -128,7 +127,7 @@ class GenerationConfig:
         return {name: getattr(self, name) for name in names}
 
 
-def _checked_grid(grid: ArrayLike) -> Float64[np.ndarray, "P 2"]:
+def _checked_grid(grid: Any) -> Float64[np.ndarray, "P 2"]:
     array = np.asarray(grid, np.float64)
     if array.ndim != 2 or array.shape[1] != 2 or not len(array):
         raise ValueError(f"a point grid is an array (P, 2) of (x, y) in [0, 1], got shape {array.shape}")

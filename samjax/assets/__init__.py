@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+BUNDLED = "samjax-tiny"  # the name of the bundled model
+
 
 def model() -> Path:
     """The bundled model's checkpoint, in Meta's names and float16; its card, samjax-tiny.md, is beside it."""

@@ -1,34 +1,28 @@
-"""The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics."""
+"""The command `samjax`. Each sub-command parses, calls the library and prints; it holds no mathematics.
 
+Sub-commands import what they call when they run: `--help` and errors of use do not wait for JAX.
+"""
+
+import atexit
 import contextlib
 import dataclasses
 import functools
+import gc
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import tyro
-from absl import logging as absl_logging
-from flax.traverse_util import flatten_dict
-from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
 import samjax
-from samjax import assets, hub, maps, pictures
-from samjax import convert as converter
+from samjax.assets import BUNDLED
 from samjax.cli.everything import everything
 from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
-from samjax.config import MaskThresholds
 from samjax.download import cache_dir
-from samjax.embeddings import EmbeddingStore
-from samjax.model import abstract_params
 from samjax.names import portable, print_anything, printable
-from samjax.segment import Box, Point, Request, segment
-from samjax.writers.answers import write_answer
 
 Drop = Annotated[
     UseAppendAction[tuple[str, ...]],
@@ -41,14 +35,28 @@ Format = Annotated[
 Overwrite = Annotated[bool, arg(help="Replace what is there if it is a file or a checkpoint folder.")]
 
 app = tyro.extras.SubcommandApp()
-app.command(everything)
 
 
-@app.command(name="segment")
+def command(function: Callable[..., int], name: str | None = None) -> Callable[..., int]:
+    """Adds a sub-command, which finds compiled programs kept."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> int:
+        _keep_compiled_programs(cache_dir() / "compiled")
+        return function(*args, **kwargs)
+
+    app.command(name=name)(run)
+    return function
+
+
+command(everything)
+
+
+@functools.partial(command, name="segment")
 def segment_images(
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
-    checkpoint: Checkpoint = hub.BUNDLED,
+    checkpoint: Checkpoint = BUNDLED,
     point: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
@@ -59,7 +67,7 @@ def segment_images(
     ] = (),
     mask: Annotated[Path | None, arg(metavar="FILE", help="A binary mask of the photo's size as a prompt.")] = None,
     multimask: Annotated[bool, arg(help="Three masks for an ambiguous prompt instead of one.")] = False,
-    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    dtype: Dtype = "float32",
     embeddings: Annotated[Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here.")] = None,
     save_embeddings: Annotated[
         Path | None, arg(metavar="DIR", help="Reuse image embeddings stored here, and store those that are missing.")
@@ -67,6 +75,13 @@ def segment_images(
     image_size: ImageSize = None,
 ) -> int:
     """Segment objects in photos, given points, boxes or a mask."""
+    from tqdm import tqdm
+
+    from samjax import hub, maps, pictures
+    from samjax.embeddings import EmbeddingStore
+    from samjax.segment import Request, segment
+    from samjax.writers.answers import write_answer
+
     names = _output_names(images)
     mask_array = maps.read_mask(mask) if mask else None
     request = Request(tuple(map(_parse_point, point)), tuple(map(_parse_box, box)), mask_array)
@@ -113,7 +128,7 @@ def segment_images(
     return 0
 
 
-@app.command
+@command
 def convert(
     source: Annotated[Positional[str], arg(metavar="SRC", help="A known name, a file or a folder of any format.")],
     destination: Annotated[Positional[Path], arg(metavar="DST", help="The file or folder to write.")],
@@ -126,6 +141,9 @@ def convert(
     drop: Drop = (),
 ) -> int:
     """Convert a checkpoint between Meta's, Hugging Face's and the native format, without PyTorch."""
+    from samjax import assets, hub
+    from samjax import convert as converter
+
     if verify:
         from samjax.convert.verify import require_reference
 
@@ -135,7 +153,7 @@ def convert(
     return _verify(path, destination, photo or assets.photo(), drop) if verify else 0
 
 
-@app.command
+@command
 def info(
     checkpoint: Positional[Checkpoint],
     parameters: Annotated[
@@ -145,17 +163,24 @@ def info(
     drop: Drop = (),
 ) -> int:
     """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum, what of the file is skipped."""
+    from samjax import convert as converter
+    from samjax import hub
+
     path = hub.locate(checkpoint)
     description = converter.describe(path, drop=drop)
     _print_description(path, description)
     if parameters:
+        from flax.traverse_util import flatten_dict
+
+        from samjax.model import abstract_params
+
         leaves: dict[str, Any] = flatten_dict(abstract_params(description.config), sep="/")
         for name, leaf in leaves.items():
             print(f"  {name:<76}{' x '.join(map(str, leaf.shape))}")
     return 0
 
 
-@app.command
+@command
 def warmup(
     checkpoint: Checkpoint,
     points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
@@ -164,10 +189,12 @@ def warmup(
         tuple[tuple[int, int], ...], arg(metavar="H W", help="Heights and widths of photos that will be segmented.")
     ] = (),
     mask_prompts: Annotated[bool, arg(help="Also for prompts with a mask.")] = False,
-    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    dtype: Dtype = "float32",
     image_size: ImageSize = None,
 ) -> int:
     """Compile the programs ahead of time and keep them in the cache folder."""
+    from samjax import hub
+
     sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
     print(f"{'program':<66}{'compile s':>10}{'run s':>10}")
     for timing in sam.warmup(points=points, prompts=prompts, mask_prompts=mask_prompts, photo_sizes=photo_sizes):
@@ -175,28 +202,31 @@ def warmup(
     return 0
 
 
-@app.command
-def demo(out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo")) -> int:
+@command
+def demo(
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for the results.")] = Path("demo"), dtype: Dtype = "float32"
+) -> int:
     """Segment bundled photos with the bundled model, offline: by a point, by a box, and everything."""
     from samjax.demo import run
 
     check_writable(out)
-    for number, (what, path) in enumerate(run(out)):
+    for number, (what, path) in enumerate(run(out, dtype)):
         if number == 0:  # whatever can fail has not
-            print(f"Segmented with {hub.BUNDLED}, which is in the package. Written:")
+            print(f"Segmented with {BUNDLED}, which is in the package. Written:")
         print(f"  {path}  ({what})")
     print("\nYour own photo: samjax segment PHOTO --point X,Y --out DIR, or samjax everything PHOTO --out DIR.")
     print("--checkpoint vit_b (vit_l, vit_h) takes Meta's large models instead; they are downloaded once.")
     return 0
 
 
-@app.command
+@command
 def train(recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="See `samjax train --help`.")]) -> int:
     """Train or fine-tune a model: samjax train RECIPE --out DIR [--FIELD.SUB VALUE ...]."""
     return _train([recipe])
 
 
 def _train(args: Sequence[str]) -> int:
+    _keep_compiled_programs(cache_dir() / "compiled")
     try:
         from samjax.train.command import main
     except ImportError as error:
@@ -206,7 +236,7 @@ def _train(args: Sequence[str]) -> int:
     return main(args)
 
 
-@app.command
+@command
 def export(
     run: Annotated[Positional[Path], arg(metavar="RUN", help="The folder of a training run, which may be running.")],
     destination: Annotated[Positional[Path], arg(metavar="FILE", help="The file or folder to write.")],
@@ -238,26 +268,35 @@ def export(
     return 0
 
 
-@app.command
+@command
 def evaluate(protocol: Annotated[Positional[str], arg(metavar="PROTOCOL", help="See `samjax evaluate -h`.")]) -> int:
     """Measure how good a model is: samjax evaluate PROTOCOL --data FORMAT=PATH --checkpoint C --out DIR."""
     return _evaluate([protocol])
 
 
 def _evaluate(args: Sequence[str]) -> int:
+    _keep_compiled_programs(cache_dir() / "compiled")
     from samjax.evaluation.command import main
 
     return main(args)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command line; errors of use are one line on standard error and exit code 2."""
-    args = sys.argv[1:] if args is None else args
+    """Runs the command line; errors of use are one line on standard error and exit code 2.
+
+    Without `args` it is the process's own, whose garbage collector is then set for a process that ends soon.
+    """
+    if args is None:
+        args = sys.argv[1:]
+        # Importing and tracing make a million objects that stay: looking through them takes a fifth of a short command.
+        gc.set_threshold(10_000, 20, 20)
+        atexit.register(gc.freeze)
     if list(args) == ["--version"]:
+        from importlib.metadata import version
+
         print(f"samjax {version('samjax')}")
         return 0
     print_anything()
-    _keep_compiled_programs(cache_dir() / "compiled")
     run = functools.partial(app.cli, prog="samjax", description=samjax.__doc__, args=args)
     if list(args[:1]) == ["train"]:  # its options are those of the recipe that is named first
         run = functools.partial(_train, args[1:])
@@ -274,6 +313,8 @@ def main(args: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return 130
         except Exception as error:
+            import jax
+
             if missing := _missing_device():  # for which JAX raises several kinds
                 print(f"samjax: error: {missing}", file=sys.stderr)
                 return 2
@@ -287,6 +328,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _missing_device() -> str | None:
     """Explains why JAX has no device to compute on; None if it has one."""
+    import jax
+
     try:
         jax.devices()
     except Exception as error:
@@ -302,6 +345,8 @@ def _missing_device() -> str | None:
 
 def _keep_compiled_programs(folder: Path) -> None:
     """Keeps compiled programs in `folder`, unless JAX has been told of another one (JAX_COMPILATION_CACHE_DIR)."""
+    import jax
+
     # pyright does not see flags that are made at run time.
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
@@ -311,13 +356,15 @@ def _keep_compiled_programs(folder: Path) -> None:
         print(f"samjax: warning: compiled programs are not kept: {error}", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @contextlib.contextmanager
 def _without_remarks() -> Iterator[None]:
     """Keeps the remarks of orbax and grain on how they work, which they log by absl as warnings, off the console. Their
     errors are shown, and what goes wrong is raised besides."""
+    from absl import logging as absl_logging
+
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
@@ -331,6 +378,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _print_description(path: str | Path, description: Any) -> None:
+    from samjax.config import MaskThresholds
     from samjax.nn.encoders import family_of
 
     encoder = description.config.image_encoder
@@ -365,6 +413,7 @@ def _print_description(path: str | Path, description: Any) -> None:
 
 def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -> int:
     """Prints every stage's error; 1 where one is more than rounding explains."""
+    from samjax import hub, pictures
     from samjax.convert.verify import load_reference, verify
 
     reference = load_reference(source, drop=drop)
@@ -400,13 +449,13 @@ def _parse_numbers(text: str, kind: str, form: str, counts: tuple[int, ...]) -> 
     return numbers
 
 
-def _parse_point(text: str) -> Point:
+def _parse_point(text: str) -> tuple[float, float, int]:
     x, y, *label = _parse_numbers(text, "point", "X,Y or X,Y,LABEL", (2, 3))
     if label and label[0] not in (0, 1):
         raise ValueError(f"a point's label is 1 (on the object) or 0 (beside it), got {text!r}")
     return x, y, int(label[0]) if label else 1
 
 
-def _parse_box(text: str) -> Box:
+def _parse_box(text: str) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = _parse_numbers(text, "box", "X0,Y0,X1,Y1", (4,))
     return x0, y0, x1, y1

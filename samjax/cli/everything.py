@@ -5,21 +5,18 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
 
-from samjax import hub, writers
 from samjax.amg.config import GenerationConfig
+from samjax.assets import BUNDLED
 from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
 from samjax.names import printable
 
 DEFAULTS = GenerationConfig()
-if TYPE_CHECKING:
-    FormatName = str
-else:  # the choices of the command's help; overlays have an option of their own
-    FormatName = Literal[tuple(name for name in writers.FORMATS if name != "overlay")]
+# The rows of `samjax.writers.FORMATS`, without loading it; overlays have an option of their own.
+FormatName = Literal["coco", "rle", "png", "labelmap", "yolo", "labelme", "geojson"]
 _SIMILAR = 512  # pixels that the sides of photos are rounded up to, to explain them together
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -98,7 +95,7 @@ def everything(
         Positional[tuple[Path, ...]], arg(metavar="IMAGE|FOLDER...", help="Photos, and folders searched for photos.")
     ],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for the results; photos that are done there are skipped.")],
-    checkpoint: Checkpoint = hub.BUNDLED,
+    checkpoint: Checkpoint = BUNDLED,
     format: Annotated[
         UseAppendAction[tuple[FormatName, ...]],
         arg(help="What to write beside an overlay picture, coco by default. Repeatable."),
@@ -118,7 +115,7 @@ def everything(
     overlay: Annotated[bool, arg(help="Write a picture with all masks.")] = True,
     generation: Annotated[GenerationOptions, OmitArgPrefixes] = GenerationOptions(),
     explain: Annotated[bool, arg(help="Print the expected memory by size of photo, and stop.")] = False,
-    dtype: Annotated[Dtype, arg(help="Compute dtype.")] = "float32",
+    dtype: Dtype = "float32",
     image_size: ImageSize = None,
     process_index: Annotated[
         int | None, arg(metavar="I", help="Do every N-th photo from the I-th (from 0); jax.distributed's by default.")
@@ -131,6 +128,7 @@ def everything(
     A stopped run resumes where it was; photos that fail are listed at the end. In folders hidden files are
     skipped, and sub-folders are searched and appear in the results.
     """
+    from samjax import hub
     from samjax.amg.generator import MaskGenerator
     from samjax.embeddings import model_hash
     from samjax.everything import Job, find_photos, run
@@ -223,13 +221,19 @@ def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
 
 
 def _report(done: Any) -> None:
+    from tqdm import tqdm
+
     masks = "1 mask" if done.masks == 1 else f"{done.masks} masks"
     tqdm.write(printable(f"{done.photo.path}: {masks} in {done.seconds:.1f} s -> {done.files[-1]}"))
 
 
 def _say(message: str) -> None:
+    from tqdm import tqdm
+
     tqdm.write(printable(message))
 
 
 def _bar(photos: Any) -> Any:
+    from tqdm import tqdm
+
     return tqdm(photos, unit="image", disable=len(photos) <= 1)

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Annotated[
+    Literal["float32", "bfloat16"],
+    arg(help="Dtype to compute in. bfloat16 needs less memory, and less time where the device multiplies in it."),
+]
 ImageSize = Annotated[
     tuple[int, int] | None,
     arg(metavar="H W", help="Model input size, multiples of the patch size; the checkpoint's by default."),

@@ -71,7 +71,7 @@ class Model:
             "segment_anything.SamPredictor; its module is also looked for in the current folder.",
         ),
     ] = None
-    dtype: Annotated[Dtype, arg(help="Compute dtype of a checkpoint.")] = "float32"
+    dtype: Dtype = "float32"
     image_size: ImageSize = None
 
     def __post_init__(self) -> None:

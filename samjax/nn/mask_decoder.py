@@ -10,14 +10,13 @@ The reference has it in modeling/mask_decoder.py, the transformer in modeling/tr
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from samjax.config import DecoderConfig, SamConfig
 from samjax.nn.initialise import ZEROS, Uniform, declare
-from samjax.nn.layers import Dense, FeedForward, LayerNorm, LearnedVectors, ModuleList, gelu
+from samjax.nn.layers import Dense, FeedForward, Layer, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import attention
 from samjax.ops.mixed import add_bias, einsum
 
@@ -34,7 +33,7 @@ class ImageSide(NamedTuple):
     q: Float[Array, "S heads D"]  # of the first layer's image-to-token attention
 
 
-class TokenAttention(nn.Module):
+class TokenAttention(Layer):
     """Multi-head attention at `width / downsample` internal channels: the reference's transformer.py `Attention`.
 
     D = width / downsample / heads. Positions are the caller's to add.
@@ -101,7 +100,7 @@ class TokenAttention(nn.Module):
         return x.reshape(len(x), self.heads, -1)
 
 
-class MLP(nn.Module):
+class MLP(Layer):
     """Linear layers with ReLU between them: `MLP` of the reference's mask_decoder.py."""
 
     widths: tuple[int, ...]  # channels of the input, of the layers between, and of the output
@@ -120,7 +119,7 @@ class MLP(nn.Module):
         return self.layers[last](x)
 
 
-class TwoWayLayer(nn.Module):
+class TwoWayLayer(Layer):
     """Tokens attend to themselves, then to the image, pass an MLP, then the image attends to the tokens.
 
     The reference's `TwoWayAttentionBlock` (modeling/transformer.py).
@@ -199,7 +198,7 @@ class TwoWayLayer(nn.Module):
         return tokens, self.norm4(image + attended)
 
 
-class TwoWayTransformer(nn.Module):
+class TwoWayTransformer(Layer):
     """Two-way layers and a last look of the tokens at the image: the reference's `TwoWayTransformer`."""
 
     width: int
@@ -237,7 +236,7 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + attended), image
 
 
-class ConvTranspose2x2(nn.Module):
+class ConvTranspose2x2(Layer):
     """A transposed convolution with stride 2 and a 2x2 kernel; the 2x2 outputs of a place are axes of their own.
 
     The axes 2 2 are (row, column) of the half-sized cells that the place is split into.
@@ -247,18 +246,20 @@ class ConvTranspose2x2(nn.Module):
     features: int
     dtype: jnp.dtype
 
-    @nn.compact
+    def setup(self) -> None:
+        # Every output sees one position of the kernel.
+        shape = (self.inputs, 2, 2, self.features)
+        self.kernel = self.param("kernel", declare(Uniform(fan_in=self.inputs)), shape)
+        self.bias = self.param("bias", declare(ZEROS), (self.features,))
+
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B 2 2 features"]:
         """For each place its four outputs, (y, x) by twos."""
-        shape = (self.inputs, 2, 2, self.features)
-        # Every output sees one position of the kernel.
-        kernel = self.param("kernel", declare(Uniform(fan_in=self.inputs)), shape).astype(self.dtype)
-        bias = self.param("bias", declare(ZEROS), (self.features,)).astype(self.dtype)
-        y = (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *shape[1:])
+        kernel, bias = self.kernel.astype(self.dtype), self.bias.astype(self.dtype)
+        y = (x @ kernel.reshape(self.inputs, -1)).reshape(*x.shape[:-1], *kernel.shape[1:])
         return add_bias(y, bias)
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(Layer):
     """Masks and their predicted IoU for one prompt of one image: the reference's `MaskDecoder`."""
 
     config: SamConfig

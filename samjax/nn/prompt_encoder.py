@@ -3,18 +3,17 @@
 The reference has it in modeling/prompt_encoder.py.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32
 
 from samjax.config import PromptLabel, SamConfig
 from samjax.nn.initialise import NORMAL, declare
-from samjax.nn.layers import Dense, LayerNorm, LearnedVectors, ModuleList, gelu
+from samjax.nn.layers import Dense, Layer, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import positions
 
 
-class FourierPositions(nn.Module):
+class FourierPositions(Layer):
     """The random matrix of the Fourier features; a buffer in the reference, never trained.
 
     The reference's `PositionEmbeddingRandom`.
@@ -34,7 +33,7 @@ class FourierPositions(nn.Module):
         return positions.grid_fourier_features(rows, columns, jax.lax.stop_gradient(self.matrix))
 
 
-class PromptEncoder(nn.Module):
+class PromptEncoder(Layer):
     """Prompts of one mask to float32 tokens; a mask prompt to a dense map: the reference's `PromptEncoder`."""
 
     config: SamConfig
@@ -108,7 +107,3 @@ class PromptEncoder(nn.Module):
             x, y = origin.astype(jnp.float32) / self.config.image_encoder.stride
             rows, columns = rows + y, columns + x
         return self.pe_layer.over(rows / whole[0], columns / whole[1])
-
-    def __call__(self, points, labels, mask):
-        """Runs every method, so that `init` declares every parameter."""
-        return self.tokens(points, labels), self.dense(mask), self.no_mask(), self.grid_positions()

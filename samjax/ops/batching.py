@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
 
 _NOT_OF_BATCHES = "tensor"  # the mesh axis of `samjax.sharding` that splits matrix products
 
@@ -16,15 +18,30 @@ def map_batch(function: Callable[..., Any], *batched: Any, together: int | None)
     """Maps `function` over the leading axis of pytrees, `together` items at a time; None: all at once.
 
     Results are stacked along a leading axis. `function` gets None where None is given instead of a pytree, and what it
-    closes over is shared by all items and not repeated. All at once, the items of arrays on a mesh are spread over it,
-    as far as their number can be divided, where `function` uses `on_every_device`.
+    closes over is shared by all items and not repeated. Where the items lie on as many devices as are taken together,
+    or on a divisor of that, each stays on its device (`dealt`), also where `function` uses `on_every_device`.
     """
     first = jax.tree.leaves(batched)[0]
     size = first.shape[0]
     if together is None or together >= size > 1:
-        axes = _axes_of_batch(mesh_of(first), size)
-        return jax.vmap(function, spmd_axis_name=axes)(*batched)
+        return _together(function, *batched)
+    if together > 1 and size % together == 0:
+        pieces = jax.tree.map(lambda x: dealt(x, together), batched)
+        return jax.tree.map(gathered, lax.map(lambda items: _together(function, *items), pieces))
     return lax.map(lambda items: function(*items), batched, batch_size=together if together > 1 else None)
+
+
+def dealt(x: Shaped[Array, "N ..."], together: int) -> Shaped[Array, "K together ..."]:
+    """An axis as K pieces, of which each has every K-th item: one of each of `together` neighbouring parts.
+
+    A loop over pieces of neighbours would gather an axis that is spread over devices.
+    """
+    return jnp.swapaxes(x.reshape(together, -1, *x.shape[1:]), 0, 1)
+
+
+def gathered(x: Shaped[Array, "K together ..."]) -> Shaped[Array, "N ..."]:
+    """The inverse of `dealt`."""
+    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
 def mesh_of(array: Any) -> AbstractMesh | None:
@@ -43,6 +60,12 @@ def on_every_device(function: Callable[..., Any], mesh: AbstractMesh | None) -> 
     if mesh is None or mesh.are_all_axes_manual:
         return function
     return jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+
+
+def _together(function: Callable[..., Any], *batched: Any) -> Any:
+    """`function` mapped over pytrees at once, over all devices that can share the items."""
+    first = jax.tree.leaves(batched)[0]
+    return jax.vmap(function, spmd_axis_name=_axes_of_batch(mesh_of(first), len(first)))(*batched)
 
 
 def _axes_of_batch(mesh: AbstractMesh | None, size: int) -> tuple[str, ...] | None:

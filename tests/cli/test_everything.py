@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from typing import get_args
 
 import jax
 import numpy as np
@@ -10,9 +11,15 @@ from example_models import random_photo
 from PIL import Image
 from pycocotools.coco import COCO
 
-from samjax.cli.everything import parse_bytes, process_share
+from samjax.cli.everything import FormatName, parse_bytes, process_share
 
 EVERYTHING = ("--points-per-side", "4", "--pred-iou-thresh", "0", "--stability-score-thresh", "0")
+
+
+def test_every_format_can_be_chosen():
+    from samjax.writers import FORMATS
+
+    assert [*get_args(FormatName), "overlay"] == list(FORMATS)
 
 
 def test_everything_writes_a_dataset_and_overlays_of_a_folder(samjax, checkpoint, photo, tmp_path):

@@ -1,6 +1,7 @@
 """What parameters start from."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_models import SMALL
@@ -31,6 +32,20 @@ def test_every_parameter_is_declared_with_the_shape_it_has(declared, params):
     assert {name: (leaf.shape, leaf.dtype) for name, leaf in abstract.items()} == {
         name: (array.shape, array.dtype) for name, array in params.items()
     }
+
+
+def test_set_up_alone_declares_what_running_the_layers_would(declared):
+    """An encoder that only runs, as one that is no `Layer` may, has the same parameters."""
+    from samjax.execution import Execution
+    from samjax.nn.encoders.vit import ViT
+
+    encoder = ViT(SMALL.image_encoder, SMALL.width, Execution())
+    pixels = jnp.zeros((*SMALL.image_size, 3), jnp.float32)
+    run = jax.eval_shape(lambda: encoder.init(jax.random.key(0), pixels)["params"])
+    found = jax.tree_util.tree_flatten_with_path(run, is_leaf=lambda leaf: isinstance(leaf, Declared))[0]
+    found = {"/".join(["image_encoder", *(entry.key for entry in path)]): leaf for path, leaf in found}
+    assert found == {name: leaf for name, leaf in declared.items() if name in found}
+    assert len(found) == sum(name.startswith("image_encoder/") for name in declared)
 
 
 def test_values_follow_their_distributions(declared, params):

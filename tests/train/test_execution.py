@@ -23,7 +23,8 @@ def config_of(**run):
     ("mesh", "run", "images_and_masks"),
     [
         (mesh_of("cpu"), {}, (1, 2)),  # so few that they stay in cache
-        (mesh_of("cpu", data=4), {}, (None, 1)),
+        (mesh_of("cpu", data=4), {}, (4, 2)),  # likewise on each device
+        (mesh_of("cpu", data=4), {"images_together": 6}, (16, 1)),  # 4 of the 16 on a device
         (mesh_of("gpu"), {"batch": 8}, (None, 4)),  # 32 masks on a device
         (mesh_of("gpu"), {"batch": 8, "accumulate": 2}, (None, 8)),
         (mesh_of("gpu", data=2, fsdp=4), {}, (None, 4)),
@@ -35,11 +36,14 @@ def test_blocks_fit_a_device(mesh, run, images_and_masks):
     assert blocks_for(config_of(**run), mesh) == images_and_masks
 
 
-def test_images_on_a_mesh_are_encoded_at_once():
-    """A loop over a sharded axis would gather it."""
-    several, one = mesh_of("cpu", data=4), mesh_of("cpu")
+def test_images_on_a_mesh_are_in_work_one_on_each_core_or_all_at_once():
+    """Cores share one memory; batches are chosen for that of accelerators."""
+    cores, cards, one = mesh_of("cpu", data=2, fsdp=2), mesh_of("gpu", data=4), mesh_of("cpu")
     config = config_of(images_together=3, remat=False)
-    assert encoder_execution(config, several).images_per_step is None
-    assert validation_execution(config, several).images_per_step is None
+    assert encoder_execution(config_of(), cores).images_per_step == 4
+    assert encoder_execution(config, cores).images_per_step == 8  # 2 on a device, as 3 do not divide 16
+    assert validation_execution(config, cores).images_per_step == 8
+    assert encoder_execution(config, cards).images_per_step is None
+    assert validation_execution(config, cards).images_per_step is None
     assert encoder_execution(config, one).images_per_step == 3
     assert not encoder_execution(config, one).remat

@@ -187,6 +187,27 @@ def test_a_run_goes_on_on_other_meshes(runs, undisturbed):
         assert abs(loss - expected) <= 1e-4 * expected
 
 
+TWO_CORES = """
+from samjax.train import cores
+cores.physical_cores = lambda: 2
+"""
+
+
+def test_a_run_begun_on_one_core_resumes_on_two(runs, undisturbed):
+    process = runs.start("cores", "--run.cpu-devices", "1", before=SLOWLY)
+    runs.wait_for("cores", 3, process)
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "training on 1 device (cpu)\n" in errors
+    _, errors = runs.finish("cores", before=TWO_CORES)
+    assert "training on 2 devices (cpu): data 2\n" in errors
+    curve = runs.curve("cores")
+    assert [step for step, *_ in curve] == list(range(1, 9))
+    for (_, loss, _), (_, expected, _) in zip(curve, undisturbed, strict=True):
+        assert abs(loss - expected) <= 1e-4 * expected
+
+
 TWO_PROCESSES = """
 import jax
 jax.distributed.initialize("127.0.0.1:" + sys.argv.pop(1), 2, int(sys.argv.pop(1)))

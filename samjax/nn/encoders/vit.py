@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, Float32, Int32
 from samjax.config import ViTConfig
 from samjax.execution import Execution
 from samjax.nn.initialise import ZEROS, Uniform, declare
-from samjax.nn.layers import Dense, FeedForward, LayerNorm, ModuleList, gelu
+from samjax.nn.layers import Dense, FeedForward, Layer, LayerNorm, ModuleList, gelu
 from samjax.ops import attention, resize
 from samjax.ops.attention.grid import Extent
 
 
-class GridAttention(nn.Module):
+class GridAttention(Layer):
     """Self-attention with decomposed relative position, over the whole grid or within windows.
 
     The reference's `Attention`.
@@ -63,7 +63,7 @@ class GridAttention(nn.Module):
         return attention.choose(work, self.execution.attention if extent == "grid" else self.execution.window_attention)
 
 
-class Block(nn.Module):
+class Block(Layer):
     """A pre-norm transformer block: attention, then an MLP, each added to its input; the reference's `Block`."""
 
     config: ViTConfig
@@ -87,22 +87,24 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x)) * mlp_weight
 
 
-class Conv3x3(nn.Module):
+class Conv3x3(Layer):
     """The neck's 3x3 convolution of a grid, without bias, zero-padded to keep the grid's size."""
 
-    features: int
+    features: int  # channels of the input, and as many of the output
     dtype: jnp.dtype
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W features"]:
+    def setup(self) -> None:
+        shape = (3, 3, self.features, self.features)
+        self.stored_kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape)
+
+    def __call__(self, x: Float[Array, "H W features"]) -> Float[Array, "H W features"]:
         """Convolves a grid, which ends in zeros."""
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape).astype(self.dtype)
-        layout = lax.conv_dimension_numbers((1, *x.shape), shape, ("NHWC", "HWIO", "NHWC"))
+        kernel = self.stored_kernel.astype(self.dtype)
+        layout = lax.conv_dimension_numbers((1, *x.shape), kernel.shape, ("NHWC", "HWIO", "NHWC"))
         return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=layout)[0]
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(Layer):
     """Non-overlapping patches to tokens, one per cell of the grid: the reference's `PatchEmbed`."""
 
     config: ViTConfig
@@ -116,7 +118,7 @@ class PatchEmbed(nn.Module):
         return self.proj(pixels)
 
 
-class ViT(nn.Module):
+class ViT(Layer):
     """Patch embedding, absolute positions, transformer blocks, convolutional neck.
 
     The reference's `ImageEncoderViT`.

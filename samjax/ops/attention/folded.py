@@ -44,8 +44,9 @@ def fold(
 ) -> tuple[Float[Array, "H W *heads _"], Float[Array, "H W *heads _"]]:
     """Queries and keys of D + H + W channels whose product is the logit, scale and relative position included."""
     height, width, *heads, depth = q.shape
-    by_row = einsum("hw...d,hkd->hw...k", q, relative_positions(tables[0], height)).astype(q.dtype)
-    by_column = einsum("hw...d,wkd->hw...k", q, relative_positions(tables[1], width)).astype(q.dtype)
+    n = "n" * len(heads)
+    by_row = einsum(f"hw{n}d,hkd->hw{n}k", q, relative_positions(tables[0], height)).astype(q.dtype)
+    by_column = einsum(f"hw{n}d,wkd->hw{n}k", q, relative_positions(tables[1], width)).astype(q.dtype)
     ones = jnp.eye(height, dtype=k.dtype), jnp.eye(width, dtype=k.dtype)
     between = (1,) * len(heads)
     rows = jnp.broadcast_to(ones[0].reshape(height, 1, *between, height), (*q.shape[:-1], height))

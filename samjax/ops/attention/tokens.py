@@ -75,11 +75,11 @@ def image_logits(
     `q` are the image's queries, where they are at hand, or their projection, for an `image` that has its position.
     """
     scaled = k * k.shape[-1] ** -0.5
-    if isinstance(q, Projection) and not folds(k.shape[0], k.shape[-1]):
-        assert image is not None
-        q = q(image)
     if not isinstance(q, Projection):
         return einsum("snd,tnd->nts", q, scaled)
+    assert image is not None
+    if not folds(k.shape[0], k.shape[-1]):
+        return einsum("snd,tnd->nts", q(image), scaled)
     folded = jnp.einsum("cnd,tnd->ntc", q.kernel, scaled)
     constant = einsum("nd,tnd->nt", q.bias, scaled)
     return einsum("ntc,sc->nts", folded, image) + constant[:, :, None]

@@ -64,8 +64,8 @@ def validate(
         config: the model.
         params: its parameters, on any mesh.
         batches: of one shape each, on the host or on a mesh; rows without a valid mask contribute nothing.
-        execution: how to compute; on a mesh `images_per_step` is None, because a loop over a sharded axis would
-            gather it.
+        execution: how to compute; on a mesh `images_per_step` is None or a multiple of the devices that images are
+            spread over, because another loop over a sharded axis would gather it.
         clicks: numbers of clicks to report.
 
     Returns:
