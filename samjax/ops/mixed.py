@@ -36,9 +36,8 @@ def _product_backward(spec, operands, gradient):
     (of_a, of_b), of_result = spec.split("->")[0].split(","), spec.split("->")[1]
     a, b = operands
     gradient = gradient.astype(a.dtype)
-    in_a = _exact(f"{of_result},{of_b}->{of_a}", gradient, b).astype(a.dtype)
-    in_b = _exact(f"{of_result},{of_a}->{of_b}", gradient, a).astype(b.dtype)
-    return in_a, in_b
+    in_a = jnp.einsum(f"{of_result},{of_b}->{of_a}", gradient, b)
+    return in_a, jnp.einsum(f"{of_result},{of_a}->{of_b}", gradient, a)
 
 
 _product.defvjp(lambda spec, a, b: (_product(spec, a, b), (a, b)), _product_backward)
