@@ -66,7 +66,7 @@ def results(folder):
     return found
 
 
-QUICK = ("peaks", "correctness", "encoder_b8", "decoder")
+QUICK = ("peaks", "correctness", "attention", "encoder_b8", "decoder")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,10 @@ def test_all_that_needs_no_torch_works_and_the_rest_says_so(
     checks = {record["what"] for record in found["correctness", "samjax"]}
     assert any("alone" in what for what in checks)
     assert any("bfloat16" in what for what in checks)
+    for record in found["attention", "samjax"]:
+        assert record["kind"] == "speed" or record["passed"], record
+    of_cudnn = [record for record in found["attention", "samjax"] if "CuDNN" in record["what"]]
+    assert [record["kind"] for record in of_cudnn] == ["check", "check", "speed", "speed"] * 2  # grid and windows
     (speed,) = found["encoder_b8", "samjax"]
     assert speed["seconds"] > 0
     top = max(record.get("flops_per_second", 0) for record in found["peaks", "JAX"])

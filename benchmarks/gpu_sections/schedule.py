@@ -23,6 +23,7 @@ def schedule(*, tiny: bool = False) -> list[Job]:
         Job("peaks", "PyTorch", "gpu_sections.peaks:in_torch", needs=("torch",), limit=40),
         Job("correctness", META, "gpu_sections.correctness:of_meta", needs=TORCH, limit=45),
         Job("correctness", OURS, "gpu_sections.correctness:of_samjax", limit=90),
+        Job("attention", OURS, "gpu_sections.attention:of_samjax", limit=75),
         _ours("encoder_b8", "vit_b", eight),
         _meta("encoder_b8", "vit_b", eight),
         Job("training_b", OURS, TRAINING, {"variant": "vit_b", "images": photos_b, "masks": masks}, limit=120),
