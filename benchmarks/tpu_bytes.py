@@ -36,6 +36,7 @@ from samjax.model import abstract_params, jitted_decode, jitted_encode
 from samjax.ops import attention
 
 HBM = {"v5e": 819, "v5p": 2765, "v6e": 1640}  # GB/s of a chip, as published (cloud.google.com/tpu/docs)
+POINTS = 64  # of a grid that are decoded together
 
 _BITS = {"pred": 8, "bf16": 16}  # of element types whose name does not end in their bits
 _ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
@@ -69,11 +70,15 @@ class Instruction(NamedTuple):
         return re.sub(r"\d+", "#", name[1])[-90:] if name else "?"
 
 
-def bytes_moved(text: str) -> collections.Counter[tuple[str, str]]:
+def bytes_moved(text: str, *, unbounded: int | None = None) -> collections.Counter[tuple[str, str]]:
     """Bytes by (kind, source) of instruction, for a program's text as XLA prints it.
 
+    Args:
+        text: of the compiled program.
+        unbounded: how often a loop runs whose bound is an input.
+
     Raises:
-        ValueError: a loop's condition has no bound that can be read.
+        ValueError: a loop's condition has no bound that can be read, and `unbounded` does not tell.
     """
     computations: dict[str, list[Instruction]] = {}
     entry = current = ""
@@ -95,7 +100,7 @@ def bytes_moved(text: str) -> collections.Counter[tuple[str, str]]:
         moved: collections.Counter[tuple[str, str]] = collections.Counter()
         for instruction in computations[name]:
             if instruction.kind == "while":
-                times = _trips(instruction, computations[named(instruction.rest, "condition")])
+                times = _trips(instruction, computations[named(instruction.rest, "condition")], unbounded)
                 for key, number in count(named(instruction.rest, "body")).items():
                     moved[key] += times * number
             elif instruction.kind == "call":
@@ -112,12 +117,12 @@ def bytes_moved(text: str) -> collections.Counter[tuple[str, str]]:
     return count(entry)
 
 
-def _trips(loop: Instruction, condition: list[Instruction]) -> int:
+def _trips(loop: Instruction, condition: list[Instruction], unbounded: int | None) -> int:
     """How often a loop runs: TPU programs do not say, but its condition compares with the bound."""
     bounds = [int(number) for i in condition for number in re.findall(r"^(\d+)\)", i.rest) if i.kind == "constant"]
-    if not bounds:
+    if not bounds and unbounded is None:
         raise ValueError(f"the condition of loop {loop.name} has no bound: {loop.source}")
-    return max(bounds)
+    return max(bounds, default=unbounded or 0)
 
 
 def _moved(instruction: Instruction, shapes: dict[str, str]) -> int:
@@ -172,7 +177,7 @@ def lower(args: argparse.Namespace, config: SamConfig, devices: Any) -> tuple[An
     limits = on(chip, Limits(*[jnp.float32(0)] * len(Limits._fields)))
     frame = on(chip, program.frame_of((1200, 1800), config))
     given = config, params, embedding, region, frame, limits, how
-    return program.jitted_judge.lower(*given, points_per_batch=64, nms="box"), 1
+    return program.jitted_judge.lower(*given, points_per_batch=POINTS, nms="box"), 1
 
 
 def _step(args: argparse.Namespace, config: SamConfig, devices: Any) -> Any:
@@ -223,7 +228,8 @@ def main() -> None:
     text, memory = compiled.as_text(), compiled.memory_analysis()
     if args.text:
         Path(args.text).write_text(text)
-    moved = bytes_moved(text)
+    # The loop over points in batches ends where there are no more.
+    moved = bytes_moved(text, unbounded=args.batch // POINTS if args.program == "find" else None)
     for (kind, source), number in moved.most_common(args.top):
         print(f"{number / share / 1e9:9.3f} GB  {kind:14s} {source}")
     total = moved.total() / share / 1e9

@@ -69,12 +69,12 @@ from samjax.model import encode, init_params
 from samjax.ops.attention import Plain, TPUKernel
 from samjax.sharding import batch_sharding, make_mesh, shardings
 
-encoder = ViTConfig(image_size=(320, 320), width=128, depth=2, heads=2, global_blocks=(1,))
+encoder = ViTConfig(image_size=(224, 224), width=128, depth=2, heads=2, global_blocks=(1,))
 config = SamConfig(image_encoder=encoder)
 params = init_params(config, jax.random.key(0))
 pixels, weights = (
     jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
-    for shape in ((4, 320, 320, 3), (4, *config.grid, config.width))
+    for shape in ((4, *config.image_size, 3), (4, *config.grid, config.width))
 )
 
 @jax.jit
@@ -86,10 +86,10 @@ def loss(params, pixels, weights, form):
     return (encode(config, params, pixels, how).image * weights).mean()
 
 plain = jax.jit(jax.value_and_grad(loss), static_argnums=3)(params, pixels, weights, Plain())
-for sides in ((1, 1, 1), (2, 2, 1), (2, 1, 2)):
+for sides in ((2, 2, 1), (2, 1, 2)):
     mesh = make_mesh(*sides, devices=jax.devices()[:np.prod(sides)])
     rows = batch_sharding(mesh)
-    placed = jax.device_put((params, pixels, weights), (shardings(params, mesh), rows, rows))
+    placed = jax.device_put((params, pixels, weights), (shardings(params, mesh, encoder), rows, rows))
     for found, true in zip(jax.tree.leaves(kernel(*placed)), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(found, true, rtol=1e-3, atol=3e-6 * np.abs(true).max())
     if sides == (2, 2, 1):

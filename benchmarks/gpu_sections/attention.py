@@ -1,4 +1,4 @@
-"""The forms of attention that may run on the device, in bfloat16: exactness and speed, forward and with the gradient."""
+"""The forms of attention that may run on the device, in bfloat16: right or not, and how fast, with the gradient too."""
 
 import functools
 from collections.abc import Iterator

@@ -25,12 +25,13 @@ CASES = {  # grid, channels of a head, window
     "20x13 in windows": ((20, 13), 64, 14),
 }
 LARGE = {
-    "20x13, 80 channels": ((20, 13), 80, None),
-    "20x13 in windows, 80 channels": ((20, 13), 80, 14),
-    "48x80": ((48, 80), 64, None),
-    "48x80 in windows": ((48, 80), 64, 14),
-    "64x64": ((64, 64), 64, None),
-    "64x64 in windows": ((64, 64), 64, 14),
+    "64x64": ((64, 64), 64, None, "float32"),
+    "64x64, bfloat16": ((64, 64), 64, None, "bfloat16"),
+    "48x80": ((48, 80), 64, None, "float32"),
+    "48x80, bfloat16": ((48, 80), 64, None, "bfloat16"),
+    "48x80 in windows": ((48, 80), 64, 14, "float32"),
+    "20x13, 80 channels": ((20, 13), 80, None, "float32"),
+    "20x13 in windows, 80 channels": ((20, 13), 80, 14, "float32"),
 }
 HEADS = {64: 2, 80: 8}  # as many as the kernel works for at once
 # The largest error, in units of the largest number, of values and of gradients. float32: sums of thousands of terms in
@@ -115,11 +116,10 @@ def test_values_and_gradients_are_the_definitions(form, of, dtype):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("of", LARGE.values(), ids=LARGE)
 @pytest.mark.parametrize("form", FORMS)
-def test_values_and_gradients_are_the_definitions_at_full_size(form, of, dtype):
-    check(form, of, dtype)
+def test_values_and_gradients_are_the_definitions_at_full_size(form, of):
+    check(form, of[:3], of[3])
 
 
 def check(form, of, dtype):
