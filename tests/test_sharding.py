@@ -171,7 +171,25 @@ def test_vit_b_compiles_ahead_of_time_for_four_tpu_chips(run_python, root, monke
     run_python(TPU, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
 
 
+PARTLY_MANUAL = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, PartitionSpec as P
+from samjax.ops.batching import map_batch
+
+mesh = jax.make_mesh((2, 2), ("batch", "model"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:4])
+x = jnp.arange(8.0).reshape(4, 2)
+double = lambda x: map_batch(lambda row: 2 * row, x, together=None)
+result = jax.shard_map(double, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"), axis_names={"batch"})
+np.testing.assert_array_equal(jax.jit(result)(x), 2 * x)
+"""
+
+
+def test_batches_may_be_mapped_in_somebody_elses_shard_map(run_python):
+    run_python(PARTLY_MANUAL, XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
+
+
 FORMS = """
+import os
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
@@ -184,13 +202,12 @@ def loss(projected, bias, tables, window, heads, how):
         y = grid_attention(projected, tables, heads, how)
     return jnp.square(y.astype(jnp.float32)).sum()
 
-for name in ("v5e:2x2", "v5p:2x2x1", "v6e:2x2"):
+for name in os.environ.get("CHIPS", "v5e:2x2 v5p:2x2x1 v6e:2x2").split():
     chip = SingleDeviceSharding(topologies.get_topology_desc(platform="tpu", topology_name=name).devices[0])
     for heads, head_dim in ((12, 64), (16, 80)):
         for window, side in ((None, 64), (14, 64), (None, 20)):
             grid = (window, window) if window else (side, side)
-            extent = "windows" if window else "grid"
-            how = choose(Workload("tpu", extent, jnp.dtype(jnp.bfloat16), grid, heads, head_dim))
+            how = choose(Workload("tpu", jnp.dtype(jnp.bfloat16), (side, side), window, heads, head_dim))
             assert type(how).__name__ == "TPUKernel", how
             shapes = (side, side, 3 * heads * head_dim), (3 * heads * head_dim,), ((2 * grid[0] - 1, head_dim),) * 2
             shapes = jax.tree.map(
@@ -200,12 +217,14 @@ for name in ("v5e:2x2", "v5p:2x2x1", "v6e:2x2"):
             step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)), static_argnums=(3, 4, 5))
             text = step.lower(*shapes, window, heads, how).compile().as_text()
             assert text.count("tpu_custom_call") >= 2
-            print(name, heads, head_dim, extent, side)
+            print(name, heads, head_dim, window, side)
 """
 
 
 @pytest.mark.heavy
-def test_attention_compiles_for_every_tpu_of_today(run_python, root, monkeypatch):
+@pytest.mark.parametrize("bits", ["", "1"], ids=["32 bits", "64 bits"])
+def test_attention_compiles_for_every_tpu_of_today(run_python, root, monkeypatch, bits):
     pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed")
     monkeypatch.chdir(root)
-    run_python(FORMS, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+    more = {"JAX_ENABLE_X64": "1", "CHIPS": "v5e:2x2"} if bits else {}
+    run_python(FORMS, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", **more)

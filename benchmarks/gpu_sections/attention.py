@@ -35,17 +35,17 @@ def of_samjax(setting: Setting) -> Iterator[Record]:
     images, grid, size = (2, (5, 6), 3) if setting.tiny else (8, (64, 64), 14)
     for model, (heads, head_dim) in models.items():
         for extent in ("grid", "windows"):
-            for form in _forms(extent, grid if extent == "grid" else (size, size), heads, head_dim):
+            for form in _forms(grid, None if extent == "grid" else size, heads, head_dim):
                 with jax.numpy_dtype_promotion("standard"):  # as JAX's own form of cuDNN's construction needs
                     records = list(_one(model, extent, form, images, grid, size, heads, head_dim))
                 yield from records
 
 
-def _forms(extent: Extent, grid: tuple[int, int], heads: int, head_dim: int) -> Iterator[AttentionForm]:
+def _forms(grid: tuple[int, int], window: int | None, heads: int, head_dim: int) -> Iterator[AttentionForm]:
     platform = Execution.for_backend().platform
-    work = Workload(platform, extent, DTYPE, grid, heads, head_dim)
+    work = Workload(platform, DTYPE, grid, window, heads, head_dim)
     cudnn = CuDNN(implementation="cudnn" if platform == "gpu" else "xla")
-    forms = (cudnn, Folded(), Blocked(heads_together=True)) if extent == "grid" else (cudnn, Folded(), Plain())
+    forms = (cudnn, Folded(), Plain() if window else Blocked(heads_together=True))
     return (form for form in forms if form.unsupported(work) is None)
 
 

@@ -19,19 +19,24 @@ def map_batch(function: Callable[..., Any], *batched: Any, together: int | None)
 
     Results are stacked along a leading axis. `function` gets None where None is given instead of a pytree, and what it
     closes over is shared by all items and not repeated. Where the items lie on as many devices as are taken together,
-    or on a divisor of that, each stays on its device (`dealt`), also where `function` uses `on_every_device`.
+    or on a divisor of that, each stays on its device (`deal`), also where `function` uses `on_every_device`.
     """
     first = jax.tree.leaves(batched)[0]
     size = first.shape[0]
     if together is None or together >= size > 1:
         return _together(function, *batched)
-    if together > 1 and size % together == 0:
-        pieces = jax.tree.map(lambda x: dealt(x, together), batched)
-        return jax.tree.map(gathered, lax.map(lambda items: _together(function, *items), pieces))
-    return lax.map(lambda items: function(*items), batched, batch_size=together if together > 1 else None)
+    if 1 in (together, size):
+        return lax.map(lambda items: function(*items), batched)
+    whole = size // together * together
+    pieces = jax.tree.map(lambda x: deal(x[:whole], together), batched)
+    results = jax.tree.map(undeal, lax.map(lambda items: _together(function, *items), pieces))
+    if whole == size:
+        return results
+    rest = _together(function, *jax.tree.map(lambda x: x[whole:], batched))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), results, rest)
 
 
-def dealt(x: Shaped[Array, "N ..."], together: int) -> Shaped[Array, "K together ..."]:
+def deal(x: Shaped[Array, "N ..."], together: int) -> Shaped[Array, "K together ..."]:
     """An axis as K pieces, of which each has every K-th item: one of each of `together` neighbouring parts.
 
     A loop over pieces of neighbours would gather an axis that is spread over devices.
@@ -39,8 +44,8 @@ def dealt(x: Shaped[Array, "N ..."], together: int) -> Shaped[Array, "K together
     return jnp.swapaxes(x.reshape(together, -1, *x.shape[1:]), 0, 1)
 
 
-def gathered(x: Shaped[Array, "K together ..."]) -> Shaped[Array, "N ..."]:
-    """The inverse of `dealt`."""
+def undeal(x: Shaped[Array, "K together ..."]) -> Shaped[Array, "N ..."]:
+    """The inverse of `deal`."""
     return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
@@ -70,11 +75,11 @@ def _together(function: Callable[..., Any], *batched: Any) -> Any:
 
 def _axes_of_batch(mesh: AbstractMesh | None, size: int) -> tuple[str, ...] | None:
     """Mesh axes that batches of this size can be spread over."""
-    if mesh is None:
+    if mesh is None or mesh.manual_axes:
         return None
     axes: list[str] = []
     for name, devices in mesh.shape.items():
         others = math.prod(mesh.shape[axis] for axis in axes)
-        if name != _NOT_OF_BATCHES and name not in mesh.manual_axes and size % (others * devices) == 0:
+        if name != _NOT_OF_BATCHES and size % (others * devices) == 0:
             axes.append(name)
     return tuple(axes) or None

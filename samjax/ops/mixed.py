@@ -2,7 +2,8 @@
 
 JAX's own gradient of a product that is summed in float32 multiplies float32 by half precision, so it converts the other
 operand, writes the copy, and moves twice the bytes of both. Here the gradient comes in half precision like the
-operands, as it does from a product whose result is rounded. float32 operands go JAX's way.
+operands, as it does from a product whose result is rounded. Other operands go JAX's way. In half precision there is no
+forward-mode gradient.
 """
 
 import functools
@@ -15,15 +16,19 @@ from samjax.ops.broadcasting import with_rank
 
 
 def einsum(spec: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float32[Array, "..."]:
-    """`jnp.einsum` of two operands, summed in float32. No letter of `spec` stands in one operand alone."""
-    return _product(spec, a, b) if a.dtype == b.dtype != jnp.float32 else _exact(spec, a, b)
+    """`jnp.einsum` of two operands, summed in float32.
+
+    `spec` has an output, no letter that stands in one operand alone, and `...` in all three terms or in none.
+    """
+    return _product(spec, a, b) if a.dtype == b.dtype and a.dtype in _HALF else _exact(spec, a, b)
 
 
 def add_bias(x: Float[Array, "*B C"], bias: Float[Array, " C"]) -> Float[Array, "*B C"]:
     """Adds a vector of the same dtype along the last axis; its gradient, a sum over all others, is one in float32."""
-    return x + with_rank(bias, x.ndim) if x.dtype == jnp.float32 else _sum(x, bias)
+    return _sum(x, bias) if x.dtype in _HALF else x + with_rank(bias, x.ndim)
 
 
+_HALF = (jnp.bfloat16, jnp.float16)
 _exact = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 

@@ -18,7 +18,6 @@ from samjax.execution import Execution
 from samjax.nn.initialise import ZEROS, Uniform, declare
 from samjax.nn.layers import Dense, FeedForward, Layer, LayerNorm, ModuleList, gelu
 from samjax.ops import attention, resize
-from samjax.ops.attention.grid import Extent
 
 
 class GridAttention(Layer):
@@ -50,17 +49,18 @@ class GridAttention(Layer):
         grid, heads = (x.shape[0], x.shape[1]), self.config.heads
         if self.is_global:
             tables = _shortened(tables[0], grid[0]), _shortened(tables[1], grid[1])
-            y = attention.grid_attention(self.qkv(x), tables, heads, self._how("grid", grid, x.dtype))
+            y = attention.grid_attention(self.qkv(x), tables, heads, self._how(grid, None, x.dtype))
         else:
             size = self.config.window_size
-            how = self._how("windows", (size, size), x.dtype)
+            how = self._how(grid, size, x.dtype)
             projected = x @ self.qkv.kernel
             y = attention.window_attention(projected, self.qkv.bias, size, tables, heads, how)
         return self.proj(y)
 
-    def _how(self, extent: Extent, grid: tuple[int, int], dtype: jnp.dtype) -> attention.AttentionForm:
-        work = attention.Workload(self.execution.platform, extent, dtype, grid, self.config.heads, self.config.head_dim)
-        return attention.choose(work, self.execution.attention if extent == "grid" else self.execution.window_attention)
+    def _how(self, grid: tuple[int, int], window: int | None, dtype: jnp.dtype) -> attention.AttentionForm:
+        how, config = self.execution, self.config
+        work = attention.Workload(how.platform, dtype, grid, window, config.heads, config.head_dim)
+        return attention.choose(work, how.attention if window is None else how.window_attention)
 
 
 class Block(Layer):

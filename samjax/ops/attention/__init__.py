@@ -2,7 +2,8 @@
 
 One letter, one meaning: D channels of a head, H W grid, T tokens, S image tokens (row by row), C channels.
 Positions and offsets count cells of the grid. Queries come unscaled: each function multiplies them by D^-1/2 itself.
-Logits, softmax and sums are float32 whatever the inputs' dtype; results have the inputs' dtype.
+Logits, softmax and sums are float32 whatever the inputs' dtype, except that forms which fold relative positions into
+queries round them as queries are; results have the inputs' dtype.
 """
 
 from samjax.ops.attention.blocked import Blocked

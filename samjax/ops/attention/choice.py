@@ -25,17 +25,19 @@ class Choice(NamedTuple):
 
 CHOICES: tuple[Choice, ...] = (
     # One small thing after the other, so that it stays in cache.
-    Choice("cpu", "grid", Blocked(rows=8), "docs/benchmarks.md, encoder on two cores"),
-    Choice("cpu", "windows", Plain(windows_together=1), "docs/benchmarks.md, encoder on two cores"),
-    # Large batches; all logits of a whole grid would not fit in memory.
+    Choice("cpu", "grid", Blocked(rows=8), "docs/benchmarks.md, Inference"),
+    Choice("cpu", "windows", Plain(windows_together=1), "docs/benchmarks.md, Inference"),
+    # Large batches. What is not plain is for half precision; plain over a whole grid would not fit in memory.
     Choice("gpu", "grid", CuDNN(), "unmeasured"),
     Choice("gpu", "grid", Folded(), "unmeasured"),
+    Choice("gpu", "grid", Blocked(heads_together=True), "unmeasured"),
     Choice("gpu", "windows", CuDNN(), "unmeasured"),
     Choice("gpu", "windows", Plain(), "unmeasured"),
-    Choice("tpu", "grid", TPUKernel(), "docs/benchmarks.md, bytes on a TPU"),
-    Choice("tpu", "grid", Folded(), "docs/benchmarks.md, bytes on a TPU"),
-    Choice("tpu", "windows", TPUKernel(), "docs/benchmarks.md, bytes on a TPU"),
-    Choice("tpu", "windows", Plain(), "docs/benchmarks.md, bytes on a TPU"),
+    Choice("tpu", "grid", TPUKernel(), "docs/benchmarks.md, Bytes on a TPU"),
+    Choice("tpu", "grid", Folded(), "docs/benchmarks.md, Bytes on a TPU"),
+    Choice("tpu", "grid", Blocked(heads_together=True), "docs/benchmarks.md, Bytes on a TPU"),
+    Choice("tpu", "windows", TPUKernel(), "docs/benchmarks.md, Bytes on a TPU"),
+    Choice("tpu", "windows", Plain(), "docs/benchmarks.md, Bytes on a TPU"),
 )
 
 
@@ -44,7 +46,7 @@ def choose(work: Workload, asked: AttentionForm | None = None) -> AttentionForm:
 
     Raises ValueError, with the reasons, if that cannot run so, or if no row's can.
     """
-    rows, columns = work.grid
+    rows, columns = work.sides
     if asked is not None:
         if reason := asked.unsupported(work):
             raise ValueError(f"{asked} cannot compute attention over {rows} x {columns} tokens here: {reason}")

@@ -35,7 +35,7 @@ class CuDNN(AttentionForm):
         if capability is None:
             return "there is no NVIDIA GPU"
         most = 256 if capability >= (9, 0) else 128 if capability >= (8, 0) else 0
-        channels = _padded(work.head_dim + sum(work.grid) + 1)
+        channels = _channels(work.head_dim, work.sides)
         if channels > most:
             return f"folded heads of {channels} channels are more than the {most} of compute capability {capability}"
         return None
@@ -46,7 +46,7 @@ class CuDNN(AttentionForm):
         q, k, v = jnp.moveaxis(qkv.reshape(height, width, 3, heads, -1), 2, 0)
         depth = q.shape[-1]
         q, k = fold(q, k, tables)
-        channels = _padded(q.shape[-1] + odd)
+        channels = _channels(depth, (height, width))
         q, k, v = (_laid_out(x, _padded(tokens), channels) for x in (q, k, v))
         if odd:  # the last channel tells keys that only pad
             q, k = q.at[..., -1].set(1), k.at[tokens:, :, -1].set(_NEVER)
@@ -59,6 +59,12 @@ def _laid_out(x: Float[Array, "H W heads D"], tokens: int, channels: int) -> Flo
     """One token after the other, tokens and channels padded with zeros."""
     x = x.reshape(-1, *x.shape[2:])
     return jnp.pad(x, ((0, tokens - len(x)), (0, 0), (0, channels - x.shape[-1])))
+
+
+def _channels(head_dim: int, grid: tuple[int, int]) -> int:
+    """Of a folded head, with one for keys that only pad if there are any."""
+    height, width = grid
+    return _padded(head_dim + height + width + (height * width % _MULTIPLE > 0))
 
 
 def _padded(number: int) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from samjax.ops.attention.blocked import by_blocks
-from samjax.ops.attention.grid import AttentionForm, Tables, relative_positions
+from samjax.ops.attention.grid import AttentionForm, Tables, Workload, relative_positions
 from samjax.ops.attention.softmax import softmax_times
 from samjax.ops.mixed import einsum
 
@@ -26,6 +26,11 @@ class Folded(AttentionForm):
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise ValueError(f"a block must have at least one row, got rows={self.rows}")
+
+    def unsupported(self, work: Workload) -> str | None:
+        if work.dtype == jnp.float32 and work.platform != "cpu":
+            return "float32 products are rounded there by default, and relative positions with them"
+        return None
 
     def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
         def prepare(q, k, v):

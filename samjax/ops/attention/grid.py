@@ -27,11 +27,20 @@ class Workload(NamedTuple):
     """What is to be computed where."""
 
     platform: Platform
-    extent: Extent  # over a whole grid or within windows of one
     dtype: jnp.dtype  # of queries, keys and values
-    grid: tuple[int, int]  # rows and columns of tokens that attend to each other: of the grid, or of a window
+    grid: tuple[int, int]  # rows and columns of tokens
+    window: int | None  # rows and columns of a window within which tokens attend; None: over the whole grid
     heads: int
     head_dim: int  # channels of a head
+
+    @property
+    def extent(self) -> Extent:
+        return "grid" if self.window is None else "windows"
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of tokens that attend to each other."""
+        return self.grid if self.window is None else (self.window, self.window)
 
 
 class AttentionForm(abc.ABC):

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
 
-from samjax.ops.batching import dealt, gathered
+from samjax.ops.batching import deal, undeal
 from samjax.types import Params
 
 from ... import cells
@@ -59,12 +59,12 @@ def gradient(
     images, slots = batch.valid.shape
     size = _divisor(images, together[0] or images)
     group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin)
-    groups = jax.tree.map(lambda x: dealt(jnp.asarray(x), size), group)
+    groups = jax.tree.map(lambda x: deal(jnp.asarray(x), size), group)
     visit = functools.partial(_visit_group, settings, heads, min(slots, together[1]), balanced_weight, wanted)
     varied = heads if wanted is None else only(wanted, Inputs(heads, features)).params
     start = jax.tree.map(jnp.zeros_like, varied), no_terms(settings.interaction)
     (of_heads, terms), of_features = lax.scan(visit, start, groups)
-    return Gradient(of_heads, jax.tree.map(gathered, of_features)), terms
+    return Gradient(of_heads, jax.tree.map(undeal, of_features)), terms
 
 
 def no_terms(config: InteractionConfig) -> MaskLoss:

@@ -15,13 +15,18 @@ from samjax.ops.batching import mesh_of
 
 _TOO_OLD = tuple(f"TPU v{generation}" for generation in (2, 3, 4))  # which do not roll lanes by rows
 _LANES, _COLUMNS, _MAX_SIDE = 128, 16, 128
-_LOGITS = 1 << 20  # of a block over a whole grid, of which a gradient has four at a time, 4 MiB each
-_KEYS = 40 << 20  # bytes on chip of keys, values (2 each) and the sums of their gradients (4); a v5p has 64 MiB in all
+# Of the 64 MiB on a v5p's chip, the smallest, blocks of so many logits take 24 MiB, which leaves so many bytes for arrays.
+_LOGITS, _ARRAYS = 1 << 20, 34 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class TPUKernel(AttentionForm):
-    """Blocks of queries against all keys of a head, or of a window, which stay on chip."""
+    """Blocks of queries against all keys of a head, or of a window, which stay on chip.
+
+    XLA cannot split a kernel over a mesh. Where arguments lie on one (`jax.device_put`), each device runs it on its
+    part of a batch; arguments that are only placed by `in_shardings` do not show that. In `jax.shard_map` of your own
+    give `check_vma=False`.
+    """
 
     queries: int = 256  # at most, of a block over a whole grid
     interpret: bool = False  # computed by JAX, step by step, wherever it is: for tests
@@ -37,14 +42,20 @@ class TPUKernel(AttentionForm):
             return f"it needs a TPU v5 or later, not {_attached_kind()}"
         if work.dtype != jnp.bfloat16 and not self.interpret:
             return f"it computes in bfloat16, not {work.dtype}"
-        group, channels = math.lcm(work.head_dim, _LANES), work.heads * work.head_dim
-        if channels % group:
-            return f"heads of {work.head_dim} channels must together have a multiple of {group}, not {channels}"
-        if max(work.grid) > _MAX_SIDE:
-            return f"a side has at most {_MAX_SIDE} tokens, not {max(work.grid)}"
-        keys = work.grid[0] * _padded(work.grid[1]) * group * 12
-        if work.extent == "grid" and keys > _KEYS:
-            return f"keys and values would take {keys >> 20} MiB on chip, more than {_KEYS >> 20}"
+        if reason := _ungrouped(work.heads, work.head_dim):
+            return reason
+        if max(work.sides) > _MAX_SIDE:
+            return f"a side has at most {_MAX_SIDE} tokens, not {max(work.sides)}"
+        (height, width), group = work.sides, math.lcm(work.head_dim, _LANES)
+        rows = 1 if work.window is None else height  # of queries, in the smallest block
+        if rows * height * _padded(width) ** 2 > _LOGITS:
+            return f"{height} x {width} tokens have more logits than fit on chip"
+        if work.window is None:
+            arrays = height * _padded(width) * group * (2 * 2 + 2 * 4)  # keys, values, and sums of their gradients
+        else:  # seven strips in float32, and five blocks twice
+            arrays = height * group * (7 * 4 * _padded(work.grid[1] + width) + 5 * 2 * 2 * work.grid[1])
+        if arrays > _ARRAYS:
+            return f"its arrays would take {arrays >> 20} MiB on chip, more than {_ARRAYS >> 20}"
         return None
 
     def over_grid(self, qkv: Float[Array, "H W QKV"], tables: Tables, heads: int) -> Float[Array, "H W C"]:
@@ -68,9 +79,19 @@ class TPUKernel(AttentionForm):
         return windows.over_windows(projected, bias, tables, layout)
 
     def _devices(self, qkv: Float[Array, "H W QKV"], heads: int) -> tuple[int, int, bool, AbstractMesh | None]:
-        """The last fields of a layout."""
+        """The last fields of a layout. Raises ValueError if heads do not fill whole registers."""
         head_dim = qkv.shape[-1] // (3 * heads)
+        if reason := _ungrouped(heads, head_dim):
+            raise ValueError(f"TPUKernel cannot be used: {reason}")
         return head_dim, math.lcm(head_dim, _LANES), self.interpret, mesh_of(qkv)
+
+
+def _ungrouped(heads: int, head_dim: int) -> str | None:
+    """Why the heads cannot be dealt to programs that work on whole registers; None if they can."""
+    group, channels = math.lcm(head_dim, _LANES), heads * head_dim
+    if channels % group == 0:
+        return None
+    return f"heads of {head_dim} channels must together have a multiple of {group}, not {channels}"
 
 
 @functools.cache

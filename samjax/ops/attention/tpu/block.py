@@ -31,7 +31,7 @@ from samjax.ops.batching import on_every_device
 
 LANES, COLUMNS = 128, 16  # of a register; rows of a tile of bfloat16, which tokens of one grid row must fill
 VMEM = 100 << 20  # bytes on chip that a program may use; about 60 MiB are used by the largest, ViT-H's gradient
-_NEVER = -1e30  # the logit of a key that only pads
+_MASKED = -1e30  # the logit of a key that only pads
 
 
 class Layout(NamedTuple):
@@ -81,10 +81,10 @@ def _roll(x: Any, layout: Layout, axis: int, first: Any) -> Any:
     """
     grid = x.reshape(-1, layout.columns, layout.lanes)
     shift = (first - (layout.grid[axis] - 1) + (layout.grid[0] if axis else 0)) % layout.lanes
-    return pltpu.roll(grid, shift, 2, stride=1, stride_axis=axis).reshape(x.shape)
+    return pltpu.roll(grid, jnp.int32(shift), 2, stride=1, stride_axis=axis).reshape(x.shape)
 
 
-def _positions(q: Any, tables: Sequence[Any], layout: Layout, row: Any) -> Any:
+def _position_logits(q: Any, tables: Sequence[Any], layout: Layout, row: Any) -> Any:
     """What the queries' relative positions add to logits: lane i for key row i, lane H + i for key column i."""
     by_row, by_column = (
         _roll(_dot(q, table, (1, 1)), layout, axis, first)
@@ -96,16 +96,16 @@ def _positions(q: Any, tables: Sequence[Any], layout: Layout, row: Any) -> Any:
     return jnp.where(lane == used, 1.0, added) if layout.pads else added
 
 
-def _positions_gradient(
+def _position_logits_gradient(
     added: Any, q: Any, tables: Sequence[Any], layout: Layout, row: Any
 ) -> tuple[Any, tuple[Any, Any]]:
-    """The gradient of `_positions` in the queries and the tables; all lanes are in reverse."""
+    """The gradient of `_position_logits` in the queries and the tables; all lanes are in reverse."""
     lane = layout.lanes - 1 - index(added.shape, 1)
     height, used = layout.grid[0], layout.grid[0] + layout.columns
     by_row = _roll(jnp.where(lane < height, added, 0.0), layout, 0, row).astype(q.dtype)
     by_column = _roll(jnp.where((lane >= height) & (lane < used), added, 0.0), layout, 1, 0).astype(q.dtype)
-    in_q = _dot(by_row, tables[0], (1, 0)) + _dot(by_column, tables[1], (1, 0))
-    return in_q, (_dot(by_row, q, (0, 0)), _dot(by_column, q, (0, 0)))
+    dq = _dot(by_row, tables[0], (1, 0)) + _dot(by_column, tables[1], (1, 0))
+    return dq, (_dot(by_row, q, (0, 0)), _dot(by_column, q, (0, 0)))
 
 
 def _weights(q: Any, k: Any, added: Any, where: Any, scale: float) -> tuple[Any, Any]:
@@ -132,7 +132,7 @@ def attend(qkv: Sequence[Any], constants: Sequence[Any], layout: Layout, row: An
         lane = index((len(q), high - low), 1) + low
         mine = (lane >= start) & (lane < stop)
         q_head = jnp.where(mine, q[:, low:high], jnp.zeros((), q.dtype))
-        added = _positions(q_head, [table[:, low:high] for table in tables], layout, row)
+        added = _position_logits(q_head, [table[:, low:high] for table in tables], layout, row)
         weights, sums = _weights(q_head, k[:, low:high], added, where, layout.head_dim**-0.5)
         attended = jnp.where(mine, _dot(weights.astype(q.dtype), v[:, low:high], (1, 0)) / sums, 0.0)
         _add(result, attended, low, high)
@@ -152,42 +152,42 @@ def _side_by_side(registers: dict[int, Any]) -> Any:
 
 
 def attend_gradient(
-    qkv: Sequence[Any], out: Any, constants: Sequence[Any], layout: Layout, row: Any
+    qkv: Sequence[Any], d_out: Any, constants: Sequence[Any], layout: Layout, row: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
     """The gradient of `attend` in queries, keys, values and both tables, whose lanes are in reverse.
 
     Args:
         qkv: as for `attend`.
-        out: (T, group) that in the result of `attend`.
+        d_out: (T, group) the gradient in the result of `attend`.
         constants: as for `attend`, and the same three with their lanes in reverse.
         layout: the sizes.
         row: the grid's row of the first query.
     """
     q, k, v = qkv
     by_row, by_column, where, *reverse_tables, reverse_where = constants
-    in_q, in_k, in_v, in_rows, in_columns = {}, {}, {}, {}, {}
+    dq, dk, dv, d_rows, d_columns = {}, {}, {}, {}, {}
     scale = layout.head_dim**-0.5
     for start, stop, low, high in layout.heads:
         lane = index((len(q), high - low), 1) + low
         mine = (lane >= start) & (lane < stop)
         zero = jnp.zeros((), q.dtype)
-        q_head, out_head = jnp.where(mine, q[:, low:high], zero), jnp.where(mine, out[:, low:high], zero)
+        q_head, d_head = jnp.where(mine, q[:, low:high], zero), jnp.where(mine, d_out[:, low:high], zero)
         k_head, v_head = k[:, low:high], v[:, low:high]
-        added = _positions(q_head, (by_row[:, low:high], by_column[:, low:high]), layout, row)
+        added = _position_logits(q_head, (by_row[:, low:high], by_column[:, low:high]), layout, row)
         weights, sums = _weights(q_head, k_head, added, where, scale)
         weights = weights / sums
-        in_weights = _dot(out_head, v_head, (1, 1))
-        in_logits = weights * (in_weights - (weights * in_weights).sum(1, keepdims=True))
-        in_logits = in_logits.astype(q.dtype)
-        in_added, tables = _dot(in_logits, reverse_where, (1, 1)), [table[:, low:high] for table in reverse_tables]
-        of_positions, of_tables = _positions_gradient(in_added, q_head, tables, layout, row)
-        _add(in_q, jnp.where(mine, scale * _dot(in_logits, k_head, (1, 0)) + of_positions, 0.0), low, high)
-        _add(in_k, scale * _dot(in_logits, q_head, (0, 0)), low, high)
-        _add(in_v, _dot(weights.astype(q.dtype), out_head, (0, 0)), low, high)
-        _add(in_rows, of_tables[0], low, high)
-        _add(in_columns, of_tables[1], low, high)
-    in_q, in_k, in_v, in_rows, in_columns = map(_side_by_side, (in_q, in_k, in_v, in_rows, in_columns))
-    return in_q, in_k, in_v, in_rows, in_columns
+        d_weights = _dot(d_head, v_head, (1, 1))
+        d_logits = weights * (d_weights - (weights * d_weights).sum(1, keepdims=True))
+        d_logits = d_logits.astype(q.dtype)
+        d_added, tables = _dot(d_logits, reverse_where, (1, 1)), [table[:, low:high] for table in reverse_tables]
+        dq_of_positions, of_tables = _position_logits_gradient(d_added, q_head, tables, layout, row)
+        _add(dq, jnp.where(mine, scale * _dot(d_logits, k_head, (1, 0)) + dq_of_positions, 0.0), low, high)
+        _add(dk, scale * _dot(d_logits, q_head, (0, 0)), low, high)
+        _add(dv, _dot(weights.astype(q.dtype), d_head, (0, 0)), low, high)
+        _add(d_rows, of_tables[0], low, high)
+        _add(d_columns, of_tables[1], low, high)
+    dq, dk, dv, d_rows, d_columns = map(_side_by_side, (dq, dk, dv, d_rows, d_columns))
+    return dq, dk, dv, d_rows, d_columns
 
 
 def _places(layout: Layout, rows: int, dtype: Any) -> Array:
@@ -197,7 +197,7 @@ def _places(layout: Layout, rows: int, dtype: Any) -> Array:
     where[np.arange(rows), np.arange(rows)] = 1
     where[height + np.arange(width), :, np.arange(width)] = 1
     if layout.pads:
-        where[height + columns, :, width:] = _NEVER
+        where[height + columns, :, width:] = _MASKED
     return jnp.asarray(where.reshape(layout.lanes, -1), dtype)
 
 
@@ -207,9 +207,9 @@ def _laid_out(table: Float[Array, "L D"], layout: Layout) -> Float[Array, "lanes
     return jnp.tile(table, (1, layout.group // layout.head_dim))
 
 
-def table_gradient(in_table: Float32[Array, "lanes group"], layout: Layout, axis: int) -> Float32[Array, "L D"]:
+def table_gradient(d_table: Float32[Array, "lanes group"], layout: Layout, axis: int) -> Float32[Array, "L D"]:
     """The gradient in a table, of what `attend_gradient` gives."""
-    by_head = in_table.reshape(layout.lanes, -1, layout.head_dim).sum(1)
+    by_head = d_table.reshape(layout.lanes, -1, layout.head_dim).sum(1)
     return by_head[1 - 2 * layout.grid[axis] :]
 
 
@@ -223,16 +223,17 @@ def call(
 ) -> Any:
     """`pallas_call` of arrays and results with their block specifications. The first grid axis is the heads' group."""
     order: tuple[Any, ...] = ("parallel", *("arbitrary",) * (len(grid) - 1))
-    return pallas.pallas_call(
-        kernel,
-        grid=grid,
-        in_specs=[spec for _, spec in given],
-        out_specs=[spec for _, spec in results],
-        out_shape=[shape for shape, _ in results],
-        scratch_shapes=scratch,
-        compiler_params=pltpu.CompilerParams(dimension_semantics=order, vmem_limit_bytes=VMEM),
-        interpret=layout.interpret,
-    )(*(array for array, _ in given))
+    with jax.enable_x64(False):  # TPUs have no 64-bit numbers, and grid indices would be that
+        return pallas.pallas_call(
+            kernel,
+            grid=grid,
+            in_specs=[spec for _, spec in given],
+            out_specs=[spec for _, spec in results],
+            out_shape=[shape for shape, _ in results],
+            scratch_shapes=scratch,
+            compiler_params=pltpu.CompilerParams(dimension_semantics=order, vmem_limit_bytes=VMEM),
+            interpret=layout.interpret,
+        )(*(array for array, _ in given))
 
 
 def constants_of(tables: Sequence[Any], layout: Layout, rows: int, *, gradient: bool) -> list[tuple[Any, Any]]:
@@ -243,11 +244,11 @@ def constants_of(tables: Sequence[Any], layout: Layout, rows: int, *, gradient: 
     return [(array, pallas.BlockSpec(array.shape, lambda *_: (0, 0))) for array in constants]
 
 
-def spread(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+def on_mesh(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
     """A function of arrays and a layout as one of arrays, run by every device of the layout's mesh."""
     return on_every_device(functools.partial(function, layout=layout), layout.mesh)
 
 
-def of_dtypes(gradient: Any, given: Any) -> Any:
+def cast_like(gradient: Any, given: Any) -> Any:
     """A gradient in the dtypes of what it is in."""
     return jax.tree.map(lambda x, like: x.astype(like.dtype), gradient, given)

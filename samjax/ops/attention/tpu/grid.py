@@ -14,9 +14,9 @@ from samjax.ops.attention.tpu.block import (
     attend,
     attend_gradient,
     call,
+    cast_like,
     constants_of,
-    of_dtypes,
-    spread,
+    on_mesh,
     table_gradient,
 )
 
@@ -26,7 +26,7 @@ def over_grid(
     qkv: Float[Array, "H W QKV"], tables: tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]], layout: Layout
 ) -> Float[Array, "H W C"]:
     """Attention of all tokens of a grid whose columns are padded to those of the layout."""
-    return spread(_grid, layout)(qkv, tables)
+    return on_mesh(_grid, layout)(qkv, tables)
 
 
 def _grid_forward(qkv: Any, tables: Any, layout: Layout) -> Any:
@@ -34,7 +34,7 @@ def _grid_forward(qkv: Any, tables: Any, layout: Layout) -> Any:
 
 
 def _grid_backward(layout: Layout, saved: Any, out: Any) -> Any:
-    return of_dtypes(spread(_grid_gradient, layout)(*saved, out), saved)
+    return cast_like(on_mesh(_grid_gradient, layout)(*saved, out), saved)
 
 
 def _grid(
@@ -76,30 +76,30 @@ def _grid_gradient(
     blocks = height // rows
 
     def kernel(q, k, v, out, *refs):
-        *constants, in_qkv, in_rows, in_columns, in_k, in_v = refs
+        *constants, d_qkv, d_rows, d_columns, dk, dv = refs
         part, i = pallas.program_id(1), pallas.program_id(2)
 
         @pallas.when((part == 0) & (i == 0))
         def _():
-            for sums in (in_k, in_v, in_rows, in_columns):
+            for sums in (dk, dv, d_rows, d_columns):
                 sums[...] = jnp.zeros(sums.shape, sums.dtype)
 
         @pallas.when(part == 0)
         def _():
-            *qkv, in_result = (x[...].reshape(-1, group) for x in (q, k, v, out))
+            *qkv, d_out = (x[...].reshape(-1, group) for x in (q, k, v, out))
             given_constants = [x[...] for x in constants]
-            of_q, of_k, of_v, of_rows, of_columns = attend_gradient(qkv, in_result, given_constants, layout, i * rows)
-            in_qkv[...] = of_q.reshape(in_qkv.shape).astype(in_qkv.dtype)
-            in_k[...] += of_k.reshape(in_k.shape)
-            in_v[...] += of_v.reshape(in_v.shape)
-            in_rows[...] += of_rows
-            in_columns[...] += of_columns
+            of_q, of_k, of_v, row_table, column_table = attend_gradient(qkv, d_out, given_constants, layout, i * rows)
+            d_qkv[...] = of_q.reshape(d_qkv.shape).astype(d_qkv.dtype)
+            dk[...] += of_k.reshape(dk.shape)
+            dv[...] += of_v.reshape(dv.shape)
+            d_rows[...] += row_table
+            d_columns[...] += column_table
 
-        for number, sums in ((1, in_k), (2, in_v)):
+        for number, sums in ((1, dk), (2, dv)):
 
             @pallas.when(part == number)
             def _(sums=sums):
-                in_qkv[...] = sums[pallas.ds(i * rows, rows)].astype(in_qkv.dtype)
+                d_qkv[...] = sums[pallas.ds(i * rows, rows)].astype(d_qkv.dtype)
 
     block = (rows, columns, group)
     q = pallas.BlockSpec(block, lambda g, part, i: (jnp.where(part == 0, i, blocks - 1), 0, g))
@@ -110,18 +110,18 @@ def _grid_gradient(
         return pallas.BlockSpec(whole, lambda g, part, i: (0, 0, at * groups + g), pipeline_mode=one)
 
     given = [(qkv, q), (qkv, keys(1)), (qkv, keys(2)), (out, q), *constants_of(tables, layout, height, gradient=True)]
-    in_table = jax.ShapeDtypeStruct((layout.lanes, channels), jnp.float32)
+    d_table = jax.ShapeDtypeStruct((layout.lanes, channels), jnp.float32)
     of_group = pallas.BlockSpec((layout.lanes, group), lambda g, part, i: (0, g))
     results = [
         (qkv, pallas.BlockSpec(block, lambda g, part, i: (i, 0, part * groups + g))),
-        (in_table, of_group),
-        (in_table, of_group),
+        (d_table, of_group),
+        (d_table, of_group),
     ]
     results = [(jax.ShapeDtypeStruct(x.shape, x.dtype), spec) for x, spec in results]
     scratch = [pltpu.VMEM((height, columns, group), jnp.float32)] * 2
-    in_qkv, *in_tables = call(kernel, layout, (groups, 3, blocks), given, results, scratch)
-    by_row, by_column = (table_gradient(x, layout, axis) for axis, x in enumerate(in_tables))
-    return in_qkv, (by_row, by_column)
+    d_qkv, *d_tables = call(kernel, layout, (groups, 3, blocks), given, results, scratch)
+    by_row, by_column = (table_gradient(x, layout, axis) for axis, x in enumerate(d_tables))
+    return d_qkv, (by_row, by_column)
 
 
 over_grid.defvjp(_grid_forward, _grid_backward)

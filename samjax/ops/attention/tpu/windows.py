@@ -15,10 +15,10 @@ from samjax.ops.attention.tpu.block import (
     attend,
     attend_gradient,
     call,
+    cast_like,
     constants_of,
     index,
-    of_dtypes,
-    spread,
+    on_mesh,
     table_gradient,
 )
 
@@ -31,7 +31,7 @@ def over_windows(
     layout: Layout,
 ) -> Float[Array, "H W C"]:
     """Attention within windows of a grid, which go beyond it below and to the right."""
-    return spread(_windows, layout)(projected, bias, tables)
+    return on_mesh(_windows, layout)(projected, bias, tables)
 
 
 def _windows_forward(projected: Any, bias: Any, tables: Any, layout: Layout) -> Any:
@@ -39,7 +39,7 @@ def _windows_forward(projected: Any, bias: Any, tables: Any, layout: Layout) -> 
 
 
 def _windows_backward(layout: Layout, saved: Any, out: Any) -> Any:
-    return of_dtypes(spread(_windows_gradient, layout)(*saved, out), saved)
+    return cast_like(on_mesh(_windows_gradient, layout)(*saved, out), saved)
 
 
 def _fill(strip: Any, ref: Any, bias: Any, rows: Any) -> None:
@@ -110,13 +110,13 @@ def _windows_gradient(
     count, columns = _columns(width, layout)
 
     def kernel(q, k, v, bias, out, *refs):
-        constants, (in_qkv, in_bias, in_rows, in_columns), scratch = refs[:6], refs[6:10], refs[10:]
+        constants, (d_qkv, d_bias, d_rows, d_columns), scratch = refs[:6], refs[6:10], refs[10:]
         number, part = pallas.program_id(1), pallas.program_id(2)
         strips, gradients = scratch[:4], scratch[4:]
 
         @pallas.when((number == 0) & (part == 0))
         def _():
-            for sums in (in_bias, in_rows, in_columns):
+            for sums in (d_bias, d_rows, d_columns):
                 sums[...] = jnp.zeros(sums.shape, sums.dtype)
 
         @pallas.when(part == 0)
@@ -130,22 +130,22 @@ def _windows_gradient(
             given_constants = [x[...] for x in constants]
             for i in range(count):
                 at = pallas.ds(i * size, layout.columns)
-                *qkv, in_result = (strip[:, at] for strip in strips)
-                in_result = jnp.where(index(in_result.shape, 1) < size, in_result, 0.0)  # the next window has its own
-                *qkv, in_result = (x.reshape(-1, group).astype(q.dtype) for x in (*qkv, in_result))
-                *of_qkv, of_rows, of_columns = attend_gradient(qkv, in_result, given_constants, layout, 0)
+                *qkv, d_out = (strip[:, at] for strip in strips)
+                d_out = jnp.where(index(d_out.shape, 1) < size, d_out, 0.0)  # the next window has its own
+                *qkv, d_out = (x.reshape(-1, group).astype(q.dtype) for x in (*qkv, d_out))
+                *of_qkv, row_table, column_table = attend_gradient(qkv, d_out, given_constants, layout, 0)
                 for gradient, of_part in zip(gradients, of_qkv, strict=True):
                     gradient[:, at] = of_part.reshape(size, layout.columns, group)
-                in_rows[...] += of_rows
-                in_columns[...] += of_columns
+                d_rows[...] += row_table
+                d_columns[...] += column_table
             for i, gradient in enumerate(gradients):
-                in_bias[i : i + 1, :] += gradient[...].sum((0, 1))[None]
+                d_bias[i : i + 1, :] += gradient[...].sum((0, 1))[None]
 
         for i, gradient in enumerate(gradients):
 
             @pallas.when(part == i)
             def _(gradient=gradient):
-                in_qkv[...] = gradient[:, :width].astype(in_qkv.dtype)
+                d_qkv[...] = gradient[:, :width].astype(d_qkv.dtype)
 
     def block(at):
         return pallas.BlockSpec((size, width, group), lambda g, s, part: (s, 0, at * groups + g))
@@ -167,9 +167,9 @@ def _windows_gradient(
     ]
     scratch = [pltpu.VMEM((size, columns, group), jnp.float32)] * 7
     grid = (groups, -(-height // size), 3)
-    in_qkv, in_bias, *in_tables = call(kernel, layout, grid, given, results, scratch)
-    by_row, by_column = (table_gradient(x, layout, axis) for axis, x in enumerate(in_tables))
-    return in_qkv, in_bias.reshape(-1), (by_row, by_column)
+    d_qkv, d_bias, *d_tables = call(kernel, layout, grid, given, results, scratch)
+    by_row, by_column = (table_gradient(x, layout, axis) for axis, x in enumerate(d_tables))
+    return d_qkv, d_bias.reshape(-1), (by_row, by_column)
 
 
 over_windows.defvjp(_windows_forward, _windows_backward)
