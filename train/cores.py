@@ -90,8 +90,13 @@ def _siblings(number: int) -> str:
 
 
 def physical_memory() -> int | None:
-    """Bytes of the machine's memory; None where the system does not say."""
+    """Bytes of the machine's memory, or of its part that a container may use; None where the system does not say."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
+    except OSError:
+        return memory
+    return min(memory, int(allowed)) if allowed.isdecimal() else memory

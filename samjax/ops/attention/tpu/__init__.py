@@ -15,7 +15,7 @@ from samjax.ops.batching import mesh_of
 
 _TOO_OLD = tuple(f"TPU v{generation}" for generation in (2, 3, 4))  # which do not roll lanes by rows
 _LANES, _COLUMNS, _MAX_SIDE = 128, 16, 128
-# Of the 64 MiB on a v5p's chip, the smallest, blocks of so many logits take 24 MiB, which leaves so many bytes for arrays.
+# Of the 64 MiB on a v5p's chip, the smallest, blocks of so many logits take 24, which leaves so many bytes for arrays.
 _LOGITS, _ARRAYS = 1 << 20, 34 << 20
 
 
