@@ -37,7 +37,8 @@ def test_a_run_is_measured_before_its_first_step_and_compared_with_that(recipe, 
     measured = {line["step"]: line["val/iou"] for line in lines(tmp_path / "run") if "val/iou" in line}
     assert measured == pytest.approx({0: 0.11, 4: 0.16, 8: 0.21})
     output, errors = capsys.readouterr()
-    told = [line.split(" ", 2)[2] for line in errors.splitlines()]
+    first, *told = [line.split(" ", 2)[2] for line in errors.splitlines()]
+    assert first.startswith("training on ")
     assert told[0] == "validation data: 6 photos with 12 masks"
     assert told[1].startswith("compiling validation")
     assert told[2].startswith("compiled validation")
