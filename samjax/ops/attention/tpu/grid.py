@@ -63,10 +63,10 @@ def _grid(
 def _grid_gradient(
     qkv: Float[Array, "H W QKV"],
     tables: tuple[Float[Array, "Lh D"], Float[Array, "Lw D"]],
-    out: Float[Array, "H W C"],
+    d_out: Float[Array, "H W C"],
     layout: Layout,
 ) -> tuple[Float[Array, "H W QKV"], tuple[Float32[Array, "Lh D"], Float32[Array, "Lw D"]]]:
-    """The gradient of `_grid`, where `out` is that in its result.
+    """The gradient of `_grid`, where `d_out` is that in its result.
 
     A program goes over the blocks three times: it computes, and writes what concerns the queries; then it writes what
     was summed on chip for the keys, and for the values. So all lies in one array, as the projection has it.
@@ -75,7 +75,7 @@ def _grid_gradient(
     groups, group, rows = channels // layout.group, layout.group, layout.rows
     blocks = height // rows
 
-    def kernel(q, k, v, out, *refs):
+    def kernel(q, k, v, d_result, *refs):
         *constants, d_qkv, d_rows, d_columns, dk, dv = refs
         part, i = pallas.program_id(1), pallas.program_id(2)
 
@@ -86,7 +86,7 @@ def _grid_gradient(
 
         @pallas.when(part == 0)
         def _():
-            *qkv, d_out = (x[...].reshape(-1, group) for x in (q, k, v, out))
+            *qkv, d_out = (x[...].reshape(-1, group) for x in (q, k, v, d_result))
             given_constants = [x[...] for x in constants]
             of_q, of_k, of_v, row_table, column_table = attend_gradient(qkv, d_out, given_constants, layout, i * rows)
             d_qkv[...] = of_q.reshape(d_qkv.shape).astype(d_qkv.dtype)
@@ -109,7 +109,7 @@ def _grid_gradient(
         whole, one = (height, columns, group), pallas.Buffered(1)
         return pallas.BlockSpec(whole, lambda g, part, i: (0, 0, at * groups + g), pipeline_mode=one)
 
-    given = [(qkv, q), (qkv, keys(1)), (qkv, keys(2)), (out, q), *constants_of(tables, layout, height, gradient=True)]
+    given = [(qkv, q), (qkv, keys(1)), (qkv, keys(2)), (d_out, q), *constants_of(tables, layout, height, gradient=True)]
     d_table = jax.ShapeDtypeStruct((layout.lanes, channels), jnp.float32)
     of_group = pallas.BlockSpec((layout.lanes, group), lambda g, part, i: (0, g))
     results = [

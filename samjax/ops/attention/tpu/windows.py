@@ -98,10 +98,10 @@ def _windows_gradient(
     projected: Float[Array, "H W QKV"],
     bias: Float[Array, " QKV"],
     tables: tuple[Float[Array, "L D"], Float[Array, "L D"]],
-    out: Float[Array, "H W C"],
+    d_out: Float[Array, "H W C"],
     layout: Layout,
 ) -> tuple[Float[Array, "H W QKV"], Float32[Array, " QKV"], tuple[Float32[Array, "L D"], Float32[Array, "L D"]]]:
-    """The gradient of `_windows`, where `out` is that in its result.
+    """The gradient of `_windows`, where `d_out` is that in its result.
 
     Each strip is written in three steps, queries, keys and values, into one array as the projection has it.
     """
@@ -109,7 +109,7 @@ def _windows_gradient(
     groups, group, size = channels // layout.group, layout.group, layout.grid[0]
     count, columns = _columns(width, layout)
 
-    def kernel(q, k, v, bias, out, *refs):
+    def kernel(q, k, v, bias, d_result, *refs):
         constants, (d_qkv, d_bias, d_rows, d_columns), scratch = refs[:6], refs[6:10], refs[10:]
         number, part = pallas.program_id(1), pallas.program_id(2)
         strips, gradients = scratch[:4], scratch[4:]
@@ -123,7 +123,7 @@ def _windows_gradient(
         def _():
             nothing = jnp.zeros((1, group), jnp.float32)
             biases = (*(bias[i : i + 1, :].astype(jnp.float32) for i in range(3)), nothing)
-            for strip, ref, of_bias in zip(strips, (q, k, v, out), biases, strict=True):
+            for strip, ref, of_bias in zip(strips, (q, k, v, d_result), biases, strict=True):
                 _fill(strip, ref, of_bias, height - number * size)
             for gradient in gradients:
                 gradient[...] = jnp.zeros(gradient.shape, gradient.dtype)
@@ -154,7 +154,7 @@ def _windows_gradient(
     given = [
         *((projected, block(at)) for at in range(3)),
         (bias.reshape(3, channels), of_group((3, group))),
-        (out, block(0)),
+        (d_out, block(0)),
         *constants_of(tables, layout, size, gradient=True),
     ]
     results = [
