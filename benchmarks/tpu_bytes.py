@@ -181,7 +181,7 @@ def lower(args: argparse.Namespace, config: SamConfig, devices: Any) -> tuple[An
 
 
 def _step(args: argparse.Namespace, config: SamConfig, devices: Any) -> Any:
-    """The training step of a recipe for SA-1B, one photo and 64 masks a chip, parameters in sixteen parts."""
+    """A training step with 64 masks a photo and eleven passes; parameters in sixteen parts where the chips allow."""
     from samjax.sharding import batch_sharding, make_mesh
     from samjax.train.batch import Batch
     from samjax.train.config import OptimConfig, RunConfig, TrainConfig
@@ -190,8 +190,8 @@ def _step(args: argparse.Namespace, config: SamConfig, devices: Any) -> Any:
     from samjax.train.step import make_step
 
     mesh = make_mesh(-1, 16 if len(devices) % 16 == 0 else 1, 1, devices=devices)
-    run = RunConfig(batch=args.batch, compute_dtype=args.dtype, drop_path=0.6, remat=args.remat)
-    recipe = TrainConfig(optim=OptimConfig(layer_decay=0.6), run=run)
+    run = RunConfig(batch=args.batch, compute_dtype=args.dtype, remat=args.remat)
+    recipe = TrainConfig(optim=OptimConfig(layer_decay=0.8, weight_decay=0.1), run=run)
 
     def rows(shape: tuple[int, ...], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct((args.batch, *shape), dtype, sharding=batch_sharding(mesh))

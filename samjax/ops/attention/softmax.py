@@ -1,4 +1,4 @@
-"""Softmax, as every form of attention shares."""
+"""The softmax that every form of attention shares."""
 
 import jax.numpy as jnp
 from jax import lax

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Float32
 from samjax.ops.batching import on_every_device
 
 LANES, COLUMNS = 128, 16  # of a register; rows of a tile of bfloat16, which tokens of one grid row must fill
-VMEM = 100 << 20  # bytes on chip that a program may use; about 60 MiB are used by the largest, ViT-H's gradient
+VMEM = 100 << 20  # bytes on chip that a program may use; `TPUKernel.unsupported` refuses what would not fit in 64 MiB
 _MASKED = -1e30  # the logit of a key that only pads
 
 
