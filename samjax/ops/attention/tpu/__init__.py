@@ -11,10 +11,11 @@ from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float
 
 from samjax.ops.attention.grid import AttentionForm, Tables, Workload
+from samjax.ops.attention.tpu.sizes import COLUMNS, LANES, padded
 from samjax.ops.batching import mesh_of
 
 _TOO_OLD = tuple(f"TPU v{generation}" for generation in (2, 3, 4))  # which do not roll lanes by rows
-_LANES, _COLUMNS, _MAX_SIDE = 128, 16, 128
+_MAX_SIDE = 128  # tokens
 # Of the 64 MiB on a v5p's chip, the smallest, blocks of so many logits take 24, which leaves so many bytes for arrays.
 _LOGITS, _ARRAYS = 1 << 20, 34 << 20
 
@@ -46,14 +47,16 @@ class TPUKernel(AttentionForm):
             return reason
         if max(work.sides) > _MAX_SIDE:
             return f"a side has at most {_MAX_SIDE} tokens, not {max(work.sides)}"
-        (height, width), group = work.sides, math.lcm(work.head_dim, _LANES)
+        (height, width), group = work.sides, math.lcm(work.head_dim, LANES)
         rows = 1 if work.window is None else height  # of queries, in the smallest block
-        if rows * height * _padded(width) ** 2 > _LOGITS:
+        if rows * height * padded(width, COLUMNS) ** 2 > _LOGITS:
             return f"{height} x {width} tokens have more logits than fit on chip"
         if work.window is None:
-            arrays = height * _padded(width) * group * (2 * 2 + 2 * 4)  # keys, values, and sums of their gradients
+            arrays = (
+                height * padded(width, COLUMNS) * group * (2 * 2 + 2 * 4)
+            )  # keys, values, and sums of their gradients
         else:  # seven strips in float32, and five blocks twice
-            arrays = height * group * (7 * 4 * _padded(work.grid[1] + width) + 5 * 2 * 2 * work.grid[1])
+            arrays = height * group * (7 * 4 * padded(work.grid[1] + width, COLUMNS) + 5 * 2 * 2 * work.grid[1])
         if arrays > _ARRAYS:
             return f"its arrays would take {arrays >> 20} MiB on chip, more than {_ARRAYS >> 20}"
         return None
@@ -62,12 +65,12 @@ class TPUKernel(AttentionForm):
         from samjax.ops.attention.tpu import block, grid  # loads Pallas
 
         height, width = qkv.shape[:2]
-        columns = _padded(width)
+        columns = padded(width, COLUMNS)
         most = max(1, min(self.queries, _LOGITS // (height * columns)) // columns)
         rows = max(divisor for divisor in range(1, min(most, height) + 1) if height % divisor == 0)
         layout = block.Layout((height, width), columns, rows, *self._devices(qkv, heads))
-        padded = jnp.pad(qkv, ((0, 0), (0, columns - width), (0, 0))) if columns > width else qkv
-        y: Any = grid.over_grid(padded, tables, layout)
+        wide = jnp.pad(qkv, ((0, 0), (0, columns - width), (0, 0))) if columns > width else qkv
+        y: Any = grid.over_grid(wide, tables, layout)
         return y[:, :width]
 
     def over_windows(
@@ -75,7 +78,7 @@ class TPUKernel(AttentionForm):
     ) -> Float[Array, "H W C"]:
         from samjax.ops.attention.tpu import block, windows  # loads Pallas
 
-        layout = block.Layout((size, size), _padded(size), size, *self._devices(projected, heads))
+        layout = block.Layout((size, size), padded(size, COLUMNS), size, *self._devices(projected, heads))
         return windows.over_windows(projected, bias, tables, layout)
 
     def _devices(self, qkv: Float[Array, "H W QKV"], heads: int) -> tuple[int, int, bool, AbstractMesh | None]:
@@ -83,12 +86,12 @@ class TPUKernel(AttentionForm):
         head_dim = qkv.shape[-1] // (3 * heads)
         if reason := _ungrouped(heads, head_dim):
             raise ValueError(f"TPUKernel cannot be used: {reason}")
-        return head_dim, math.lcm(head_dim, _LANES), self.interpret, mesh_of(qkv)
+        return head_dim, math.lcm(head_dim, LANES), self.interpret, mesh_of(qkv)
 
 
 def _ungrouped(heads: int, head_dim: int) -> str | None:
     """Why the heads cannot be dealt to programs that work on whole registers; None if they can."""
-    group, channels = math.lcm(head_dim, _LANES), heads * head_dim
+    group, channels = math.lcm(head_dim, LANES), heads * head_dim
     if channels % group == 0:
         return None
     return f"heads of {head_dim} channels must together have a multiple of {group}, not {channels}"
@@ -101,7 +104,3 @@ def _attached_kind() -> str:
         return jax.local_devices(backend="tpu")[0].device_kind
     except RuntimeError:
         return ""
-
-
-def _padded(columns: int) -> int:
-    return -(-columns // _COLUMNS) * _COLUMNS

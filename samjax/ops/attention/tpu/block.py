@@ -27,9 +27,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float, Float32
 
+from samjax.ops.attention.tpu.sizes import LANES, padded
 from samjax.ops.batching import on_every_device
 
-LANES, COLUMNS = 128, 16  # of a register; rows of a tile of bfloat16, which tokens of one grid row must fill
 VMEM = 100 << 20  # bytes on chip that a program may use; `TPUKernel.unsupported` refuses what would not fit in 64 MiB
 _MASKED = -1e30  # the logit of a key that only pads
 
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
     def lanes(self) -> int:
         """Lanes for what a query's relative positions add: by row, by column, and one for keys that only pad."""
         used = max(2 * max(self.grid) - 1, self.grid[0] + self.columns + self.pads)
-        return -(-used // LANES) * LANES
+        return padded(used, LANES)
 
     @property
     def pads(self) -> bool:
@@ -59,7 +59,7 @@ class Layout(NamedTuple):
     def heads(self) -> list[tuple[int, int, int, int]]:
         """Each head's first and last channel, within whole registers from a first to a last lane."""
         ends = [(i, i + self.head_dim) for i in range(0, self.group, self.head_dim)]
-        return [(start, stop, start // LANES * LANES, -(-stop // LANES) * LANES) for start, stop in ends]
+        return [(start, stop, start // LANES * LANES, padded(stop, LANES)) for start, stop in ends]
 
 
 def _dot(a: Any, b: Any, axes: tuple[int, int]) -> Any:

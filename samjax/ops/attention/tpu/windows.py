@@ -10,7 +10,6 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Float32
 
 from samjax.ops.attention.tpu.block import (
-    COLUMNS,
     Layout,
     attend,
     attend_gradient,
@@ -21,6 +20,7 @@ from samjax.ops.attention.tpu.block import (
     on_mesh,
     table_gradient,
 )
+from samjax.ops.attention.tpu.sizes import COLUMNS, padded
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -55,7 +55,7 @@ def _columns(width: int, layout: Layout) -> tuple[int, int]:
     """Windows beside each other on a grid of `width` columns, and columns of a strip that holds all of each."""
     count = -(-width // layout.grid[1])
     last = (count - 1) * layout.grid[1] + layout.columns
-    return count, -(-max(last, width) // COLUMNS) * COLUMNS
+    return count, padded(max(last, width), COLUMNS)
 
 
 def _windows(
