@@ -49,6 +49,11 @@ def undeal(x: Shaped[Array, "K together ..."]) -> Shaped[Array, "N ..."]:
     return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
+def largest_divisor(size: int, at_most: int) -> int:
+    """The largest divisor of `size` that is not above `at_most`, which is at least 1."""
+    return max(divisor for divisor in range(1, min(size, at_most) + 1) if size % divisor == 0)
+
+
 def mesh_of(array: Any) -> AbstractMesh | None:
     """The mesh that an array lies on, also while a program is traced; None if it is on one device."""
     sharding = getattr(jax.typeof(array), "sharding", None)

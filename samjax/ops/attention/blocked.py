@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from samjax.ops.attention.grid import AttentionForm, Tables, merge_heads, relative_positions, split_heads
 from samjax.ops.attention.plain import grid_logits
 from samjax.ops.attention.softmax import softmax_times
+from samjax.ops.batching import largest_divisor
 from samjax.ops.mixed import einsum
 
 
@@ -62,7 +63,7 @@ def by_blocks(
     """
     q, k, v = split_heads(qkv, heads)
     _, height, width, depth = q.shape
-    rows = max(divisor for divisor in range(1, min(rows, height) + 1) if height % divisor == 0)
+    rows = largest_divisor(height, rows)
 
     def one_head(qkv):
         queries, keys = prepare(*qkv)

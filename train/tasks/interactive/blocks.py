@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
 
-from samjax.ops.batching import deal, undeal
+from samjax.ops.batching import deal, largest_divisor, undeal
 from samjax.types import Params
 
 from ... import cells
@@ -57,7 +57,7 @@ def gradient(
         wanted: what the gradient is taken in, as for `passes.gradient`.
     """
     images, slots = batch.valid.shape
-    size = _divisor(images, together[0] or images)
+    size = largest_divisor(images, together[0] or images)
     group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin)
     groups = jax.tree.map(lambda x: deal(jnp.asarray(x), size), group)
     visit = functools.partial(_visit_group, settings, heads, min(slots, together[1]), balanced_weight, wanted)
@@ -120,7 +120,3 @@ def _columns(x: Array | np.ndarray, column: int) -> Array:
     missing = -x.shape[1] % column
     x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) if missing else x
     return jnp.moveaxis(x.reshape(len(x), -1, column, *x.shape[2:]), 1, 0)
-
-
-def _divisor(size: int, at_most: int) -> int:
-    return max(divisor for divisor in range(1, min(size, at_most) + 1) if size % divisor == 0)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from samjax.ops.attention.grid import AttentionForm, Tables, Workload
 from samjax.ops.attention.tpu.sizes import COLUMNS, LANES, padded
-from samjax.ops.batching import mesh_of
+from samjax.ops.batching import largest_divisor, mesh_of
 
 _TOO_OLD = tuple(f"TPU v{generation}" for generation in (2, 3, 4))  # which do not roll lanes by rows
 _MAX_SIDE = 128  # tokens
@@ -67,7 +67,7 @@ class TPUKernel(AttentionForm):
         height, width = qkv.shape[:2]
         columns = padded(width, COLUMNS)
         most = max(1, min(self.queries, _LOGITS // (height * columns)) // columns)
-        rows = max(divisor for divisor in range(1, min(most, height) + 1) if height % divisor == 0)
+        rows = largest_divisor(height, most)
         layout = block.Layout((height, width), columns, rows, *self._devices(qkv, heads))
         wide = jnp.pad(qkv, ((0, 0), (0, columns - width), (0, 0))) if columns > width else qkv
         y: Any = grid.over_grid(wide, tables, layout)
