@@ -190,7 +190,7 @@ def _step(args: argparse.Namespace, config: SamConfig, devices: Any) -> Any:
     from samjax.train.step import make_step
 
     mesh = make_mesh(-1, 16 if len(devices) % 16 == 0 else 1, 1, devices=devices)
-    run = RunConfig(batch=args.batch, compute_dtype=args.dtype, remat=args.remat)
+    run = RunConfig(batch=args.batch, compute_dtype=args.dtype, remat=args.remat, masks_together=args.masks_together)
     recipe = TrainConfig(optim=OptimConfig(layer_decay=0.8, weight_decay=0.1), run=run)
 
     def rows(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--attention", help="a form of samjax.ops.attention, instead of that of the table")
     parser.add_argument("--remat", action="store_true", help="of the encoder, in a step")
+    parser.add_argument("--masks-together", type=int, help="of a photo that go through a step's passes together")
     parser.add_argument("--top", type=int, default=8, help="largest consumers to list")
     parser.add_argument("--text", help="a file for the program's text")
     args = parser.parse_args()

@@ -8,6 +8,10 @@ from samjax.execution import Execution
 
 from .config import TrainConfig
 
+# Masks of a block, by platform. On CPU a few stay in cache. On a TPU what eight masks need stays in the chip's own
+# memory for the most part: the step of docs/benchmarks.md moves 61 GB, 116 with 16 and 214 with 64. On a GPU, unmeasured.
+MASKS_TOGETHER = {"cpu": 2, "tpu": 8, "gpu": 32}
+
 
 def encoder_execution(config: TrainConfig, mesh: Mesh) -> Execution:
     """The execution of the encoder in a step, in pieces of `images_together`."""
@@ -46,13 +50,13 @@ def images_together(config: TrainConfig, mesh: Mesh) -> int | None:
 def blocks_for(config: TrainConfig, mesh: Mesh) -> tuple[int | None, int]:
     """Images and masks of a block; None: all images.
 
-    By default a few masks a device on CPU, so that they stay in cache, and 32 on accelerators: a ViT-B's mask takes
-    about 100 MB while its gradient is computed.
+    By default as many masks a device as `MASKS_TOGETHER` says: a ViT-B's mask takes about 100 MB while its gradient is
+    computed.
     """
     images = images_together(config, mesh)
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     on_device = max((images or config.run.batch // config.run.accumulate) // devices, 1)
-    masks = 2 if _platform(mesh) == "cpu" else 32
+    masks = MASKS_TOGETHER[_platform(mesh)]
     return images, config.run.masks_together or max(masks // on_device, 1)
 
 

@@ -26,6 +26,7 @@ def config_of(**run):
         (mesh_of("cpu", data=4), {}, (4, 2)),  # likewise on each device
         (mesh_of("cpu", data=4), {"images_together": 6}, (16, 1)),  # 4 of the 16 on a device
         (mesh_of("gpu"), {"batch": 8}, (None, 4)),  # 32 masks on a device
+        (mesh_of("tpu", data=64), {}, (None, 8)),  # so few that they stay in the chip's own memory
         (mesh_of("gpu"), {"batch": 8, "accumulate": 2}, (None, 8)),
         (mesh_of("gpu", data=2, fsdp=4), {}, (None, 4)),
         (mesh_of("gpu"), {"images_together": 4}, (4, 8)),
