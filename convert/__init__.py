@@ -23,13 +23,14 @@ from samjax.types import Params
 from .huggingface import write_configs
 from .mapping import rename
 from .matching import Matched, expected_entries, match
+from .merging import average, check_same
 from .provenance import provenance_of
 from .safetensors_file import write_safetensors
 from .state_dict import open_state_dict
 from .thresholds import metadata, read_thresholds
 from .torch_writer import write_torch
 
-__all__ = ["CheckpointFormat", "convert", "describe", "read", "read_thresholds", "write"]
+__all__ = ["CheckpointFormat", "convert", "describe", "merge", "read", "read_thresholds", "write"]
 
 CheckpointFormat = Literal["native", "meta", "huggingface"]
 PathLike = str | os.PathLike[str]
@@ -145,6 +146,53 @@ def convert(
     carried = {"provenance": provenance_of(source, matched), "thresholds": read_thresholds(source)}
     write(destination, matched.config, params, to=to, overwrite=overwrite, **carried)
     return dataclasses.replace(describe(destination), skipped=matched.skipped, dropped=matched.dropped)
+
+
+def merge(
+    base: PathLike,
+    tuned: PathLike,
+    destination: PathLike,
+    alpha: float,
+    to: CheckpointFormat | None = None,
+    *,
+    overwrite: bool = False,
+) -> Description:
+    """Averages the weights of two checkpoints of one network, of any formats: (1 - alpha) · base + alpha · tuned.
+
+    Between a model and what was tuned from it, the average keeps most of both abilities (WiSE-FT, arXiv 2109.01903).
+    It is computed in float32, one parameter at a time; one that has the same dtype in both is written in that, others
+    in float32. Thresholds of mask generation are those of `tuned` or, if it carries none, of `base`. `to` and
+    `overwrite` are those of `write`.
+
+    Args:
+        base: the model before tuning.
+        tuned: the model after.
+        alpha: the share of `tuned`, 0 to 1.
+
+    Returns:
+        A description of the result; a native one keeps `alpha` and the provenance of both.
+
+    Raises:
+        ValueError: `alpha` is not between 0 and 1.
+        FileExistsError: as `convert`, for either source.
+        CheckpointError: the two are not of one network, which their fields that differ show; or as `read` and `write`.
+        OSError: as `read` and `write`.
+    """
+    destination, sources = Path(destination), {"base": Path(base), "tuned": Path(tuned)}
+    for source in sources.values():
+        _check_apart(source, destination)
+    opened = {role: _open(source, ()) for role, source in sources.items()}
+    for role, source in sources.items():
+        _warn(source, opened[role])
+    first, second = opened["base"], opened["tuned"]
+    check_same(first.config, second.config, (str(base), str(tuned)))
+    params = unflatten_dict(average(first.params, second.params, alpha), sep="/")
+    provenance: dict[str, Any] = {"alpha": alpha}
+    provenance |= {role: provenance_of(source, opened[role]) for role, source in sources.items()}
+    thresholds = [read_thresholds(source) for source in (sources["tuned"], sources["base"])]
+    carried = {"provenance": provenance, "thresholds": thresholds[thresholds[0] == MaskThresholds()]}
+    write(destination, first.config, params, to=to, overwrite=overwrite, **carried)
+    return describe(destination)
 
 
 def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:

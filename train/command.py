@@ -22,7 +22,7 @@ from .config import VALUES_OF_OTHERS, RunConfig, TrainConfig
 from .cores import use_cores
 from .data.report import TooManyBadRecords
 from .loop import NotFinite, Outcome, run_network, train
-from .metrics import JSONL, validations
+from .metrics import JSONL, RETAINED, validations
 
 USAGE = "usage: samjax train RECIPE [--out DIR] [--print-config] [--distributed] [--FIELD.SUB VALUE ...]"
 
@@ -86,16 +86,23 @@ def _summary(outcome: Outcome, run: RunConfig) -> str:
     state = "finished" if outcome.finished else "stopped; the same command continues"
     length = f"of {run.steps}" if run.minutes is None else f"in {run.minutes:g} minutes"
     lines = [f"{printable(outcome.folder)}: step {outcome.step} {length}, {state}"]
-    measured = validations(outcome.folder / JSONL)
-    if measured:
+    told = False
+    for kind in ("val", RETAINED):
+        measured = validations(outcome.folder / JSONL, kind)
+        if not measured:
+            continue
         first, last = min(measured), max(measured)
-        lines.append(f"  validation at step {last}" if first == last else f"  validation, step {first} -> step {last}")
+        if not told:
+            steps = f" at step {last}" if first == last else f", step {first} -> step {last}"
+            lines.append(f"  validation{steps}")
+            told = True
         for name, value in measured[last].items():
+            shown = f"{kind}/{name:<{20 - len(kind) - 1}}"
             if name == "masks":
-                lines.append(f"  val/{name:<16}{value:.0f}")
+                lines.append(f"  {shown}{value:.0f}")
             else:
                 before = f"{measured[first][name]:.4f} -> " if first != last and name in measured[first] else ""
-                lines.append(f"  val/{name:<16}{before}{value:.4f}")
+                lines.append(f"  {shown}{before}{value:.4f}")
     if outcome.step:
         lines.append(f"the weights for other programs: samjax export {printable(outcome.folder)} FILE")
     if outcome.finished and run.minutes is None:

@@ -84,6 +84,8 @@ class DataConfig:
 
     train: _Texts = ()  # sources, mixed in proportion to their numbers of photos
     val: _Texts = ()  # sources to validate on, before the first step too; none: no validation
+    mix: _Texts = ()  # sources of old data, shown between the new so that the model does not forget them
+    mix_share: float = 0.2  # share of the photos that comes from data.mix, in every stretch of the run
     masks_per_image: int = 32  # slots; photos with more masks are sampled from, others padded (paper: at most 64)
     max_cover: float = 0.9  # masks that cover a larger share of the photo are dropped (paper: 0.9)
     min_area: int = 16  # pixels of the model's input; smaller masks are dropped
@@ -104,6 +106,7 @@ class DataConfig:
         _require("data", self, "min_area threads workers", lambda n: n >= 0, "at least 0")
         _require("data", self, "max_bad_share max_cover flip follow", _is_share, "between 0 and 1")
         _require("data", self, "brightness contrast saturation", _is_share, "between 0 and 1")
+        _require("data", self, "mix_share", lambda share: 0 < share < 1, "between 0 and 1, without the ends")
         _require("data", self, "hue", lambda turns: 0 <= turns <= 0.5, "between 0 and 0.5 turns")
         _require(
             "data", self, "scale", lambda s: 0 < s[0] <= s[1] < math.inf, "two positive numbers, the smaller first"
@@ -172,6 +175,9 @@ class OptimConfig:
     no_decay: _Texts = ()  # patterns of parameters without weight decay (SAM 2: bias$ scale$)
     layer_decay: float = 1.0  # encoder block i learns at d^(depth - i) of the rate (paper: 0.8; ViT-B 0.6)
     encoder_rate: float = 1.0  # factor on the image encoder's rate (SAM 2: 0.6)
+    # pull of what is trained to where it started (L2-SP, arXiv 1802.01483), decoupled, times the learning rate. Adam's
+    # steps are about as large as the rate, so no parameter gets much farther than 1 / anchor. Keeps a copy of the start
+    anchor: float = 0.0
     # patterns (regular expressions) of parameters that are not trained, e.g. ^image_encoder/; `samjax info CHECKPOINT
     # --parameters` lists names
     frozen: _Texts = ()
@@ -185,10 +191,25 @@ class OptimConfig:
         _require("optim", self, "milestones", _are_milestones, "ascending shares of the run, above 0 and up to 1")
         _require("optim", self, "final_rate", _is_share, "between 0 and 1")
         _require("optim", self, "betas", lambda both: all(0 <= beta < 1 for beta in both), "at least 0 and below 1")
-        _require("optim", self, "weight_decay", _is_amount, "at least 0 and finite")
+        _require("optim", self, "weight_decay anchor", _is_amount, "at least 0 and finite")
+        wanted = f"less than 1 / optim.learning_rate, {1 / self.learning_rate:g}: one step would go beyond the start"
+        _require("optim", self, "anchor", lambda anchor: anchor * self.learning_rate < 1, wanted)
         _require("optim", self, "clip_norm", lambda n: n is None or _is_positive(n), "more than 0 and finite, or None")
         _require("optim", self, "ema", lambda decay: decay is None or 0 < decay < 1, "between 0 and 1, or None")
         _require("optim", self, "no_decay frozen", _are_patterns, "regular expressions")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What a validation measures beside data.val."""
+
+    # sources of old data, which the model could segment before: clicks and boxes are measured on them at each
+    # validation, too, as retain/iou_1 and so on. The best checkpoint is chosen by val/iou alone
+    retain: _Texts = ()
+    retain_images: int = 200  # photos of them, the first ones
+
+    def __post_init__(self) -> None:
+        _require("eval", self, "retain_images", lambda n: n >= 1, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,4 +273,5 @@ class TrainConfig:
     interaction: InteractionConfig = InteractionConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
+    eval: EvalConfig = EvalConfig()
     run: RunConfig = RunConfig()

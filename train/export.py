@@ -16,7 +16,7 @@ from samjax.convert import CheckpointFormat
 
 from . import run_folder
 from .checkpoints import Checkpoints
-from .metrics import JSONL, validations
+from .metrics import JSONL, RETAINED, validations
 from .state import network_params
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -86,7 +86,8 @@ def export(
             provenance["metrics"] = metrics
     carried = {"provenance": provenance, "thresholds": run_folder.thresholds(run)}
     convert.write(destination, sam, params, to=to, overwrite=overwrite, **carried)
-    at_start = validations(run / JSONL).get(0, {})
+    retained = validations(run / JSONL, RETAINED).get(0, {})
+    at_start = validations(run / JSONL).get(0, {}) | {f"{RETAINED}/{name}": value for name, value in retained.items()}
     unmeasured = raw and config.optim.ema is not None
     return Exported(convert.describe(destination), step, why, named, decay, metrics, unmeasured, at_start)
 

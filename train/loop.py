@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding
@@ -19,20 +20,21 @@ from samjax.types import Params
 from . import extension, run_folder
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
+from .data.mixing import OldData
 from .data.pipeline import Pipeline
 from .data.report import BadRecords
 from .mae import load_mae
-from .metrics import JSONL, MetricWriters, validations
+from .metrics import MetricWriters
 from .optim import make_optimizer, make_schedule
 from .pace import Pace
 from .prefetch import Prefetched, data_part, prefetch_to_device
 from .progress import Progress
+from .retention import Validators, make_validators, warn_of_unseen_prompts
 from .state import TrainState, abstract_state, fresh_params, init_state, weights, with_new_params
 from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
 from .tasks import Task, make_task
 from .trainable import Trainable, make_trainable
-from .validator import Validator
 from .window import check_window, seen_in_training
 
 
@@ -92,14 +94,15 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     wanted = abstract_state(config, sam, optimizer, mesh)
     sources = open_data(config)
     check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
-    training, validation = pipelines(config, sources, sam, mesh, out)
+    training, validation, retained = pipelines(config, sources, sam, mesh, out)
     if jax.process_index() == 0 and not started:
         suited = hub.thresholds(config.model.init) if config.model.init is not None else None
         run_folder.write_config(out, config, sam, thresholds=suited)
 
-    say_left_out(training, validation, even_nothing=True)
+    read = {"data.train": training, "data.val": validation, "eval.retain": retained}
+    say_left_out(read, even_nothing=True)
     with contextlib.ExitStack() as stack:
-        stack.callback(say_left_out, training, validation, even_nothing=False)
+        stack.callback(say_left_out, read, even_nothing=False)
         checkpoints = stack.enter_context(Checkpoints(out / run_folder.CHECKPOINTS, run.keep_last, run.keep_best))
         batches = stack.enter_context(training.batches())
         latest = checkpoints.latest()
@@ -119,10 +122,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         flops = functools.partial(task.step_flops, trains_encoder=trains_encoder)
         progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
         progress.message(f"training on {described(mesh)}")
-        validator = None
-        if validation is not None:
-            at_start = validations(out / JSONL).get(0, {}).get("iou")
-            validator = Validator(config, task, mesh, validation, progress, at_start)
+        validator = make_validators(config, task, mesh, validation, retained, progress, out)
+        if validator is not None:
             validator.open()
         if latest is not None:
             state, saved = checkpoints.restore(wanted)
@@ -133,6 +134,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
                 if pace.is_over(start):
                     return Outcome(out, start, True, checkpoints.metrics(start))
         else:
+            warn_of_unseen_prompts(config)
             params = with_new_params(config, sam, starting_params(config, sam, mesh), mesh)
             state = init_state(config, sam, params, optimizer, mesh)
         if more is not None:
@@ -174,7 +176,7 @@ class Loop:
         task: Task,
         trainable: Trainable,
         training: Pipeline,
-        validator: Validator | None,
+        validator: Validators | None,
         checkpoints: Checkpoints,
         writers: MetricWriters,
         sums: MetricSums,
@@ -299,16 +301,23 @@ def run_network(config: TrainConfig, out: Path) -> SamConfig:
     return run_folder.network(out) if run_folder.is_started(out) else network(config)
 
 
-def say_left_out(training: Pipeline, validation: Pipeline | None, *, even_nothing: bool) -> None:
-    """Prints, in the first process, how much of the data is left out, why, and which file lists it."""
+def say_left_out(read: Mapping[str, Pipeline | None], *, even_nothing: bool) -> None:
+    """Prints, in the first process, how much of the data is left out, why, and which file lists it.
+
+    `read` are the pipelines by the options that name their data.
+    """
     if jax.process_index() != 0:
         return
-    for name, pipeline in (("data.train", training), ("data.val", validation)):
-        if pipeline is not None:
-            tally = pipeline.report.tally()
-            if not tally and not even_nothing:
-                continue
-            print(f"{name}: {len(pipeline.source):,} records; {tally}" + f"; see {pipeline.report.path}" * bool(tally))
+    for name, pipeline in read.items():
+        if pipeline is None:
+            continue
+        parts = [(name, pipeline.new_records, pipeline.report)]
+        if pipeline.old is not None:
+            parts.append(("data.mix", len(pipeline.old.source), pipeline.old.report))
+        for part, records, report in parts:
+            tally = report.tally()
+            if tally or even_nothing:
+                print(f"{part}: {records:,} records; {tally}" + f"; see {report.path}" * bool(tally))
 
 
 def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
@@ -324,45 +333,49 @@ def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
 
 
 def open_data(config: TrainConfig) -> dict[str, Joined]:
-    """The sources of "train" and, where the recipe names data for it, of "val". Raises ValueError and OSError."""
-    if not config.data.train:
+    """The sources of "data.train" and, where the recipe names data for them, of the other options.
+
+    Raises ValueError and OSError.
+    """
+    data = config.data
+    if not data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
+    options = {"data.train": data.train, "data.val": data.val, "data.mix": data.mix, "eval.retain": config.eval.retain}
     sources = {}
-    for name, specs in (("train", config.data.train), ("val", config.data.val)):
+    for name, specs in options.items():
         if specs:
             try:
                 sources[name] = open_sources(specs)
             except ValueError as error:
-                raise ValueError(f"data.{name}: {error}") from error
+                raise ValueError(f"{name}: {error}") from error
     return sources
 
 
 def pipelines(
     config: TrainConfig, sources: dict[str, Joined], sam: SamConfig, mesh: Mesh, out: Path
-) -> tuple[Pipeline, Pipeline | None]:
-    """The pipelines of training, and of validation where there is data for it."""
+) -> tuple[Pipeline, Pipeline | None, Pipeline | None]:
+    """The pipelines of training, and of validation on new and on old data where there is data for it."""
     run = config.run
 
-    def pipeline(source: Joined, sam: SamConfig, name: str, batch: int, images: int | None) -> Pipeline:
-        index, count = data_part(batch_sharding(mesh), batch)
+    def reported(source: Joined, name: str) -> BadRecords:
         report = BadRecords(out / name, config.data.max_bad_share)
         if jax.process_index() == 0:
             report.add_known(source.flawed, source.left_out)
-        return Pipeline(
-            config.data,
-            source,
-            sam,
-            batch=batch,
-            seed=run.seed,
-            report=report,
-            process_index=index,
-            process_count=count,
-            validation_images=images,
-        )
+        return report
 
-    seen = seen_in_training(config, sam)
-    training = pipeline(sources["train"], seen, run_folder.BAD_TRAINING, run.batch, None)
-    if "val" not in sources:
-        return training, None
-    pieces = run.batch // run.accumulate, run.validation_images
-    return training, pipeline(sources["val"], sam, run_folder.BAD_VALIDATION, *pieces)
+    def pipeline(option: str, sam: SamConfig, name: str, batch: int, **options: Any) -> Pipeline:
+        index, count = data_part(batch_sharding(mesh), batch)
+        source, whose = sources[option], {"process_index": index, "process_count": count}
+        report = reported(source, name)
+        return Pipeline(config.data, source, sam, batch=batch, seed=run.seed, report=report, **whose, **options)
+
+    def measured(option: str, name: str, images: int) -> Pipeline | None:
+        if option not in sources:
+            return None
+        return pipeline(option, sam, name, run.batch // run.accumulate, validation_images=images)
+
+    mixed = sources.get("data.mix")
+    old = None if mixed is None else OldData(mixed, reported(mixed, run_folder.BAD_MIXED))
+    training = pipeline("data.train", seen_in_training(config, sam), run_folder.BAD_TRAINING, run.batch, old=old)
+    validation = measured("data.val", run_folder.BAD_VALIDATION, run.validation_images)
+    return training, validation, measured("eval.retain", run_folder.BAD_RETAINED, config.eval.retain_images)

@@ -21,6 +21,7 @@ from samjax.atomic import replacing
 PathLike = str | os.PathLike[str]
 
 JSONL = "metrics.jsonl"
+RETAINED = "retain"  # begins the names of scores on old data, as "val" does on new
 
 
 class MetricWriters:
@@ -127,11 +128,14 @@ def read(path: PathLike) -> list[dict[str, Any]]:
     return entries
 
 
-def validations(path: PathLike) -> dict[int, dict[str, float]]:
-    """The validations in a `metrics.jsonl`: by step, in order, the scores without "val/". {} if there is no file."""
+def validations(path: PathLike, name: str = "val") -> dict[int, dict[str, float]]:
+    """The validations in a `metrics.jsonl`: by step, in order, the scores without "val/". {} if there is no file.
+
+    `name` is what the scores' names begin with: "val" or `RETAINED`.
+    """
     found: dict[int, dict[str, float]] = {}
     for entry in read(path) if Path(path).exists() else []:
-        scores = {name.removeprefix("val/"): value for name, value in entry.items() if name.startswith("val/")}
+        scores = {key.removeprefix(f"{name}/"): value for key, value in entry.items() if key.startswith(f"{name}/")}
         if scores:
             found[entry["step"]] = scores
     return found

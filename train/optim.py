@@ -8,9 +8,10 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -49,6 +50,7 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping, Adam or Muon, decoupled weight decay, rates by layer, schedule, for the parameters that are trained.
 
+    With `config.anchor` also a pull to what they were when the optimiser was initialised, which its state keeps.
     Its `update` takes `position`, the step of the schedule that this one counts as; without it, the updates done.
     """
 
@@ -61,6 +63,8 @@ def make_optimizer(config: OptimConfig, sam: SamConfig, steps: int) -> optax.Gra
         _scale_by_name(lambda name: learning_rate_factor(config, sam, name)),
         _scale_by_rate(make_schedule(config, steps)),
     ]
+    if config.anchor:
+        steps_of_update.insert(2, _add_pull_to_start(config.anchor))
     if config.clip_norm is not None:
         steps_of_update.insert(0, optax.clip_by_global_norm(config.clip_norm))
     # The mask hides nothing: it gives the moments the names that they have in the checkpoints of 0.1.
@@ -125,6 +129,26 @@ def _scale_by_moments(config: OptimConfig, sam: SamConfig) -> optax.GradientTran
         return jax.tree_util.tree_map_with_path(label, tree)
 
     return optax.partition({"adam": adam, "muon": muon}, labels)
+
+
+class AnchorState(NamedTuple):
+    """The state of the pull to the start."""
+
+    start: Any  # what is trained, as it was
+
+
+def _add_pull_to_start(strength: float) -> optax.GradientTransformation:
+    """Adds strength · (parameters - start): the gradient of L2-SP (Li et al., arXiv 1802.01483), but decoupled from
+    Adam's moments as AdamW's decay is. What starts at zero, such as LoRA's second factor, simply decays."""
+
+    def init(params):
+        return AnchorState(jax.tree.map(jnp.copy, params))
+
+    def update(updates, state, params=None):
+        pulled = jax.tree.map(lambda leaf, now, start: leaf + strength * (now - start), updates, params, state.start)
+        return pulled, state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

@@ -185,9 +185,9 @@ class Progress:
             """The number of multiples of `every`, and the last step, that are still to come."""
             return 0 if done >= run.steps else run.steps // every - done // every + bool(run.steps % every)
 
-        by_steps = self._config.data.val and run.validate_minutes is None
-        validations = due(run.validate_every) if by_steps else 0
-        pictures = due(run.picture_every) if self._config.data.val else 0
+        measured = self._config.data.val or self._config.eval.retain
+        validations = due(run.validate_every) if measured and run.validate_minutes is None else 0
+        pictures = due(run.picture_every) if measured else 0
         return {"validation": validations, "picture": pictures, "checkpoint": due(run.checkpoint_every)}
 
     def _named_asides(self) -> str:

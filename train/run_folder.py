@@ -5,7 +5,8 @@ RUN/config.json       the recipe as it was run; under "sam" the network it train
                       the weights it started from, if they are not Meta's
 RUN/checkpoints/      see `samjax.train.checkpoints`
 RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
-RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl of the others
+RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl,
+                      bad_mixed_records.jsonl and bad_retained_records.jsonl of the others
 """
 
 import contextlib
@@ -28,9 +29,11 @@ from .config import TrainConfig
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 BAD_TRAINING, BAD_VALIDATION = "bad_records.jsonl", "bad_validation_records.jsonl"
+BAD_MIXED, BAD_RETAINED = "bad_mixed_records.jsonl", "bad_retained_records.jsonl"
 # What may be changed when a run is resumed: it does not change the curve.
 _FREE = {
-    "data": {"train", "val", "threads", "workers", "prefetch", "max_bad_share"},  # data may move
+    "data": {"train", "val", "mix", "threads", "workers", "prefetch", "max_bad_share"},  # data may move
+    "eval": {"retain", "retain_images"},
     "run": {
         *("remat", "images_together", "masks_together", "cpu_devices", "data_axis", "fsdp_axis", "tensor_axis"),
         *("log_every", "validate_every", "validate_minutes", "validation_images", "picture_every", "checkpoint_every"),

@@ -31,6 +31,8 @@ class Validator:
         data: one pass over the validation data.
         progress: the run's console.
         at_start: "iou" before the first step, where the run was measured then.
+        name: begins the names of its scores, as in "val/iou".
+        option: the data's, for messages.
     """
 
     def __init__(
@@ -41,10 +43,14 @@ class Validator:
         data: Pipeline,
         progress: Progress,
         at_start: float | None = None,
+        *,
+        name: str = "val",
+        option: str = "data.val",
     ) -> None:
         self._config, self._task, self._mesh, self._data = config, task, mesh, data
         self._progress, self._at_start = progress, at_start
-        self._compiled = False
+        self._name, self._option = name, option
+        self.is_compiled = False  # whether there are programs for its batches
 
     def open(self) -> None:
         """Reads all of the validation data once, so that what is wrong with it is said before anything is computed.
@@ -57,27 +63,29 @@ class Validator:
         counts = np.zeros(2, np.int64)  # photos with masks, and masks
         try:
             with self._data.batches() as batches:
-                for batch in self._progress.over(batches, "reading validation data", self._data.steps):
+                for batch in self._progress.over(batches, f"reading {self._option}", self._data.steps):
                     counts += [batch.valid.any(1).sum(), batch.valid.sum()]
         except TooManyBadRecords as error:
-            raise TooManyBadRecords(f"data.val: {error}") from error
+            raise TooManyBadRecords(f"{self._option}: {error}") from error
         if jax.process_count() == 1:
-            self._progress.message("validation data: {:,} photos with {:,} masks".format(*counts))
+            what = "validation data" if self._name == "val" else f"data of {self._option}"
+            self._progress.message("{}: {:,} photos with {:,} masks".format(what, *counts))
         else:  # each has read a part of the photos, which may be none
             counts = multihost_utils.process_allgather(counts.astype(np.int32)).sum(0)
         if not counts.any():
-            raise ValueError(NO_MASK)
+            raise ValueError(NO_MASK.replace("data.val", self._option))
 
     def measure(self, step: int, params: Params, writers: MetricWriters) -> dict[str, float]:
         """The scores of parameters after `step` updates, as the task gives them, written and shown."""
         with self._progress.aside("validation"), self._on_device(self._config.data.prefetch) as on_device:
             measured = self._task.validate(params, self._watched(on_device))
-        writers.write(step, {f"val/{name}": value for name, value in measured.items()})
+        writers.write(step, {f"{self._name}/{name}": value for name, value in measured.items()})
         if step == 0:
             self._at_start = measured["iou"]
         before = f" ({self._at_start:.4f} at step 0)" if step and self._at_start is not None else ""
         parts = ", ".join(f"{name} {value:.4f}" for name, value in measured.items() if name.startswith("iou_"))
-        self._progress.message(f"step {step}: val/iou {measured['iou']:.4f}{before}" + f"; {parts}" * bool(parts))
+        headline = f"step {step}: {self._name}/iou {measured['iou']:.4f}{before}"
+        self._progress.message(headline + f"; {parts}" * bool(parts))
         return measured
 
     def draw(self, step: int, params: Params, writers: MetricWriters) -> None:
@@ -95,9 +103,9 @@ class Validator:
     def _watched(self, on_device: DevicePrefetch) -> Iterator[Batch]:
         """Batches, with a word before and after the first one ever, for which the programs are compiled."""
         with contextlib.ExitStack() as compiling:
-            if not self._compiled:
+            if not self.is_compiled:
                 compiling.enter_context(self._progress.compiling("validation, with its first batch,"))
             for fetched in self._progress.over(on_device, "validating", self._data.steps):
                 yield fetched.batch
                 compiling.close()
-        self._compiled = True
+        self.is_compiled = True

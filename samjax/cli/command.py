@@ -154,6 +154,26 @@ def convert(
 
 
 @command
+def merge(
+    base: Annotated[
+        Positional[str], arg(metavar="BASE", help="The model before tuning: a known name, file or folder.")
+    ],
+    tuned: Annotated[Positional[str], arg(metavar="TUNED", help="The model after: an export of the run, or another.")],
+    destination: Annotated[Positional[Path], arg(metavar="OUT", help="The file or folder to write.")],
+    alpha: Annotated[float, arg(help="Share of TUNED: 0 is BASE, 1 is TUNED.")],
+    to: Format = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Average the weights of a base and a tuned model, (1 - alpha) BASE + alpha TUNED, against forgetting."""
+    from samjax import convert as converter
+    from samjax import hub
+
+    described = converter.merge(hub.locate(base), hub.locate(tuned), destination, alpha, to, overwrite=overwrite)
+    _print_description(destination, described)
+    return 0
+
+
+@command
 def info(
     checkpoint: Positional[Checkpoint],
     parameters: Annotated[
@@ -259,11 +279,13 @@ def export(
     print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
     print(f"  step {written.step} ({written.why})")
     print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
-    if "iou" in written.metrics:
-        before = f", {written.at_start['iou']:.4f} at step 0" if "iou" in written.at_start else ""
-        of = " (of the averaged parameters)" if written.unmeasured else ""
-        print(f"  val/iou {written.metrics['iou']:.4f}{before}{of}")
-    else:
+    of = " (of the averaged parameters)" if written.unmeasured else ""
+    scores = {"val/iou": "iou", "retain/iou": "retain/iou"}
+    for shown, name in scores.items():
+        if name in written.metrics:
+            before = f", {written.at_start[name]:.4f} at step 0" if name in written.at_start else ""
+            print(f"  {shown} {written.metrics[name]:.4f}{before}{of}")
+    if not any(name in written.metrics for name in scores.values()):
         print("  not validated at this step")
     return 0
 

@@ -5,13 +5,14 @@ import re
 
 import pytest
 
-from samjax.train.config import DataConfig, InteractionConfig, LossConfig, OptimConfig, RunConfig
+from samjax.train.config import DataConfig, EvalConfig, InteractionConfig, LossConfig, OptimConfig, RunConfig
 
 SECTIONS = {
     "data": DataConfig,
     "interaction": InteractionConfig,
     "loss": LossConfig,
     "optim": OptimConfig,
+    "eval": EvalConfig,
     "run": RunConfig,
 }
 
@@ -31,6 +32,9 @@ SECTIONS = {
         *(("optim.final_rate", rate) for rate in (-0.1, 1.1)),
         *(("optim.betas", betas) for betas in ((0.9, 1.0), (-0.1, 0.9))),
         ("optim.weight_decay", -0.1),
+        *(("optim.anchor", strength) for strength in (-0.1, math.inf, math.nan, 1250.0)),
+        ("eval.retain_images", 0),
+        *(("data.mix_share", share) for share in (0.0, 1.0, -0.1)),
         *(("optim.ema", decay) for decay in (0.0, 1.0)),
         *((f"optim.{name}", (r"bias$", "(")) for name in ("no_decay", "frozen")),
         *((f"interaction.{name}", -1) for name in ("corrections", "refinements")),

@@ -193,6 +193,63 @@ def test_three_steps_are_those_of_adamw_in_float64_with_rates_and_decay_by_group
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+def test_the_anchor_pulls_towards_the_start_as_its_closed_form_says():
+    """Under a gradient that stays the same Adam's steps have the size of the rate r, in the gradient's direction s.
+    With the pull a the distance after t steps is d = -s/a · (1 - (1 - r·a)^t): never more than 1/a."""
+    pull, steps = 20.0, 40
+    ours = optimizer(anchor=pull, weight_decay=0.0, layer_decay=0.8, learning_rate=1e-2)
+    some = ("image_encoder/pos_embed", "image_encoder/blocks/1/norm1/scale", "mask_decoder/iou_token/embedding")
+    gradient, start = (
+        unflatten_dict({name: flatten_dict(tree, sep="/")[name] for name in some}, sep="/")
+        for tree in (gradients(), params())
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        update, now = jax.jit(ours.update), start
+        state = ours.init(now)
+        for _ in range(steps):
+            updates, state = update(gradient, state, now)
+            now = optax.apply_updates(now, updates)
+    before, signs = flat(start), flat(gradient)
+    for name, value in flat(now).items():
+        rate = 1e-2 * paper_factor(name, 0.8, SMALL.image_encoder.depth)
+        distance = -np.sign(signs[name]) / pull * (1 - (1 - rate * pull) ** steps)
+        far = np.abs(signs[name]) > 1e-4  # where Adam's epsilon does not count
+        np.testing.assert_allclose((value - before[name])[far], distance[far], rtol=2e-3, atol=2e-6, err_msg=name)
+
+
+def test_what_starts_at_zero_decays_by_the_anchor_as_by_weight_decay():
+    tree = {"mask_decoder": {"addition": jnp.zeros(5)}}
+    gradient = {"mask_decoder": {"addition": jnp.linspace(-1.0, 1.0, 5)}}
+
+    def moved(**options):
+        ours, now = optimizer(**options), tree
+        state = ours.init(now)
+        with jax.numpy_dtype_promotion("standard"):
+            for _ in range(5):
+                updates, state = ours.update(gradient, state, now)
+                now = optax.apply_updates(now, updates)
+        return flat(now)["mask_decoder/addition"]
+
+    anchored = moved(anchor=10.0, weight_decay=0.0)
+    np.testing.assert_allclose(anchored, moved(weight_decay=10.0), rtol=1e-6)
+    assert (np.abs(anchored)[:2] < np.abs(moved(weight_decay=0.0))[:2]).all()
+
+
+def test_without_an_anchor_the_state_is_as_it_was():
+    """The names in checkpoints of 0.1, and no copy of the parameters."""
+    from samjax.train.trainable import Patterns
+
+    def names(**options):
+        state = jax.eval_shape(optimizer(**options).init, Patterns().split(params())[0])
+        return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves_of(state)]
+
+    leaves_of = jax.tree_util.tree_leaves_with_path
+    trained = len(jax.tree.leaves(Patterns().split(params())[0]))
+    plain, anchored = names(), names(anchor=1.0)
+    assert not any("start" in name for name in plain)
+    assert len([name for name in anchored if "/start/" in name]) == trained == len(anchored) - len(plain)
+
+
 def muon(start, all_gradients, rate, decay):
     """Jordan et al. (2024) with Nesterov's momentum, scaled as by Liu et al. (arXiv 2502.16982), in float64."""
     momentum, now = 0.0, start

@@ -12,8 +12,9 @@ from samjax.readers.record import Source
 
 from ..batch import Batch, cell_ratio
 from ..config import DataConfig
+from .mixing import MixedRows, MixedSource, OldData
 from .report import BadRecords
-from .rows import ExampleFields, LocalRows, TrainingRows, ValidationRows
+from .rows import ExampleFields, LocalRows, Rows, TrainingRows, ValidationRows
 
 
 class Pipeline:
@@ -35,6 +36,7 @@ class Pipeline:
         process_index: int = 0,
         process_count: int = 1,
         validation_images: int | None = None,
+        old: OldData | None = None,
     ) -> None:
         """
         Args:
@@ -44,6 +46,8 @@ class Pipeline:
             process_index: which part of each batch is ours, of `process_count`; see `samjax.train.prefetch.data_part`.
             validation_images: instead of training's endless shuffled epochs, one pass over the first so many records in
                 the source's order, unaugmented; the last batch is padded with rows that have no valid mask.
+            old: in training, data of which `config.mix_share` of the rows are; their records count from the end of
+                `source`'s on.
 
         Raises:
             ValueError: a setting that cannot be met, an empty source, or a patch size that cells cannot have.
@@ -53,13 +57,19 @@ class Pipeline:
             raise ValueError(f"run.batch must be a positive multiple of the {process_count} processes, got {batch}")
         if not 0 <= process_index < process_count:
             raise ValueError(f"process_index must lie in 0..{process_count - 1}, got {process_index}")
-        if len(source) == 0:
-            raise ValueError("the data hold no records; check the sources' paths in data.train and data.val")
-        if validation_images is None:
-            rows = TrainingRows(source, model, config, report, seed)
+        if len(source) == 0 or (old is not None and len(old.source) == 0):
+            raise ValueError("the data hold no records; check the sources' paths in data.train, data.val and data.mix")
+        self.report, self.old = report, old
+        self.new_records, self.new_share = len(source), 1.0
+        if validation_images is not None:
+            rows: Rows = ValidationRows(source, model, config, report, validation_images)
         else:
-            rows = ValidationRows(source, model, config, report, validation_images)
-        self.config, self.source, self.report = config, source, report
+            rows = TrainingRows(source, model, config, report, seed)
+            if old is not None:
+                self.new_share -= config.mix_share
+                rows = MixedRows(rows, TrainingRows(old.source, model, config, old.report, seed), config.mix_share)
+                source = MixedSource(source, old.source)
+        self.config, self.source = config, source
         self.batch, self.seed = batch, seed
         self.validation_images = validation_images
         self._rows = LocalRows(rows, batch, process_index, process_count)
@@ -70,8 +80,8 @@ class Pipeline:
         return self._rows.steps
 
     def epoch_at(self, step: int) -> float:
-        """The number of times that the source has been gone through before a step."""
-        return step * self.batch / len(self.source)
+        """The number of times that the source has been gone through before a step, not counting old data."""
+        return step * self.batch * self.new_share / self.new_records
 
     def batch_at(self, step: int) -> Batch:
         """Our part of the batch of a step, made here and now. Raises ValueError for a step that there is not."""
@@ -87,7 +97,8 @@ class Pipeline:
     @property
     def identity(self) -> dict[str, int]:
         """The values that, with the data's configuration, decide which batch a step names."""
-        return {"seed": self.seed, "batch": self.batch, "records": len(self.source)}
+        mixed = {} if self.old is None else {"mixed": len(self.old.source)}
+        return {"seed": self.seed, "batch": self.batch, "records": self.new_records, **mixed}
 
     def _dataset(self, step: int) -> grain.IterDataset:
         share, config = self._rows.share, self.config

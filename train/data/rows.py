@@ -4,7 +4,7 @@ A row is a record and what chance makes of it. It depends on the seed and on its
 of photos, and on nothing else: not on which process, thread or worker makes it, nor on the rows before it.
 """
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -24,6 +24,15 @@ _ORDER, _AUGMENTATION, _VALIDATION = range(3)
 ExampleFields = dict[str, Any]  # the fields of `Batch`, without its leading axis
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """A sequence of rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> ExampleFields: ...
+
+
 class TrainingRows:
     """Endless: epoch after epoch, each in another order, every record once an epoch.
 
@@ -41,8 +50,12 @@ class TrainingRows:
         return POSITIONS
 
     def __getitem__(self, position: int) -> ExampleFields:
+        return self.at(position, position)
+
+    def at(self, place: int, position: int) -> ExampleFields:
+        """The row whose record is the one at `place` in the order, and whose chance is that of `position`."""
         random = np.random.default_rng((self.seed, _AUGMENTATION, position))
-        index, record = self.report.load_good(self.source, int(self.order[position]), random)
+        index, record = self.report.load_good(self.source, int(self.order[place]), random)
         return _row(augmented_example(record, self.model, self.config, random), position, index)
 
 
@@ -76,7 +89,7 @@ class ValidationRows:
 class LocalRows:
     """The rows that one of several processes loads: of each batch a block, in the order of processes."""
 
-    def __init__(self, rows: TrainingRows | ValidationRows, batch: int, process_index: int, process_count: int) -> None:
+    def __init__(self, rows: Rows, batch: int, process_index: int, process_count: int) -> None:
         self.rows, self.batch = rows, batch
         self.share = batch // process_count
         self.first = process_index * self.share
