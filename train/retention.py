@@ -79,7 +79,7 @@ def unseen_prompts(config: TrainConfig) -> str | None:
     if user.corrections == 0:
         return (
             "masks are prompted by their boxes alone (interaction.box_probability is 1 and interaction.corrections 0), "
-            "so clicks are likely to stop working"
+            "so clicks are likely to get worse"
         )
     return (
         "every mask is prompted by its box first (interaction.box_probability is 1), so clicks without a box are "

@@ -8,8 +8,12 @@ import pytest
 
 RECIPES = (
     "coco",
+    "defects",
     "few_images",
+    "medsam",
+    "microscopy",
     "nuclei",
+    "remote_sensing",
     "sa1b_vit_b",
     "sa1b_vit_h",
     "sa1b_vit_l",
@@ -66,6 +70,28 @@ def test_a_recipe_is_complete(samjax, name):
     sam = VARIANTS["vit_b"] if config.model.init else network(config)
     make_optimizer(config.optim, sam, config.run.steps)
     assert config.run.batch % config.run.accumulate == 0
+
+
+@pytest.mark.parametrize("name", ["defects", "medsam", "microscopy", "remote_sensing"])
+def test_a_step_of_a_recipe_can_be_built(name):
+    """Its settings go together, on a network of the same parts."""
+    import jax
+    from example_training import PICO, nano_batch
+
+    from samjax.sharding import make_mesh
+    from samjax.train.command import load_recipe
+    from samjax.train.optim import make_optimizer
+    from samjax.train.state import abstract_state
+    from samjax.train.step import make_step
+
+    config = load_recipe(name)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    optimizer = make_optimizer(config.optim, PICO, config.run.steps)
+    state = abstract_state(config, PICO, optimizer, mesh)
+    batch = jax.eval_shape(lambda: nano_batch(config.run.batch, config.data.masks_per_image))
+    after, metrics = jax.eval_shape(make_step(config, PICO, optimizer, mesh), state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["terms"].focal.shape == (config.interaction.passes,)
 
 
 def test_the_list_of_recipes_here_is_whole():
@@ -206,7 +232,7 @@ def test_a_value_out_of_range_is_named_without_a_traceback(samjax):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["huge"], "there is no recipe 'huge' and no file of that name; recipes are coco, few_images"),
+        (["huge"], "there is no recipe 'huge' and no file of that name; recipes are coco, defects, few_images"),
         (["tiny", "--data.train", "sa1b=x"], "--out DIR is missing"),
         (["tiny", "--out", "{run}"], "data.train names no data: give it as --data.train FORMAT=PATH"),
         (["tiny", "--out", "{run}", "--data.train", "sa1b=/no/where"], "sa1b=/no/where"),

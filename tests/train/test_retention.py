@@ -179,7 +179,7 @@ def test_old_data_are_mixed_into_a_run_and_named(recipe, done, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("box_probability", "corrections", "said"),
     [
-        (1.0, 0, "boxes alone .* clicks are likely to stop working"),
+        (1.0, 0, "boxes alone .* clicks are likely to get worse"),
         (1.0, 8, "its box first .* clicks without a box"),
         (0.0, 8, "no mask is prompted by its box .* boxes are likely to get worse"),
         (0.0, 0, "no mask is prompted by its box"),

@@ -1,23 +1,25 @@
 """The state that a run starts from."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_training import PICO
 
+from samjax.sharding import make_mesh
+
 
 @pytest.fixture(scope="module")
 def config():
     from samjax.train.config import OptimConfig, TrainConfig
 
-    return TrainConfig(optim=OptimConfig(ema=0.9))
+    return TrainConfig(optim=OptimConfig(ema=0.9, anchor=2.0))
 
 
 @pytest.fixture(scope="module")
 def mesh():
-    from samjax.sharding import make_mesh
-
     return make_mesh(devices=jax.devices()[:1])
 
 
@@ -44,6 +46,33 @@ def test_the_first_state_is_what_the_abstract_one_announces(config, mesh, params
     trained, frozen = make_trainable(config, PICO).split(params)
     for ours, expected in ((state.params, trained), (state.ema, trained), (state.frozen, frozen)):
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+def test_the_start_that_an_anchor_pulls_to_is_kept_in_checkpoints(config, mesh, params, tmp_path):
+    """And not what a resumed run begins with."""
+    from samjax.train.checkpoints import Checkpoints
+    from samjax.train.optim import AnchorState, make_optimizer
+    from samjax.train.state import abstract_state, init_state
+
+    def start_of(state):
+        found = jax.tree.leaves(state.opt_state, is_leaf=lambda node: isinstance(node, AnchorState))
+        return next(node.start for node in found if isinstance(node, AnchorState))
+
+    optimizer = make_optimizer(config.optim, PICO, config.run.steps)
+    state = init_state(config, PICO, params, optimizer, mesh)
+    moved = dataclasses.replace(state, params=jax.tree.map(lambda leaf: leaf + 1, state.params))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, moved, {})
+        restored, _ = checkpoints.restore(abstract_state(config, PICO, optimizer, mesh))
+    jax.tree.map(np.testing.assert_array_equal, restored.params, moved.params)
+    jax.tree.map(np.testing.assert_array_equal, start_of(restored), state.params)
+    spread = make_mesh(fsdp=-1, data=1)
+    announced = abstract_state(config, PICO, optimizer, spread)
+    jax.tree.map(lambda a, b: assert_equal(a.sharding, b.sharding), start_of(announced), announced.params)
+
+
+def assert_equal(first, second):
+    assert first == second
 
 
 def test_exports_hold_what_was_trained_merged_into_the_network(config, params, monkeypatch):
