@@ -9,7 +9,8 @@ from samjax.execution import Execution
 from .config import TrainConfig
 
 # Masks of a block, by platform. On CPU a few stay in cache. On a TPU what eight masks need stays in the chip's own
-# memory for the most part: the step of docs/benchmarks.md moves 61 GB, 116 with 16 masks and 214 with 64. On a GPU, unmeasured.
+# memory for the most part: the step of docs/benchmarks.md moves 61 GB, with 16 masks 116 and with 64 214. On a GPU,
+# unmeasured.
 MASKS_TOGETHER = {"cpu": 2, "tpu": 8, "gpu": 32}
 
 
