@@ -213,6 +213,23 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TuneConfig:
+    """What of the network is trained: a mode or several, and their options; an option of no mode that is chosen is an
+    error. `optim.frozen` then freezes a part of what they would train."""
+
+    # full: all of it. decoder: the mask decoder. last_blocks: the last blocks of the image encoder, and all that comes
+    # after them. patterns: parameters by name. Several are joined by "+"
+    mode: str = "full"
+    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well
+    last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
+    patterns: _Texts = ()  # patterns: regular expressions, found anywhere in the names of parameters that are trained
+
+    def __post_init__(self) -> None:
+        _require("tune", self, "last", lambda n: n >= 1, "at least 1")
+        _require("tune", self, "patterns", _are_patterns, "regular expressions")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Length, size and rhythm of a run."""
 
@@ -274,4 +291,5 @@ class TrainConfig:
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
+    tune: TuneConfig = TuneConfig()
     run: RunConfig = RunConfig()

@@ -12,10 +12,9 @@ from pathlib import Path
 import jax
 
 from samjax.config import SamConfig
-from samjax.model import abstract_params
 
 from .config import TrainConfig
-from .trainable import Patterns
+from .trainable import trained_shapes
 from .window import seen_in_training
 
 # Measured for one photo, float32: a ViT-B takes 6.7 GB on each device, 8.3 times the logits of a global attention; a
@@ -54,7 +53,7 @@ def devices_for(config: TrainConfig, sam: SamConfig, cores: int, memory: int | N
     They divide the photos that are computed together, and the memory suffices for one photo's gradient on each.
     """
     seen, needed = seen_in_training(config, sam).image_encoder, _MASKS
-    if "image_encoder" in Patterns(config.optim.frozen).split(abstract_params(sam))[0]:
+    if "image_encoder" in trained_shapes(config, sam):
         heads = getattr(seen, "heads", 0)  # encoders of other families may have none
         needed += _LOGITS * heads * (seen.grid[0] * seen.grid[1]) ** 2 * 4
     fitting = cores if memory is None else min(max(int(_USABLE * memory / needed), 1), cores)

@@ -34,7 +34,7 @@ from .state import TrainState, abstract_state, fresh_params, init_state, weights
 from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
 from .tasks import Task, make_task
-from .trainable import Trainable, make_trainable
+from .trainable import Trainable, grown_network, grown_params, make_trainable
 from .window import check_window, seen_in_training
 
 
@@ -281,7 +281,8 @@ class Loop:
 
 
 def network(config: TrainConfig) -> SamConfig:
-    """The network that a new run trains. Raises ValueError for an unknown variant, size or checkpoint."""
+    """The network that a new run trains, with what the modes of `tune` add to it. Raises ValueError for an unknown
+    variant, size, checkpoint or mode."""
     model = config.model
     if model.init is not None:
         if model.mae is not None:
@@ -292,6 +293,7 @@ def network(config: TrainConfig) -> SamConfig:
     else:
         raise ValueError(f"model.variant: unknown {model.variant!r}; known are {', '.join(VARIANTS)}")
     sam = sam if model.image_size is None else sam.with_image_size(model.image_size)
+    sam = grown_network(config.tune, sam)
     check_window(model.window, sam)
     return sam
 
@@ -321,13 +323,14 @@ def say_left_out(read: Mapping[str, Pipeline | None], *, even_nothing: bool) -> 
 
 
 def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
-    """The parameters that a new run starts from, on the mesh."""
+    """The parameters that a new run starts from, on the mesh: a checkpoint's, and fresh ones where it has none."""
     if config.model.init is not None:
 
         def placed(name: str, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
             return NamedSharding(mesh, partition(name, leaf.shape, mesh, sam.image_encoder))
 
-        return hub.load(config.model.init, sharding=placed, image_size=sam.image_size).params
+        loaded = hub.load(config.model.init, sharding=placed, image_size=sam.image_size).params
+        return grown_params(config.tune, sam, loaded, functools.partial(fresh_params, config, sam, mesh))
     params = fresh_params(config, sam, mesh)
     return params if config.model.mae is None else load_mae(config.model.mae, sam, params)
 

@@ -1,8 +1,24 @@
 """What of a network is trained: transforms of its tree of parameters, which the network itself does not know."""
 
 from .freezing import Frozen, freeze
+from .modes import MODES, Mode, chosen_modes, grown_network, grown_params
+from .named import Named
 from .patterns import Patterns
 from .protocol import Trainable
-from .trainable import abstract_network, make_trainable
+from .trainable import abstract_network, make_trainable, trained_shapes
 
-__all__ = ["Frozen", "Patterns", "Trainable", "abstract_network", "freeze", "make_trainable"]
+__all__ = [
+    "MODES",
+    "Frozen",
+    "Mode",
+    "Named",
+    "Patterns",
+    "Trainable",
+    "abstract_network",
+    "chosen_modes",
+    "freeze",
+    "grown_network",
+    "grown_params",
+    "make_trainable",
+    "trained_shapes",
+]

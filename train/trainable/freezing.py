@@ -47,7 +47,7 @@ def freeze(trainable: Trainable, patterns: tuple[str, ...], network: Params) -> 
         ValueError: a pattern fits neither a trained parameter nor one of the network, or nothing is left to train.
     """
     trained = parameter_names(jax.eval_shape(trainable.split, network)[0])
-    check_patterns("frozen", patterns, [*parameter_names(network), *trained])
+    check_patterns("optim.frozen", patterns, [*parameter_names(network), *trained])
     still = frozenset(name for name in trained if any(re.search(pattern, name) for pattern in patterns))
     if len(still) == len(trained):
         raise ValueError(f"optim.frozen: nothing is left to train with {patterns}")
@@ -55,11 +55,11 @@ def freeze(trainable: Trainable, patterns: tuple[str, ...], network: Params) -> 
 
 
 def check_patterns(option: str, patterns: tuple[str, ...], names: list[str]) -> None:
-    """Raises ValueError if one of the patterns of `optim.OPTION` fits none of the parameters' names."""
+    """Raises ValueError if one of the patterns of an option fits none of the parameters' names."""
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(
-                f"optim.{option}: no parameter's name fits {pattern!r}; names are like {names[0]}, and "
+                f"{option}: no parameter's name fits {pattern!r}; names are like {names[0]}, and "
                 "`samjax info CHECKPOINT --parameters` lists them"
             )
 

@@ -1,7 +1,5 @@
 """The seam between what is trained and what the network computes with."""
 
-import functools
-
 import jax
 
 from samjax.config import SamConfig
@@ -10,29 +8,52 @@ from samjax.types import Params
 
 from ..config import TrainConfig
 from ..tasks import task_type
-from .freezing import check_patterns, freeze, parameter_names
+from .freezing import Frozen, check_patterns, freeze, parameter_names
+from .joined import Joined
+from .modes import chosen_modes
+from .named import Named
 from .patterns import Patterns
 from .protocol import Trainable
 
 
 def abstract_network(config: TrainConfig, sam: SamConfig) -> Params:
     """Names and shapes of all parameters that a recipe is about: SAM's and the task's own."""
-    new = jax.eval_shape(functools.partial(task_type(config).new_params, config, sam), jax.random.key(0))
+    # The key is made within: made outside, it would start JAX, whose devices may still be chosen (`cores`).
+    new = jax.eval_shape(lambda: task_type(config).new_params(config, sam, jax.random.key(0)))
     return {**abstract_params(sam), **new}
 
 
 def make_trainable(config: TrainConfig, sam: SamConfig) -> Trainable:
-    """What of the network a recipe trains: by some way to train, all but what fits a pattern of `optim.frozen`.
+    """What of the network a recipe trains: by its modes, all but what fits a pattern of `optim.frozen`.
 
-    Raises ValueError for patterns that fit no parameter, of the network or trained, and where nothing is left to train.
+    Raises ValueError for unknown modes and ones that cannot be joined, for options of others, for patterns that fit no
+    parameter, of the network or trained, and where nothing is left to train.
     """
     network = abstract_network(config, sam)
     trainable = freeze(_way(config, sam), config.optim.frozen, network)
     trained, _ = jax.eval_shape(trainable.split, network)
-    check_patterns("no_decay", config.optim.no_decay, [*parameter_names(network), *parameter_names(trained)])
+    check_patterns("optim.no_decay", config.optim.no_decay, [*parameter_names(network), *parameter_names(trained)])
     return trainable
 
 
+def trained_shapes(config: TrainConfig, sam: SamConfig) -> Params:
+    """Names and shapes of what a recipe trains; raises as `make_trainable`. Does not start JAX."""
+    return jax.eval_shape(make_trainable(config, sam).split, abstract_network(config, sam))[0]
+
+
 def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
-    """The parameters themselves, of the parts that the task uses."""
-    return Patterns(tuple(f"^{part}/" for part in abstract_params(sam) if part not in task_type(config).parts))
+    """The modes of a recipe as one. Parts of SAM that the task does not use are frozen, its own parameters trained."""
+    modes, task = chosen_modes(config.tune), task_type(config)
+    unused = tuple(part for part in abstract_params(sam) if part not in task.parts)
+    if [mode.name for mode in modes] == ["full"]:
+        return Patterns(tuple(f"^{part}/" for part in unused))
+    network = abstract_network(config, sam)
+    names = parameter_names(network)
+    own = frozenset(name for name in names if name.partition("/")[0] not in abstract_params(sam))
+    ways = [mode.way(config, sam) for mode in modes]
+    way = Joined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
+    trained = parameter_names(jax.eval_shape(way.split, network)[0])
+    still = frozenset(name for name in trained if name.partition("/")[0] in unused)
+    if len(still) == len(trained):
+        raise ValueError(f"tune.mode {config.tune.mode} trains nothing of this network")
+    return Frozen(way, still) if still else way
