@@ -1,6 +1,7 @@
 """Several ways to train at once."""
 
 import dataclasses
+
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.types import Params

@@ -46,7 +46,7 @@ def names(tree):
         ({"mode": "patterns", "patterns": (r"^image_encoder/neck/",)}, NECK),
         ({"mode": "decoder+patterns", "patterns": (r"^image_encoder/neck/",)}, DECODER | NECK),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_mode_trains_what_it_says_and_leaves_the_rest_as_it_is(options, trained):
     params, way = random_params(SMALL, 1), made(**options)
@@ -78,7 +78,7 @@ def test_all_blocks_but_neither_patches_nor_positions():
         ({"mode": "full", "prompt_encoder": True}, r"an option of decoder and last_blocks"),
         ({"mode": "decoder", "frozen": ("^mask_decoder/",)}, "nothing is left to train"),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(options, message):
     with pytest.raises(ValueError, match=message):
