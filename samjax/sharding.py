@@ -26,6 +26,11 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(q_proj|k_proj|v_proj|lin1)/kernel", ("fsdp", "tensor")),  # spread what comes out: heads, hidden units
     (r"(q_proj|k_proj|v_proj|lin1)/bias", ("tensor",)),
     (r"(out_proj|lin2)/kernel", ("tensor", "fsdp")),  # and gather it again
+    # Low-rank factors (`samjax.tuned`) lie as the axis of the kernel that each has.
+    (r"(q_proj|k_proj|v_proj|lin1)/lora/a", ("fsdp", None)),
+    (r"(q_proj|k_proj|v_proj|lin1)/lora/b", (None, "tensor")),
+    (r"(out_proj|lin2)/lora/a", ("tensor", None)),
+    (r"(out_proj|lin2)/lora/b", (None, "fsdp")),
     (r"(output_upscaling/\d/kernel|mask_downscaling/\d/kernel)", ("fsdp",)),
     (r"(output_hypernetworks_mlps/\d|iou_prediction_head)/layers/\d/kernel", ("fsdp", None)),
 )

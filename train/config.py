@@ -218,15 +218,25 @@ class TuneConfig:
     error. `optim.frozen` then freezes a part of what they would train."""
 
     # full: all of it. decoder: the mask decoder. last_blocks: the last blocks of the image encoder, and all that comes
-    # after them. patterns: parameters by name. Several are joined by "+"
+    # after them. patterns: parameters by name. lora: low-rank changes of matrices. parser: singular values of the neck.
+    # Several are joined by "+": lora+decoder
     mode: str = "full"
     prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
     patterns: _Texts = ()  # patterns: regular expressions, found anywhere in the names of parameters that are trained
+    rank: int = 4  # lora: of the changes
+    # lora: a change is A·B times this over the rank. None: as much as the rank, so that it is A·B itself
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("q", "v")  # lora: what is changed, of q, k, v, qkv (the three as one), proj and mlp
+    where: tuple[str, ...] = ("encoder",)  # lora: of encoder, decoder
+    late: int | None = None  # lora: only in so many blocks of the encoder, the last ones; None: in all
+    matrices: _Texts = ()  # parser: patterns of kernels whose singular values are trained beside the neck's
 
     def __post_init__(self) -> None:
-        _require("tune", self, "last", lambda n: n >= 1, "at least 1")
-        _require("tune", self, "patterns", _are_patterns, "regular expressions")
+        _require("tune", self, "last rank", lambda n: n >= 1, "at least 1")
+        _require("tune", self, "late", lambda n: n is None or n >= 1, "at least 1, or None")
+        _require("tune", self, "alpha", lambda n: n is None or _is_positive(n), "more than 0 and finite, or None")
+        _require("tune", self, "patterns matrices", _are_patterns, "regular expressions")
 
 
 @dataclasses.dataclass(frozen=True)

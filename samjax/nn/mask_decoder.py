@@ -20,6 +20,13 @@ from samjax.nn.layers import Dense, FeedForward, Layer, LayerNorm, LearnedVector
 from samjax.ops import attention
 from samjax.ops.mixed import add_bias, einsum
 
+# As a family of encoders has it (`samjax.nn.encoders.Family.low_rank`).
+LOW_RANK: dict[str, tuple[tuple[str, str], ...]] = {
+    **{block: ((rf"/{block}_proj/kernel$", "lora"),) for block in "qkv"},
+    "qkv": ((r"/[qkv]_proj/kernel$", "lora"),),
+    "proj": ((r"/out_proj/kernel$", "lora"),),
+    "mlp": ((r"/mlp/lin[12]/kernel$", "lora"),),
+}
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference's decoder transformer uses; its ViT has 1e-6
 
 

@@ -14,9 +14,11 @@ from samjax.types import Params
 
 from ..config import TrainConfig, TuneConfig
 from .freezing import check_patterns, parameter_names
+from .lora import low_rank
 from .named import named
 from .patterns import Patterns
 from .protocol import Trainable
+from .singular_values import singular_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,13 @@ MODES: tuple[Mode, ...] = (
         options=("last", "prompt_encoder"),
     ),
     Mode("patterns", "parameters by name", _patterns, options=("patterns",)),
+    Mode(
+        "lora",
+        "low-rank changes of attention and MLP (LoRA)",
+        low_rank,
+        options=("rank", "alpha", "targets", "where", "late"),
+    ),
+    Mode("parser", "the singular values of the neck (SAM-PARSER)", singular_values, options=("matrices",)),
 )
 
 

@@ -1,9 +1,12 @@
 """The seam between what is trained and what the network computes with."""
 
+import itertools
+
 import jax
 
 from samjax.config import SamConfig
 from samjax.model import abstract_params
+from samjax.tuned import changed_kernel
 from samjax.types import Params
 
 from ..config import TrainConfig
@@ -51,9 +54,23 @@ def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
     names = parameter_names(network)
     own = frozenset(name for name in names if name.partition("/")[0] not in abstract_params(sam))
     ways = [mode.way(config, sam) for mode in modes]
+    _check_apart(dict(zip([mode.name for mode in modes], ways, strict=True)), network)
     way = Joined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
     trained = parameter_names(jax.eval_shape(way.split, network)[0])
     still = frozenset(name for name in trained if name.partition("/")[0] in unused)
     if len(still) == len(trained):
         raise ValueError(f"tune.mode {config.tune.mode} trains nothing of this network")
     return Frozen(way, still) if still else way
+
+
+def _check_apart(ways: dict[str, Trainable], network: Params) -> None:
+    """Raises ValueError if a kernel that one mode changes by parameters beside it is changed by another one too."""
+    trained = {mode: parameter_names(jax.eval_shape(way.split, network)[0]) for mode, way in ways.items()}
+    for mode, other in itertools.permutations(trained, 2):
+        beside = {kernel for name in trained[mode] if (kernel := changed_kernel(name)) is not None}
+        both = beside & {changed_kernel(name) or name for name in trained[other]}
+        if both:
+            raise ValueError(
+                f"tune.mode: {mode} changes {min(both)}, and {other} trains it too; leave one of them out, or choose "
+                f"with the options of {mode} or {other} what each trains"
+            )

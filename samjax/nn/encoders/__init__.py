@@ -39,6 +39,9 @@ class Family:
     # (for Muon), and which mesh axis each axis lies on (`samjax.sharding`), where the expressions are ends of names.
     matrices: tuple[str, ...] = ()
     rules: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+    # By what training calls them (q, k, v, qkv, proj, mlp), kernels that may be changed by low-rank factors: regular
+    # expressions of names in the encoder, each with the end of the factors' names (`samjax.tuned`).
+    low_rank: Mapping[str, tuple[tuple[str, str], ...]] = dataclasses.field(default_factory=dict)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -55,6 +58,7 @@ FAMILIES: tuple[Family, ...] = (
         infer=vit_shapes.infer,
         matrices=vit.MATRICES,
         rules=vit.RULES,
+        low_rank=vit.LOW_RANK,
     ),
 )
 

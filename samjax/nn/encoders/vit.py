@@ -273,4 +273,15 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(qkv|lin1)/bias", ("tensor",)),
     (r"(proj|lin2)/kernel", ("tensor", "fsdp")),
     (r"(pos_embed|neck/\d/kernel)", ("fsdp",)),
+    # Low-rank factors (`samjax.tuned`) lie as the axis of the kernel that each has.
+    (r"(qkv|lin1)/lora(_[qkv])?/a", ("fsdp", None)),
+    (r"(qkv|lin1)/lora(_[qkv])?/b", (None, "tensor")),
+    (r"(proj|lin2)/lora/a", ("tensor", None)),
+    (r"(proj|lin2)/lora/b", (None, "fsdp")),
 )
+LOW_RANK: dict[str, tuple[tuple[str, str], ...]] = {
+    **{block: ((r"/attn/qkv/kernel$", f"lora_{block}"),) for block in "qkv"},
+    "qkv": ((r"/attn/qkv/kernel$", "lora"),),
+    "proj": ((r"/attn/proj/kernel$", "lora"),),
+    "mlp": ((r"/mlp/lin[12]/kernel$", "lora"),),
+}
