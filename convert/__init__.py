@@ -29,8 +29,19 @@ from .safetensors_file import write_safetensors
 from .state_dict import open_state_dict
 from .thresholds import metadata, read_thresholds
 from .torch_writer import write_torch
+from .tuned_file import is_tuned, read_tuned, write_tuned
 
-__all__ = ["CheckpointFormat", "convert", "describe", "merge", "read", "read_thresholds", "write"]
+__all__ = [
+    "CheckpointFormat",
+    "convert",
+    "describe",
+    "merge",
+    "read",
+    "read_thresholds",
+    "read_tuned",
+    "write",
+    "write_tuned",
+]
 
 CheckpointFormat = Literal["native", "meta", "huggingface"]
 PathLike = str | os.PathLike[str]
@@ -233,6 +244,11 @@ def _open(path: Path, drop: Sequence[str] | str) -> Matched:
             raise CheckpointError(f"{path} is a native checkpoint and holds the model alone: there is nothing to drop")
         config, params = checkpoint.open_native(path)
         return Matched(config, params, "native")
+    if is_tuned(path):
+        raise CheckpointError(
+            f"{path} holds only what was tuned of a network, and needs its base: samjax.load(BASE, tuned=FILE) or "
+            "--checkpoint BASE --tuned FILE"
+        )
     return match(open_state_dict(path), path, [drop] if isinstance(drop, str) else drop)
 
 

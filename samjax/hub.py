@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import assets, checkpoint
 from samjax.assets import BUNDLED
 from samjax.checkpoint import CheckpointError, Description, ParamSharding
-from samjax.config import VARIANTS, MaskThresholds
+from samjax.config import VARIANTS, MaskThresholds, SamConfig
 from samjax.download import ChecksumMismatch, RemoteFile, download
 from samjax.sam import Sam
+from samjax.types import Params
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -64,6 +66,7 @@ def load(
     sharding: ParamSharding = None,
     image_size: Sequence[int] | int | None = None,
     drop: Sequence[str] | str = (),
+    tuned: str | os.PathLike[str] | None = None,
     files: Mapping[str, RemoteFile] = OFFICIAL,
 ) -> Sam:
     """A model ready to run.
@@ -78,18 +81,27 @@ def load(
             gives one; None is the default device. Each device receives its own shards, one parameter after the other.
         image_size: (height, width) or side in pixels to resample the position tables to; None keeps the checkpoint's.
         drop: patterns (`loss.*`) for names of tensors in the file to leave out, which are no part of the model.
+        tuned: a file that `samjax export RUN FILE --tuned` has written: what was tuned of this model, which is applied
+            to it in float32 before parameters are cast. The whole model is then read on the host.
         files: what names stand for; another table names a mirror, or models of your own.
 
     Raises:
         DownloadError: the file could not be fetched.
-        CheckpointError: there is no such name or file, or it is damaged, or it is not exactly a SAM (of that variant).
+        CheckpointError: there is no such name or file, or it is damaged, or it is not exactly a SAM (of that variant),
+            or not the one that `tuned` was tuned from.
         ValueError: there is no such `dtype` for parameters.
     """
     from samjax import convert
 
     _check_dtype(dtype)
     path = locate(name_or_path, files=files)
-    if checkpoint.is_native(path) and not drop:
+    carried = convert.read_thresholds(path)
+    if tuned is not None:
+        config, whole, carried = _with_tuned(path, str(name_or_path), Path(tuned), drop)
+        leaves = flatten_dict(whole, sep="/").items()
+        placed = {n: checkpoint.place(n, np.asarray(leaf), dtype=dtype, sharding=sharding) for n, leaf in leaves}
+        params = unflatten_dict(placed, sep="/")
+    elif checkpoint.is_native(path) and not drop:
         config, params = checkpoint.restore(path, dtype=dtype, sharding=sharding)
     else:
 
@@ -97,12 +109,28 @@ def load(
             return checkpoint.place(name, array, dtype=dtype, sharding=sharding)
 
         config, params = convert.read(path, place=place, drop=drop)
-    if name_or_path in files and name_or_path in VARIANTS and config.variant != name_or_path:
+    if tuned is None and name_or_path in files and name_or_path in VARIANTS and config.variant != name_or_path:
         raise CheckpointError(f"{name_or_path} was asked for, but {path} holds a {config.variant}")
-    sam = Sam(config, params, thresholds=convert.read_thresholds(path))
+    sam = Sam(config, params, thresholds=carried)
     if image_size is None:
         return sam
     return sam.with_image_size(image_size if isinstance(image_size, int) else (image_size[0], image_size[1]))
+
+
+def _with_tuned(
+    path: Path, name: str, file: Path, drop: Sequence[str] | str
+) -> tuple[SamConfig, Params, MaskThresholds]:
+    """A base on the host with what was tuned of it, float32."""
+    from samjax import convert
+
+    tuned = convert.read_tuned(file)
+    tuned.check_base(name, convert.describe(path, drop=drop).checksum)
+    config, params = convert.read(path, drop=drop)
+    flat = {name: checkpoint.cast(name, leaf, np.float32) for name, leaf in flatten_dict(params, sep="/").items()}
+    base = Sam(config, unflatten_dict(flat, sep="/"))
+    if config.image_size != tuned.config.image_size:
+        base = base.with_image_size(tuned.config.image_size)
+    return tuned.config, tuned.apply(base.params), tuned.thresholds
 
 
 def describe(name_or_path: str | os.PathLike[str]) -> Description:

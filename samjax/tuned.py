@@ -1,22 +1,75 @@
-"""Parameters that are tuned beside a network's own, and their way into it.
+"""What was tuned of a network, apart from the network: to share it, and to apply it to the base it was tuned from.
 
-By the name of the kernel MODULE/kernel that they change (`add_changes`):
+A tuned parameter is one of the network's own, by its name, or changes the kernel MODULE/kernel:
 
     MODULE/lora/{a,b}                a low-rank change of it (`samjax.ops.low_rank`)
     MODULE/lora_{q,k,v}/{a,b}        one of a third of its columns, where queries, keys and values stand side by side
     MODULE/svd/{shift,u,v}           a change of its singular values (`samjax.ops.singular_values`)
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from samjax import checkpoint
+from samjax.checkpoint import CheckpointError, LazyArray
+from samjax.config import MaskThresholds, SamConfig
 from samjax.ops.low_rank import add_low_rank
 from samjax.ops.singular_values import add_singular
+from samjax.types import Params
 
 BLOCKS = "qkv"  # of columns, in their order
 _LOW_RANK = re.compile(r"(?P<module>.+)/lora(?:_(?P<block>[qkv]))?/[ab]")
 _SINGULAR = re.compile(r"(?P<module>.+)/svd/(?:shift|u|v)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The checkpoint that a network was tuned from."""
+
+    name: str  # a known one, or the file's
+    checksum: str  # of its parameters, equal in every format (`samjax.checkpoint.Description`)
+    config: SamConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What was tuned of a network, and what belongs with it."""
+
+    base: Base
+    config: SamConfig  # of the tuned network: the base's, but for what the mode adds and for the size of its input
+    tune: dict[str, Any]  # the mode and its options, as plain JSON
+    scale: float  # of low-rank changes
+    leaves: Mapping[str, LazyArray]  # float32, by name
+    checksum: str  # of `leaves`
+    thresholds: MaskThresholds  # of mask generation
+    provenance: dict[str, Any]  # where it comes from, as plain JSON
+
+    def check_base(self, name: str, checksum: str) -> None:
+        """Raises `CheckpointError` for another base than the one this was tuned from."""
+        if checksum != self.base.checksum:
+            raise CheckpointError(
+                f"this was tuned from {self.base.name}, whose parameters have the checksum {self.base.checksum}; those "
+                f"of {name} have {checksum}. Load it with its own base"
+            )
+
+    def apply(self, params: Params) -> Params:
+        """The tuned network's parameters, float32, of the base's, which have its checksum and `config.image_size`.
+
+        Raises:
+            CheckpointError: the two do not make the network of `config`.
+        """
+        own = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(params, sep="/").items()}
+        try:
+            merged = add_changes({**own, **{name: leaf.read() for name, leaf in self.leaves.items()}}, self.scale)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"what was tuned does not fit its base: {type(error).__name__}: {error}") from None
+        checkpoint.check_names(self.config, {name: tuple(leaf.shape) for name, leaf in merged.items()})
+        return unflatten_dict(merged, sep="/")
 
 
 def changed_kernel(name: str) -> str | None:

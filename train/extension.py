@@ -43,7 +43,8 @@ def record(folder: Path, extension: Extension) -> None:
     config, sam = run_folder.read_config(folder)[0], run_folder.network(folder)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=extension.steps))
     before = [known for known in run_folder.extensions(folder) if known.at != extension.at]
-    run_folder.write_config(folder, config, sam, [*before, extension], run_folder.thresholds(folder))
+    kept = run_folder.thresholds(folder), run_folder.base(folder)
+    run_folder.write_config(folder, config, sam, [*before, extension], *kept)
 
 
 def explained(extension: Extension, config: TrainConfig) -> str:

@@ -15,6 +15,7 @@ from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
 from samjax.readers.sources import Joined, open_sources
 from samjax.sharding import batch_sharding, described, make_mesh, partition
+from samjax.tuned import Base
 from samjax.types import Params
 
 from . import extension, run_folder
@@ -97,7 +98,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     training, validation, retained = pipelines(config, sources, sam, mesh, out)
     if jax.process_index() == 0 and not started:
         suited = hub.thresholds(config.model.init) if config.model.init is not None else None
-        run_folder.write_config(out, config, sam, thresholds=suited)
+        run_folder.write_config(out, config, sam, thresholds=suited, base=base_of(config))
 
     read = {"data.train": training, "data.val": validation, "eval.retain": retained}
     say_left_out(read, even_nothing=True)
@@ -296,6 +297,15 @@ def network(config: TrainConfig) -> SamConfig:
     sam = grown_network(config.tune, sam)
     check_window(model.window, sam)
     return sam
+
+
+def base_of(config: TrainConfig) -> Base | None:
+    """The checkpoint that a new run starts from, as what is tuned of it names it; None if there is none."""
+    init = config.model.init
+    if init is None:
+        return None
+    described = convert.describe(hub.locate(init))
+    return Base(init if init in (hub.BUNDLED, *hub.OFFICIAL) else Path(init).name, described.checksum, described.config)
 
 
 def run_network(config: TrainConfig, out: Path) -> SamConfig:

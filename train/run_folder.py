@@ -2,7 +2,8 @@
 
 RUN/config.json       the recipe as it was run; under "sam" the network it trains, under "extended" when it was given
                       more steps (`samjax.train.extension`), under "thresholds" those of mask generation that came with
-                      the weights it started from, if they are not Meta's
+                      the weights it started from, if they are not Meta's; under "base" name, checksum and network of
+                      the checkpoint that it started from
 RUN/checkpoints/      see `samjax.train.checkpoints`
 RUN/metrics.jsonl     the curve; RUN/tensorboard/ and RUN/pictures/ show it
 RUN/bad_records.jsonl what of the training data could not be used; bad_validation_records.jsonl,
@@ -24,6 +25,7 @@ from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, from_json, thresholds_from_json
 from samjax.config import MaskThresholds, SamConfig
 from samjax.lock import FolderInUse, working_in
+from samjax.tuned import Base
 
 from .config import TrainConfig
 
@@ -57,6 +59,7 @@ def to_json(
     sam: SamConfig | None = None,
     extensions: Sequence[Extension] = (),
     thresholds: MaskThresholds | None = None,
+    base: Base | None = None,
 ) -> str:
     """The text of a `config.json`: the recipe and, in a run, what this module's docstring lists."""
     fields = dataclasses.asdict(config)
@@ -66,6 +69,8 @@ def to_json(
         fields["extended"] = [dataclasses.asdict(extension) for extension in extensions]
     if thresholds is not None and thresholds != MaskThresholds():
         fields["thresholds"] = dataclasses.asdict(thresholds)
+    if base is not None:
+        fields["base"] = dataclasses.asdict(base)
     return json.dumps(fields, indent=1) + "\n"
 
 
@@ -75,16 +80,16 @@ def write_config(
     sam: SamConfig,
     extensions: Sequence[Extension] = (),
     thresholds: MaskThresholds | None = None,
+    base: Base | None = None,
 ) -> None:
     """Writes a run's `config.json`, whole or not at all; replaces the one that is there."""
     with replacing(folder / CONFIG, overwrite=True) as temporary:
-        temporary.write_text(to_json(config, sam, extensions, thresholds), encoding="utf-8")
+        temporary.write_text(to_json(config, sam, extensions, thresholds, base), encoding="utf-8")
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None]:
     """A run's `config.json`, given itself or the run's folder. Raises ValueError if it is none."""
-    config, sam, _, _ = _read(path)
-    return config, sam
+    return _read(path)[:2]
 
 
 def network(path: str | os.PathLike[str]) -> SamConfig:
@@ -105,7 +110,15 @@ def thresholds(path: str | os.PathLike[str]) -> MaskThresholds:
     return _read(path)[3]
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, list[Extension], MaskThresholds]:
+def base(path: str | os.PathLike[str]) -> Base | None:
+    """The checkpoint that a run started from; reads and raises as `read_config`. None: it started from none, or before
+    runs kept it."""
+    return _read(path)[4]
+
+
+def _read(
+    path: str | os.PathLike[str],
+) -> tuple[TrainConfig, SamConfig | None, list[Extension], MaskThresholds, Base | None]:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no folder {path}; name the folder of a training run")
@@ -115,7 +128,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[TrainConfig, SamConfig | None, 
         sam, extended = fields.pop("sam", None), fields.pop("extended", [])
         known = [from_json(Extension, extension) for extension in extended]
         suited = thresholds_from_json(fields.pop("thresholds", {}), path)
-        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam), known, suited
+        base = fields.pop("base", None)
+        base = None if base is None else from_json(Base, base)
+        return from_json(TrainConfig, fields), None if sam is None else from_json(SamConfig, sam), known, suited, base
     except FileNotFoundError:
         raise ValueError(f"{path.parent} is no folder of a training run: it holds no {path.name}") from None
     except CheckpointError as error:

@@ -20,7 +20,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 import samjax
 from samjax.assets import BUNDLED
 from samjax.cli.everything import everything
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, Tuned, check_writable
 from samjax.download import cache_dir
 from samjax.names import portable, print_anything, printable
 
@@ -57,6 +57,7 @@ def segment_images(
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
     checkpoint: Checkpoint = BUNDLED,
+    tuned: Tuned = None,
     point: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
@@ -91,7 +92,7 @@ def segment_images(
         raise ValueError(f"--embeddings: there is no folder {embeddings}")
     for folder in filter(None, (out, save_embeddings)):
         check_writable(folder)
-    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    sam = hub.load(checkpoint, image_size=image_size, tuned=tuned).with_dtype(dtype)
     stored = embeddings or save_embeddings
     store = EmbeddingStore(stored, sam) if stored else None
     reused = 0
@@ -109,7 +110,12 @@ def segment_images(
                 answer = segment(sam, rgb, embedding, request, multimask=multimask)
                 described = {
                     "image": portable(path),
-                    "model": {"checkpoint": checkpoint, "variant": sam.config.variant, "dtype": dtype},
+                    "model": {
+                        "checkpoint": checkpoint,
+                        **({} if tuned is None else {"tuned": portable(tuned)}),
+                        "variant": sam.config.variant,
+                        "dtype": dtype,
+                    },
                 }
                 written = write_answer(out, name, rgb, request, answer, described)
         except (ValueError, OSError) as error:
@@ -203,6 +209,7 @@ def info(
 @command
 def warmup(
     checkpoint: Checkpoint,
+    tuned: Tuned = None,
     points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
     prompts: Annotated[tuple[int, ...], arg(help="Numbers of prompts that will be asked at once.")] = (1,),
     photo_sizes: Annotated[
@@ -215,7 +222,7 @@ def warmup(
     """Compile the programs ahead of time and keep them in the cache folder."""
     from samjax import hub
 
-    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    sam = hub.load(checkpoint, image_size=image_size, tuned=tuned).with_dtype(dtype)
     print(f"{'program':<66}{'compile s':>10}{'run s':>10}")
     for timing in sam.warmup(points=points, prompts=prompts, mask_prompts=mask_prompts, photo_sizes=photo_sizes):
         print(f"{timing.program:<66}{timing.compile_seconds:>10.2f}{timing.run_seconds:>10.3f}")
@@ -269,14 +276,22 @@ def export(
         Literal["float32", "bfloat16", "float16"] | None,
         arg(help="Round parameters to this; by default they stay as trained."),
     ] = None,
+    tuned: Annotated[
+        bool, arg(help="Only what was tuned, to share: a .safetensors that --tuned elsewhere applies to its base.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> int:
     """Write a training run's weights for inference and other programs: native, Meta's or Hugging Face's format."""
+    from samjax.checkpoint import Description
     from samjax.train.export import export
 
-    written = export(run, destination, to=to, step=step, raw=raw, dtype=dtype, overwrite=overwrite)
+    written = export(run, destination, to=to, step=step, raw=raw, dtype=dtype, tuned=tuned, overwrite=overwrite)
     described = written.description
-    print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
+    if isinstance(described, Description):
+        print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
+    else:
+        numbers, mode = sum(leaf.size for leaf in described.leaves.values()), described.tune["mode"]
+        print(f"{destination}: {mode} of {described.base.name}, {numbers:,} numbers")
     print(f"  step {written.step} ({written.why})")
     print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
     of = " (of the averaged parameters)" if written.unmeasured else ""

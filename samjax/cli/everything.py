@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, ar
 
 from samjax.amg.config import GenerationConfig
 from samjax.assets import BUNDLED
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, Tuned, check_writable
 from samjax.names import printable
 
 DEFAULTS = GenerationConfig()
@@ -96,6 +96,7 @@ def everything(
     ],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for the results; photos that are done there are skipped.")],
     checkpoint: Checkpoint = BUNDLED,
+    tuned: Tuned = None,
     format: Annotated[
         UseAppendAction[tuple[FormatName, ...]],
         arg(help="What to write beside an overlay picture, coco by default. Repeatable."),
@@ -143,7 +144,7 @@ def everything(
     job = Job(out, (*chosen, *(["overlay"] if overlay else [])), {}, options, index, count, overwrite)
     if not explain:
         check_writable(out)
-    sam = hub.load(checkpoint, image_size=image_size).with_dtype(dtype)
+    sam = hub.load(checkpoint, image_size=image_size, tuned=tuned).with_dtype(dtype)
     generator = MaskGenerator(sam, config)
     if explain:
         return _explain(photos, generator)

@@ -14,7 +14,7 @@ from tyro.conf import arg
 
 from samjax import hub
 from samjax.cli.everything import process_share
-from samjax.cli.options import Dtype, ImageSize, check_writable
+from samjax.cli.options import Dtype, ImageSize, Tuned, check_writable
 from samjax.evaluation import report
 from samjax.evaluation.datasets import (
     FORMATS,
@@ -63,6 +63,7 @@ class Model:
         str | None,
         arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder; samjax-tiny by default."),
     ] = None
+    tuned: Tuned = None
     predictor: Annotated[
         str | None,
         arg(
@@ -78,6 +79,8 @@ class Model:
         """Raises ValueError for options that do not go together."""
         if self.checkpoint is not None and self.predictor is not None:
             raise ValueError("give either --checkpoint or --predictor")
+        if self.tuned is not None and self.predictor is not None:
+            raise ValueError("--tuned belongs to --checkpoint")
         if self.predictor is not None and (self.image_size is not None or self.dtype != "float32"):
             raise ValueError("--dtype and --image-size belong to --checkpoint; a --predictor decides these itself")
 
@@ -91,7 +94,7 @@ class Model:
             segmenter = from_spec(self.predictor)
             return segmenter, {"predictor": self.predictor, **segmenter.fingerprint()}
         path = hub.locate(self.checkpoint or hub.BUNDLED)
-        sam = hub.load(path, image_size=self.image_size).with_dtype(self.dtype)
+        sam = hub.load(path, image_size=self.image_size, tuned=self.tuned).with_dtype(self.dtype)
         identity = {
             "variant": sam.config.variant,
             "image_size": list(sam.config.image_size),
@@ -102,6 +105,8 @@ class Model:
             "backend": jax.default_backend(),
             "matmul_precision": getattr(jax.config, "jax_default_matmul_precision") or "default",  # noqa: B009 (unknown to static tools),
         }
+        if self.tuned is not None:
+            identity["tuned"] = hashlib.sha256(self.tuned.read_bytes()).hexdigest()
         devices = jax.local_devices()
         return SamSegmenter(sam, make_mesh(devices=devices) if len(devices) > 1 else None), identity
 

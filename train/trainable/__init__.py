@@ -1,6 +1,7 @@
 """What of a network is trained: transforms of its tree of parameters, which the network itself does not know."""
 
 from .freezing import Frozen, freeze
+from .lora import factor_scale
 from .modes import MODES, Mode, chosen_modes, grown_network, grown_params
 from .named import Named
 from .patterns import Patterns
@@ -16,6 +17,7 @@ __all__ = [
     "Trainable",
     "abstract_network",
     "chosen_modes",
+    "factor_scale",
     "freeze",
     "grown_network",
     "grown_params",

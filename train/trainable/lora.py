@@ -17,7 +17,7 @@ from samjax.nn.mask_decoder import LOW_RANK as DECODER
 from samjax.tuned import BLOCKS, add_changes
 from samjax.types import Params
 
-from ..config import TrainConfig
+from ..config import TrainConfig, TuneConfig
 from .freezing import parameter_names
 
 TARGETS = ("q", "k", "v", "qkv", "proj", "mlp")
@@ -105,5 +105,9 @@ def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
     for where in tune.where:
         if not any(factor.startswith(f"{PARTS[where]}/") for factor in factors):
             raise ValueError(f"tune.targets {' '.join(tune.targets)} are no kernels of this network's {where}")
-    scale = 1.0 if tune.alpha is None else tune.alpha / tune.rank
-    return LowRank(tuple(factors), tune.rank, scale, config.run.seed)
+    return LowRank(tuple(factors), tune.rank, factor_scale(tune), config.run.seed)
+
+
+def factor_scale(tune: TuneConfig) -> float:
+    """s of W + s·A·B: alpha / rank, and 1 without an alpha."""
+    return 1.0 if tune.alpha is None else tune.alpha / tune.rank

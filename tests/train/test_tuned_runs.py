@@ -1,0 +1,229 @@
+"""Runs in each mode: what is frozen stays bit for bit, and what was tuned is exported whole or alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from example_models import random_params, random_photo
+from example_training import PICO, nano_batch
+from flax.traverse_util import flatten_dict
+
+from samjax import checkpoint, convert, hub
+from samjax.checkpoint import CheckpointError
+
+EVERY_LAYER = ("q", "k", "v", "proj", "mlp")
+MODES = {
+    "lora+parser": {"targets": EVERY_LAYER, "where": ("encoder", "decoder"), "rank": 2, "alpha": 3.0},
+    "decoder": {"prompt_encoder": True},
+    "last_blocks": {"last": 1},
+    "patterns": {"patterns": ("norm",)},
+    "lora+decoder": {},
+    "full": {},
+}
+
+
+def flat(tree):
+    return flatten_dict(jax.device_get(tree), sep="/")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base") / "base"
+    checkpoint.save(path, PICO, random_params(PICO, 3))
+    return path
+
+
+def run(base, folder, mode, steps=2):
+    """A run of so many steps as its folder, with the parameters of before and after."""
+    from samjax.sharding import make_mesh
+    from samjax.train import run_folder
+    from samjax.train.checkpoints import Checkpoints
+    from samjax.train.config import InteractionConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, TuneConfig
+    from samjax.train.loop import base_of, network, starting_params
+    from samjax.train.optim import make_optimizer
+    from samjax.train.state import init_state, weights
+    from samjax.train.step import make_step
+    from samjax.train.trainable import make_trainable
+
+    config = TrainConfig(
+        model=ModelConfig(init=str(base)),
+        interaction=InteractionConfig(corrections=0, refinements=0),
+        optim=OptimConfig(learning_rate=0.01, schedule="constant", warmup_steps=0, ema=0.9),
+        tune=TuneConfig(mode, **MODES[mode]),
+        run=RunConfig(batch=2, accumulate=2, steps=10, remat=False, compute_dtype="bfloat16", seed=4),
+    )
+    sam, mesh = network(config), make_mesh(devices=jax.devices()[:1])
+    optimizer, trainable = make_optimizer(config.optim, sam, 10), make_trainable(config, sam)
+    state = init_state(config, sam, starting_params(config, sam, mesh), optimizer, mesh)
+    before = flat(trainable.merge(state.frozen, state.params))
+    frozen = flat(state.frozen)
+    folder.mkdir()
+    run_folder.write_config(folder, config, sam, base=base_of(config))
+    step = make_step(config, sam, optimizer, mesh)
+    for number in range(steps):
+        state, metrics = step(state, nano_batch(2, seed=number))
+        assert metrics["finite"]
+    with Checkpoints(folder / run_folder.CHECKPOINTS) as checkpoints:
+        checkpoints.save(steps, state, None)
+    for name, leaf in flat(state.frozen).items():
+        np.testing.assert_array_equal(leaf, frozen[name])
+    return before, flat(weights(trainable, state)), set(flat(state.params))
+
+
+@pytest.fixture(scope="module", params=MODES)
+def tuned_run(request, base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return (request.param, folder, *run(base, folder, request.param))
+
+
+def exported(folder, path, **options):
+    from samjax.train.export import export
+
+    return export(folder, path, **options)
+
+
+def test_a_run_starts_from_the_base_and_moves_what_its_mode_says(tuned_run):
+    from samjax.tuned import changed_kernel
+
+    mode, _, before, after, trained = tuned_run
+    base = flat(random_params(PICO, 3))
+    assert before.keys() == base.keys() == after.keys()
+    for name, leaf in base.items():
+        np.testing.assert_array_equal(before[name], leaf)
+    moved = {name for name in base if not np.array_equal(after[name], base[name])}
+    expected = {changed_kernel(name) or name for name in trained}
+    # Softmax does not see a shift of all keys, and one pass uses neither mask prompts nor all heads.
+    unused = {name for name in expected if "k_proj/bias" in name or "mask_down" in name or "prompt_encoder" in name}
+    assert moved <= expected
+    assert len(moved) >= len(expected - unused) / 2 > 0
+    assert ("decoder" in mode or mode in ("full", "last_blocks")) == ("mask_decoder/iou_token/embedding" in moved)
+
+
+def test_what_was_tuned_applied_to_its_base_is_the_merged_export(tuned_run, base, tmp_path):
+    mode, folder, _, after, trained = tuned_run
+    whole = exported(folder, tmp_path / "whole").description
+    tuned = exported(folder, tmp_path / "tuned.safetensors", tuned=True).description
+    assert tuned.tune == {"mode": mode, **tuned.tune}
+    assert tuned.tune.items() >= {**MODES[mode]}.items()
+    assert set(tuned.leaves) >= trained
+    assert not {name for name in set(tuned.leaves) - trained if "/svd/" not in name}  # nothing of the base
+    sam = hub.load(base, tuned=tmp_path / "tuned.safetensors")
+    assert sam.config == whole.config
+    expected = flat(convert.read(tmp_path / "whole")[1])
+    assert flat(sam.params).keys() == expected.keys()
+    for name, leaf in flat(sam.params).items():
+        np.testing.assert_array_equal(leaf, expected[name])
+        np.testing.assert_allclose(leaf, after[name], rtol=0, atol=1e-6)
+    half = flat(hub.load(base, tuned=tmp_path / "tuned.safetensors", dtype="bfloat16").params)
+    assert {leaf.dtype.name for leaf in half.values()} == {"bfloat16", "float32"}
+
+
+@pytest.fixture(scope="module")
+def shared(base, tmp_path_factory):
+    """A file of what a run has tuned, and the base it belongs to."""
+    folder = tmp_path_factory.mktemp("shared")
+    run(base, folder / "run", "lora+decoder", steps=1)
+    exported(folder / "run", folder / "mine.safetensors", tuned=True)
+    return folder / "mine.safetensors"
+
+
+def test_the_wrong_base_is_refused_with_both_checksums(shared, base, tmp_path):
+    checkpoint.save(tmp_path / "other", PICO, random_params(PICO, 4))
+    right, wrong = (convert.describe(path).checksum for path in (base, tmp_path / "other"))
+    with pytest.raises(CheckpointError, match=rf"tuned from base.*{right}.*other have {wrong}"):
+        hub.load(tmp_path / "other", tuned=shared)
+
+
+def test_the_base_may_be_in_any_format(shared, base, tmp_path):
+    convert.convert(base, tmp_path / "base.pth")
+    expected = flat(hub.load(base, tuned=shared).params)
+    for name, leaf in flat(hub.load(tmp_path / "base.pth", tuned=shared).params).items():
+        np.testing.assert_array_equal(leaf, expected[name])
+
+
+def test_damaged_and_foreign_files_are_refused(shared, base, tmp_path):
+    content = bytearray(shared.read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    (tmp_path / "short.safetensors").write_bytes(content[:-100])
+    (tmp_path / "text.safetensors").write_text("no such thing")
+    (tmp_path / "newer.safetensors").write_bytes(
+        shared.read_bytes().replace(rb"\"format_version\": 1", rb"\"format_version\": 7")
+    )
+    convert.convert(base, tmp_path / "whole.safetensors")
+    for name, message in {
+        "flipped": "checksum does not fit",
+        "short": "truncated or damaged",
+        "text": "does not hold what `samjax export",
+        "newer": "format version 7; this samjax reads 1",
+        "whole": "a checkpoint of a whole model is loaded by itself",
+        "missing": "there is no file",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            hub.load(base, tuned=tmp_path / f"{name}.safetensors")
+
+
+def test_what_was_tuned_is_no_checkpoint(shared):
+    with pytest.raises(CheckpointError, match="needs its base"):
+        hub.load(shared)
+
+
+@pytest.mark.parametrize("options", [{"to": "meta"}, {"dtype": "float16"}], ids=str)
+def test_options_of_whole_checkpoints_are_refused(shared, tmp_path, options):
+    with pytest.raises(ValueError, match="neither --to nor --dtype"):
+        exported(shared.parent / "run", tmp_path / "a.safetensors", tuned=True, **options)
+    with pytest.raises(CheckpointError, match=r"written as \.safetensors"):
+        exported(shared.parent / "run", tmp_path / "a.pth", tuned=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_from_no_checkpoint_has_nothing_to_share(tmp_path):
+    from samjax.train import run_folder
+    from samjax.train.config import TrainConfig
+
+    (tmp_path / "run").mkdir()
+    run_folder.write_config(tmp_path / "run", TrainConfig(), PICO)
+    with pytest.raises(ValueError, match="nothing to apply it to"):
+        exported(tmp_path / "run", tmp_path / "a.safetensors", tuned=True)
+
+
+def test_another_input_size_is_part_of_what_was_tuned(base, tmp_path):
+    """The base is resampled as the run did."""
+    from samjax.tuned import Base, Tuned
+
+    described, size = convert.describe(base), (48, 32)
+    tuned = Tuned(
+        Base("base", described.checksum, PICO), PICO.with_image_size(size), {}, 1.0, {}, "", described.thresholds, {}
+    )
+    tuned = dataclasses.replace(tuned, checksum=checkpoint.Checksum().hexdigest())
+    convert.write_tuned(tmp_path / "size.safetensors", tuned)
+    expected = hub.load(base, image_size=size)
+    sam = hub.load(base, tuned=tmp_path / "size.safetensors")
+    assert sam.config == expected.config
+    jax.tree.map(np.testing.assert_array_equal, sam.params, expected.params)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("mode", ["lora+parser"])
+def test_merged_exports_answer_in_pytorch_as_the_tuned_model_does(base, tmp_path, mode):
+    torch = pytest.importorskip("torch")
+    from parity.comparison import CASES, EMBEDDING_BAR, assert_same_answer, embedding_error
+    from parity.reference import import_segment_anything
+
+    from samjax.convert import verify
+
+    run(base, tmp_path / "run", mode)
+    exported(tmp_path / "run", tmp_path / "sam.pth")
+    exported(tmp_path / "run", tmp_path / "tuned.safetensors", tuned=True)
+    sam = hub.load(base, tuned=tmp_path / "tuned.safetensors")
+    segment_anything = import_segment_anything()
+    reference = verify.build_reference(PICO)
+    reference.load_state_dict(torch.load(tmp_path / "sam.pth", weights_only=True), strict=True)
+    predictor, photo = segment_anything.SamPredictor(reference.eval()), random_photo(60, 90)
+    predictor.set_image(photo)
+    embedding = sam.encode(photo)
+    assert embedding_error(embedding, predictor) <= EMBEDDING_BAR
+    assert embedding_error(hub.load(base).encode(photo), predictor) > 100 * EMBEDDING_BAR
+    for case in ("one point", "all together"):
+        assert_same_answer(sam, embedding, predictor, CASES[case], multimask=True)
