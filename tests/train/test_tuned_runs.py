@@ -1,7 +1,5 @@
 """Runs in each mode: what is frozen stays bit for bit, and what was tuned is exported whole or alone."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from samjax import checkpoint, convert, hub
 from samjax.checkpoint import CheckpointError
+from samjax.config import MaskThresholds
 
 EVERY_LAYER = ("q", "k", "v", "proj", "mlp")
 MODES = {
@@ -18,8 +17,6 @@ MODES = {
     "decoder": {"prompt_encoder": True},
     "last_blocks": {"last": 1},
     "patterns": {"patterns": ("norm",)},
-    "lora+decoder": {},
-    "full": {},
 }
 
 
@@ -50,7 +47,7 @@ def run(base, folder, mode, steps=2):
         model=ModelConfig(init=str(base)),
         interaction=InteractionConfig(corrections=0, refinements=0),
         optim=OptimConfig(learning_rate=0.01, schedule="constant", warmup_steps=0, ema=0.9),
-        tune=TuneConfig(mode, **MODES[mode]),
+        tune=TuneConfig(mode, **MODES.get(mode, {})),
         run=RunConfig(batch=2, accumulate=2, steps=10, remat=False, compute_dtype="bfloat16", seed=4),
     )
     sam, mesh = network(config), make_mesh(devices=jax.devices()[:1])
@@ -97,7 +94,7 @@ def test_a_run_starts_from_the_base_and_moves_what_its_mode_says(tuned_run):
     unused = {name for name in expected if "k_proj/bias" in name or "mask_down" in name or "prompt_encoder" in name}
     assert moved <= expected
     assert len(moved) >= len(expected - unused) / 2 > 0
-    assert ("decoder" in mode or mode in ("full", "last_blocks")) == ("mask_decoder/iou_token/embedding" in moved)
+    assert (mode in ("decoder", "last_blocks")) == ("mask_decoder/iou_token/embedding" in moved)
 
 
 def test_what_was_tuned_applied_to_its_base_is_the_merged_export(tuned_run, base, tmp_path):
@@ -105,7 +102,7 @@ def test_what_was_tuned_applied_to_its_base_is_the_merged_export(tuned_run, base
     whole = exported(folder, tmp_path / "whole").description
     tuned = exported(folder, tmp_path / "tuned.safetensors", tuned=True).description
     assert tuned.tune == {"mode": mode, **tuned.tune}
-    assert tuned.tune.items() >= {**MODES[mode]}.items()
+    assert tuned.tune.items() >= MODES[mode].items()
     assert set(tuned.leaves) >= trained
     assert not {name for name in set(tuned.leaves) - trained if "/svd/" not in name}  # nothing of the base
     sam = hub.load(base, tuned=tmp_path / "tuned.safetensors")
@@ -192,11 +189,9 @@ def test_another_input_size_is_part_of_what_was_tuned(base, tmp_path):
     """The base is resampled as the run did."""
     from samjax.tuned import Base, Tuned
 
-    described, size = convert.describe(base), (48, 32)
-    tuned = Tuned(
-        Base("base", described.checksum, PICO), PICO.with_image_size(size), {}, 1.0, {}, "", described.thresholds, {}
-    )
-    tuned = dataclasses.replace(tuned, checksum=checkpoint.Checksum().hexdigest())
+    size, nothing = (48, 32), checkpoint.Checksum().hexdigest()
+    begun = Base("base", convert.describe(base).checksum, PICO)
+    tuned = Tuned(begun, PICO.with_image_size(size), {}, 1.0, {}, nothing, MaskThresholds(), {})
     convert.write_tuned(tmp_path / "size.safetensors", tuned)
     expected = hub.load(base, image_size=size)
     sam = hub.load(base, tuned=tmp_path / "size.safetensors")
@@ -204,22 +199,29 @@ def test_another_input_size_is_part_of_what_was_tuned(base, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, sam.params, expected.params)
 
 
+@pytest.fixture(scope="module")
+def merged(base, tmp_path_factory):
+    """A run's merged export in Meta's and Hugging Face's formats, and the model that it tuned."""
+    folder = tmp_path_factory.mktemp("merged")
+    run(base, folder / "run", "lora+parser")
+    exported(folder / "run", folder / "sam.pth")
+    exported(folder / "run", folder / "model", to="huggingface")
+    exported(folder / "run", folder / "tuned.safetensors", tuned=True)
+    return folder, hub.load(base, tuned=folder / "tuned.safetensors")
+
+
 @pytest.mark.parity
-@pytest.mark.parametrize("mode", ["lora+parser"])
-def test_merged_exports_answer_in_pytorch_as_the_tuned_model_does(base, tmp_path, mode):
+def test_the_merged_export_answers_in_metas_code_as_the_tuned_model_does(base, merged):
     torch = pytest.importorskip("torch")
     from parity.comparison import CASES, EMBEDDING_BAR, assert_same_answer, embedding_error
     from parity.reference import import_segment_anything
 
     from samjax.convert import verify
 
-    run(base, tmp_path / "run", mode)
-    exported(tmp_path / "run", tmp_path / "sam.pth")
-    exported(tmp_path / "run", tmp_path / "tuned.safetensors", tuned=True)
-    sam = hub.load(base, tuned=tmp_path / "tuned.safetensors")
+    folder, sam = merged
     segment_anything = import_segment_anything()
     reference = verify.build_reference(PICO)
-    reference.load_state_dict(torch.load(tmp_path / "sam.pth", weights_only=True), strict=True)
+    reference.load_state_dict(torch.load(folder / "sam.pth", weights_only=True), strict=True)
     predictor, photo = segment_anything.SamPredictor(reference.eval()), random_photo(60, 90)
     predictor.set_image(photo)
     embedding = sam.encode(photo)
@@ -227,3 +229,30 @@ def test_merged_exports_answer_in_pytorch_as_the_tuned_model_does(base, tmp_path
     assert embedding_error(hub.load(base).encode(photo), predictor) > 100 * EMBEDDING_BAR
     for case in ("one point", "all together"):
         assert_same_answer(sam, embedding, predictor, CASES[case], multimask=True)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
+def test_the_merged_export_answers_in_transformers_as_the_tuned_model_does(merged):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    from parity.comparison import CASES, EMBEDDING_BAR, LOGITS_BAR, prompts_of, relative_error
+
+    from samjax import transforms
+
+    folder, sam = merged
+    theirs = transformers.SamModel.from_pretrained(folder / "model").eval()
+    photo = np.random.default_rng(0).integers(0, 256, (*PICO.image_size, 3), np.uint8)  # fits: frames are the same
+    pixels = torch.tensor(transforms.to_pixels(photo, PICO)).permute(2, 0, 1)[None]
+    arguments = CASES["one point"].arguments(PICO.image_size, PICO.mask_size)
+    with torch.no_grad():
+        output = theirs(
+            pixel_values=pixels,
+            input_points=torch.tensor(arguments["point_coords"]).float()[None, None],
+            input_labels=torch.tensor(arguments["point_labels"]).int()[None, None],
+            multimask_output=True,
+        )
+        features = theirs.get_image_embeddings(pixels)
+    embedding = sam.encode(photo)
+    assert relative_error(embedding.features, features[0].permute(1, 2, 0)) <= EMBEDDING_BAR
+    ours = sam.predict(embedding, prompts_of(arguments), multimask=True)
+    assert relative_error(ours.logits[0], output.pred_masks[0, 0]) <= LOGITS_BAR
