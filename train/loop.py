@@ -24,6 +24,7 @@ from .config import TrainConfig
 from .data.mixing import OldData
 from .data.pipeline import Pipeline
 from .data.report import BadRecords
+from .groups import table, trained_groups
 from .mae import load_mae
 from .metrics import MetricWriters
 from .optim import make_optimizer, make_schedule
@@ -123,6 +124,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         flops = functools.partial(task.step_flops, trains_encoder=trains_encoder)
         progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
         progress.message(f"training on {described(mesh)}")
+        if latest is None:
+            progress.message(f"tune.mode {config.tune.mode}\n{table(trained_groups(config, sam))}")
         validator = make_validators(config, task, mesh, validation, retained, progress, out)
         if validator is not None:
             validator.open()

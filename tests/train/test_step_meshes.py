@@ -104,6 +104,60 @@ def test_twelve_steps_on_every_mesh_agree_with_and_without_accumulation(run_pyth
     run_python(f"MODEL, REFINEMENTS, STEPS, RUNS = 'NANO', 1, 12, {runs}\n{MESHES}", **EIGHT_DEVICES)
 
 
+BESIDE = """
+import sys
+sys.path.insert(0, "tests")
+import jax, numpy as np
+from example_training import PICO, nano_batch
+from samjax.sharding import batch_sharding, make_mesh
+from samjax.train.checkpoints import Checkpoints
+from samjax.train.config import InteractionConfig, OptimConfig, RunConfig, TrainConfig, TuneConfig
+from samjax.train.optim import make_optimizer
+from samjax.train.state import abstract_state, fresh_params, init_state
+from samjax.train.step import make_step
+
+jax.config.update("jax_default_matmul_precision", "float32")
+config = TrainConfig(
+    interaction=InteractionConfig(corrections=0, refinements=0),
+    optim=OptimConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0, ema=0.9, optimizer="muon"),
+    tune=TuneConfig("lora+parser", targets=("q", "v", "proj", "mlp"), where=("encoder", "decoder")),
+    run=RunConfig(batch=8, steps=9),
+)
+optimizer = make_optimizer(config.optim, PICO, 9)
+
+def step_on(mesh, state, number):
+    return steps[mesh](state, jax.device_put(nano_batch(8, seed=number), batch_sharding(mesh)))[0]
+
+def numbers(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))])
+
+def error(a, b):
+    return np.linalg.norm(numbers(a) - numbers(b)) / np.linalg.norm(numbers(b))
+
+one, eight = make_mesh(devices=jax.devices()[:1]), make_mesh(2, 2, 2)
+steps = {mesh: make_step(config, PICO, optimizer, mesh) for mesh in (one, eight)}
+params = fresh_params(config, PICO, one)
+alone, spread = (init_state(config, PICO, params, optimizer, mesh) for mesh in (one, eight))
+qkv = spread.params["image_encoder"]["blocks"]["0"]["attn"]["qkv"]["lora_q"]
+assert [tuple(qkv[name].sharding.spec) for name in "ab"] == [("fsdp", None), (None, "tensor")]
+np.testing.assert_array_equal(numbers(alone.params), numbers(spread.params))
+alone, spread = step_on(one, alone, 0), step_on(eight, spread, 0)
+assert max(error(spread.params, alone.params), error(spread.ema, alone.ema)) < 1e-5
+with Checkpoints(FOLDER) as checkpoints:
+    checkpoints.save(1, spread, None)
+    resumed, _ = checkpoints.restore(abstract_state(config, PICO, optimizer, one))
+for name in ("params", "ema", "frozen"):
+    np.testing.assert_array_equal(numbers(getattr(resumed, name)), numbers(getattr(spread, name)))
+assert error(step_on(one, resumed, 1).params, step_on(one, alone, 1).params) < 1e-5
+"""
+
+
+def test_changes_of_kernels_on_a_mesh(run_python, root, tmp_path, monkeypatch):
+    """They are what one device trains, and the run resumes on it."""
+    monkeypatch.chdir(root)
+    run_python(f"FOLDER = {str(tmp_path / 'checkpoints')!r}\n{BESIDE}", **EIGHT_DEVICES)
+
+
 MEMORY = """
 import dataclasses
 import jax, jax.numpy as jnp, optax
