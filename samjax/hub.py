@@ -126,7 +126,8 @@ def _with_tuned(
     tuned = convert.read_tuned(file)
     tuned.check_base(name, convert.describe(path, drop=drop).checksum)
     config, params = convert.read(path, drop=drop)
-    flat = {name: checkpoint.cast(name, leaf, np.float32) for name, leaf in flatten_dict(params, sep="/").items()}
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
+    flat = {name: checkpoint.cast(name, leaf, np.float32) for name, leaf in leaves.items()}
     base = Sam(config, unflatten_dict(flat, sep="/"))
     if config.image_size != tuned.config.image_size:
         base = base.with_image_size(tuned.config.image_size)

@@ -91,11 +91,11 @@ def add_changes(leaves: Mapping[str, Any], scale: float) -> dict[str, Any]:
     network = {name: leaf for name, leaf in leaves.items() if changed_kernel(name) is None}
     for name in leaves:
         if name.endswith("/a") and (found := _LOW_RANK.fullmatch(name)):
-            kernel, b = changed_kernel(name), leaves[f"{name[:-1]}b"]
+            kernel, b = f"{found['module']}/kernel", leaves[f"{name[:-1]}b"]
             first = BLOCKS.index(found["block"]) * b.shape[1] if found["block"] else 0
             network[kernel] = add_low_rank(network[kernel], leaves[name], b, scale, first)
-        elif name.endswith("/shift") and _SINGULAR.fullmatch(name):
-            kernel, beside = changed_kernel(name), name.removesuffix("shift")
+        elif name.endswith("/shift") and (found := _SINGULAR.fullmatch(name)):
+            kernel, beside = f"{found['module']}/kernel", name.removesuffix("shift")
             u, v = leaves[f"{beside}u"], leaves[f"{beside}v"]
             network[kernel] = add_singular(network[kernel], u, leaves[name], v)
     return network

@@ -133,7 +133,8 @@ def _tuned(config: TrainConfig, sam: SamConfig, base: Base, kept: Params, carrie
 
 
 def _shapes(sam: SamConfig) -> dict[str, tuple[int, ...]]:
-    return {name: leaf.shape for name, leaf in flatten_dict(abstract_params(sam), sep="/").items()}
+    leaves: dict[str, Any] = flatten_dict(abstract_params(sam), sep="/")
+    return {name: leaf.shape for name, leaf in leaves.items()}
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def optimizer_state(config: TrainConfig, sam: SamConfig) -> Any:
 def table(groups: list[Group]) -> str:
     """The groups and their sum as lines of text."""
     rows = [(group.name, group.numbers, group.share, _rates(group.rates), group.optimizer_bytes) for group in groups]
-    numbers, share, kept = (sum(row[i] for row in rows) for i in (1, 2, 4))
-    rows.append(("all that is trained", numbers, share, "", kept))
+    sums = sum(group.numbers for group in groups), sum(group.share for group in groups)
+    rows.append(("all that is trained", *sums, "", sum(group.optimizer_bytes for group in groups)))
     width = max(len(row[0]) for row in rows)
     rate = max(len("learning rate"), *(len(row[3]) for row in rows))
     lines = [f"{'trained':<{width}}  {'numbers':>13}  {'share':>9}  {'learning rate':>{rate}}  {'optimiser':>10}"]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from example_models import random_params, random_photo
-from example_training import PICO, nano_batch
+from example_training import NANO, PICO, nano_batch
 from flax.traverse_util import flatten_dict
 
 from samjax import checkpoint, convert, hub
@@ -200,9 +200,11 @@ def test_another_input_size_is_part_of_what_was_tuned(base, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def merged(base, tmp_path_factory):
+def merged(tmp_path_factory):
     """A run's merged export in Meta's and Hugging Face's formats, and the model that it tuned."""
     folder = tmp_path_factory.mktemp("merged")
+    base = folder / "base"
+    checkpoint.save(base, NANO, random_params(NANO, 3))
     run(base, folder / "run", "lora+parser")
     exported(folder / "run", folder / "sam.pth")
     exported(folder / "run", folder / "model", to="huggingface")
@@ -211,7 +213,7 @@ def merged(base, tmp_path_factory):
 
 
 @pytest.mark.parity
-def test_the_merged_export_answers_in_metas_code_as_the_tuned_model_does(base, merged):
+def test_the_merged_export_answers_in_metas_code_as_the_tuned_model_does(merged):
     torch = pytest.importorskip("torch")
     from parity.comparison import CASES, EMBEDDING_BAR, assert_same_answer, embedding_error
     from parity.reference import import_segment_anything
@@ -220,13 +222,13 @@ def test_the_merged_export_answers_in_metas_code_as_the_tuned_model_does(base, m
 
     folder, sam = merged
     segment_anything = import_segment_anything()
-    reference = verify.build_reference(PICO)
+    reference = verify.build_reference(NANO)
     reference.load_state_dict(torch.load(folder / "sam.pth", weights_only=True), strict=True)
     predictor, photo = segment_anything.SamPredictor(reference.eval()), random_photo(60, 90)
     predictor.set_image(photo)
     embedding = sam.encode(photo)
     assert embedding_error(embedding, predictor) <= EMBEDDING_BAR
-    assert embedding_error(hub.load(base).encode(photo), predictor) > 100 * EMBEDDING_BAR
+    assert embedding_error(hub.load(folder / "base").encode(photo), predictor) > 100 * EMBEDDING_BAR
     for case in ("one point", "all together"):
         assert_same_answer(sam, embedding, predictor, CASES[case], multimask=True)
 
@@ -241,9 +243,9 @@ def test_the_merged_export_answers_in_transformers_as_the_tuned_model_does(merge
 
     folder, sam = merged
     theirs = transformers.SamModel.from_pretrained(folder / "model").eval()
-    photo = np.random.default_rng(0).integers(0, 256, (*PICO.image_size, 3), np.uint8)  # fits: frames are the same
-    pixels = torch.tensor(transforms.to_pixels(photo, PICO)).permute(2, 0, 1)[None]
-    arguments = CASES["one point"].arguments(PICO.image_size, PICO.mask_size)
+    photo = np.random.default_rng(0).integers(0, 256, (*NANO.image_size, 3), np.uint8)  # fits: frames are the same
+    pixels = torch.tensor(transforms.to_pixels(photo, NANO)).permute(2, 0, 1)[None]
+    arguments = CASES["one point"].arguments(NANO.image_size, NANO.mask_size)
     with torch.no_grad():
         output = theirs(
             pixel_values=pixels,
