@@ -221,7 +221,7 @@ class TuneConfig:
     # after them. patterns: parameters by name. lora: low-rank changes of matrices. parser: singular values of the neck.
     # Several are joined by "+": lora+decoder
     mode: str = "full"
-    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well
+    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; other modes do not ask
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
     patterns: _Texts = ()  # patterns: regular expressions, found anywhere in the names of parameters that are trained
     rank: int = 4  # lora: of the changes

@@ -11,7 +11,15 @@ Hardware: that of `few_images`, a laptop or any GPU. Not run by this project: no
 no score to expect.
 """
 
-from samjax.train.config import DataConfig, InteractionConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from samjax.train.config import (
+    DataConfig,
+    InteractionConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    TuneConfig,
+)
 
 CONFIG = TrainConfig(
     model=ModelConfig(init="vit_b"),
@@ -35,8 +43,8 @@ CONFIG = TrainConfig(
         anchor=20.0,
         clip_norm=0.1,
         ema=0.98,
-        frozen=(r"^image_encoder/",),
     ),
+    tune=TuneConfig(mode="decoder", prompt_encoder=True),
     run=RunConfig(
         steps=300, batch=4, log_every=5, validate_every=25, validation_images=20, picture_every=50, checkpoint_every=50
     ),

@@ -8,7 +8,7 @@ measured before the first step and every 50 steps, and the best checkpoint on th
 Prompts are points and boxes alike, so that box-only fine-tuning does not break clicks.
 """
 
-from samjax.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from samjax.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, TuneConfig
 
 CONFIG = TrainConfig(
     model=ModelConfig(init="vit_b"),
@@ -23,8 +23,8 @@ CONFIG = TrainConfig(
         no_decay=(r"bias$", r"scale$", r"embedding$"),
         clip_norm=0.1,
         ema=0.99,
-        frozen=(r"^image_encoder/",),
     ),
+    tune=TuneConfig(mode="decoder", prompt_encoder=True),
     run=RunConfig(
         steps=500, batch=4, log_every=5, validate_every=50, validation_images=50, picture_every=50, checkpoint_every=50
     ),

@@ -93,6 +93,10 @@ MODES: tuple[Mode, ...] = (
 )
 
 
+# Fields that need no mode which reads them: recipes set them, and their mode may be changed.
+_OF_RECIPES = ("mode", "prompt_encoder")
+
+
 def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
     """The rows of the modes that are joined by "+".
 
@@ -114,7 +118,7 @@ def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
     modes = tuple(known[name] for name in names)
     read = {option for mode in modes for option in mode.options}
     for field in dataclasses.fields(tune):
-        if field.name not in {"mode", *read} and getattr(tune, field.name) != field.default:
+        if field.name not in {*_OF_RECIPES, *read} and getattr(tune, field.name) != field.default:
             users = " and ".join(mode.name for mode in MODES if field.name in mode.options)
             raise ValueError(f"tune.{field.name} is an option of {users}, and tune.mode is {tune.mode}")
     return modes

@@ -1,6 +1,7 @@
 """The seam between what is trained and what the network computes with."""
 
 import itertools
+import re
 
 import jax
 
@@ -54,7 +55,10 @@ def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
     names = parameter_names(network)
     own = frozenset(name for name in names if name.partition("/")[0] not in abstract_params(sam))
     ways = [mode.way(config, sam) for mode in modes]
-    _check_apart(dict(zip([mode.name for mode in modes], ways, strict=True)), network)
+    shapes = (jax.eval_shape(way.split, network)[0] for way in ways)
+    moved = {mode.name: parameter_names(each) for mode, each in zip(modes, shapes, strict=True)}
+    _check_apart(moved)
+    _check_left(moved, config.optim.frozen)
     way = Joined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
     trained = parameter_names(jax.eval_shape(way.split, network)[0])
     still = frozenset(name for name in trained if name.partition("/")[0] in unused)
@@ -63,9 +67,18 @@ def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
     return Frozen(way, still) if still else way
 
 
-def _check_apart(ways: dict[str, Trainable], network: Params) -> None:
+def _check_left(trained: dict[str, list[str]], frozen: tuple[str, ...]) -> None:
+    """Raises ValueError if the patterns freeze all that one of several modes, by name, would train."""
+    for mode, names in trained.items():
+        if names and all(any(re.search(pattern, name) for pattern in frozen) for name in names):
+            raise ValueError(
+                f"optim.frozen: nothing is left to train of tune.mode {mode} with {frozen}; give --optim.frozen "
+                "without a pattern, or leave the mode out"
+            )
+
+
+def _check_apart(trained: dict[str, list[str]]) -> None:
     """Raises ValueError if a kernel that one mode changes by parameters beside it is changed by another one too."""
-    trained = {mode: parameter_names(jax.eval_shape(way.split, network)[0]) for mode, way in ways.items()}
     for mode, other in itertools.permutations(trained, 2):
         beside = {kernel for name in trained[mode] if (kernel := changed_kernel(name)) is not None}
         both = beside & {changed_kernel(name) or name for name in trained[other]}

@@ -58,6 +58,16 @@ def test_a_mode_trains_what_it_says_and_leaves_the_rest_as_it_is(options, traine
     assert {name for name in NAMES if not np.array_equal(moved[name], before[name])} == trained
 
 
+def test_the_mode_of_a_recipe_can_be_changed():
+    from samjax.train.command import load_recipe
+    from samjax.train.trainable import trained_shapes
+
+    config = load_recipe("few_images")
+    assert names(trained_shapes(config, SMALL)) == DECODER | PROMPTS
+    changed = dataclasses.replace(config, tune=dataclasses.replace(config.tune, mode="parser"))
+    assert {name.split("/")[1] for name in names(trained_shapes(changed, SMALL))} == {"neck"}
+
+
 def test_all_blocks_but_neither_patches_nor_positions():
     trained = names(made(mode="last_blocks", last=2).split(random_params(SMALL))[0])
     encoder = {name for name in NAMES if name.startswith("image_encoder/")}
@@ -75,8 +85,9 @@ def test_all_blocks_but_neither_patches_nor_positions():
         ({"mode": "patterns", "patterns": ("^image_encodr/",)}, r"tune\.patterns: no parameter's name fits"),
         ({"mode": "patterns", "patterns": ("gaussian_matrix",)}, "nothing that could be trained"),
         ({"patterns": ("^mask_decoder/",)}, r"tune\.patterns is an option of patterns, and tune\.mode is full"),
-        ({"mode": "full", "prompt_encoder": True}, r"an option of decoder and last_blocks"),
+        ({"mode": "decoder", "last": 3}, r"tune\.last is an option of last_blocks, and tune\.mode is decoder"),
         ({"mode": "decoder", "frozen": ("^mask_decoder/",)}, "nothing is left to train"),
+        ({"mode": "decoder+lora", "frozen": ("^image_encoder/",)}, "nothing is left to train of tune.mode lora"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
