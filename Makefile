@@ -14,7 +14,7 @@ test: $(VENV)/installed-test
 	$(PYTEST) -m "not parity and not heavy"
 
 # Against Meta's PyTorch code and transformers. PyTorch comes first, and for the CPU; segment-anything-py would ask for
-# torchvision, of which the tests replace the few functions that it uses.
+# torchvision, of which the tests replace the few functions that it uses; segment-anything-hq for timm, likewise.
 parity: $(VENV)/installed-parity
 	$(PYTEST) -m "parity and not heavy"
 
@@ -48,7 +48,7 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-parity: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --no-deps segment-anything-py==1.0.1
+	$(BIN)/python -m pip install --quiet --no-deps segment-anything-py==1.0.1 segment-anything-hq==0.3
 	$(BIN)/python -m pip install --quiet "transformers>=5,<6"
 	touch $@
 

@@ -44,6 +44,7 @@ def _decoder(config: SamConfig, shapes: Shapes, declared: Declared) -> SamConfig
         multimask_outputs=bounded(shapes["mask_decoder.mask_tokens.weight"][0], MAX_DEPTH) - 1,
         iou_head_dim=bounded(shapes["mask_decoder.iou_prediction_head.layers.0.weight"][0]),
         iou_head_depth=count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
+        hq="mask_decoder.hf_token.weight" in shapes,
     )
     mask_channels = bounded(shapes["prompt_encoder.mask_downscaling.3.weight"][0])
     return dataclasses.replace(config, mask_decoder=decoder, width=width, mask_channels=mask_channels)

@@ -83,8 +83,8 @@ class KeyEntry:
         name = getattr(self, convention)
         if name is None:
             raise CheckpointError(
-                f"Hugging Face's SamModel has no form of this image encoder, and no name for {self.ours}; Meta's and "
-                "the native format have"
+                f"Hugging Face's SamModel has no form of this model, and no name for {self.ours}; Meta's and the "
+                "native format have"
             )
         return name
 
@@ -153,6 +153,24 @@ _KEY_RULES: tuple[KeyRule, ...] = (
     ),
 )
 
+# HQ-SAM's names (modeling/mask_decoder_hq.py) of what it has beside SAM's.
+_HQ_RULES: tuple[KeyRule, ...] = (
+    *_rules(EMBEDDING, ("mask_decoder.hf_token", None)),
+    *_rules(
+        UPCONV,
+        *((f"mask_decoder.{name}.{i}", None) for name in ("compress_vit_feat", "embedding_encoder") for i in (0, 3)),
+    ),
+    *_rules(CONV, *((f"mask_decoder.embedding_maskfeature.{i}", None) for i in (0, 3))),
+    *_rules(
+        NORM,
+        *(
+            (f"mask_decoder.{name}.1", None)
+            for name in ("compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
+        ),
+    ),
+    *_rules(LINEAR, *((f"mask_decoder.hf_mlp.layers.{i}", None) for i in range(3))),
+)
+
 # Hugging Face holds the Fourier matrix a second time, tied to the first.
 TIED = "prompt_encoder.shared_embedding.positional_embedding"
 FOURIER = "shared_image_embedding.positional_embedding"
@@ -184,6 +202,7 @@ def _key_rules(iou_head_depth: int, family: Family | None) -> list[KeyRule]:
     return [
         *(rule for each in families for rule in _encoder_rules(each)),
         *_KEY_RULES,
+        *_HQ_RULES,
         *_head("mask_decoder.output_hypernetworks_mlps.{}", _HYPERNETWORK_DEPTH),
         *_head("mask_decoder.iou_prediction_head", iou_head_depth),
     ]

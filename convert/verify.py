@@ -127,12 +127,15 @@ def build_reference(config: SamConfig) -> Any:
     """Builds Meta's torch `Sam` in the shape of `config`, in evaluation mode, with initial weights.
 
     Raises:
-        ValueError: the configuration does not take square images.
+        ValueError: the configuration does not take square images, or is of a model that Meta's code has not.
     """
     import torch
     from segment_anything import modeling
 
     encoder, decoder = plain_vit(config, who="the reference"), config.mask_decoder
+    if decoder.hq or encoder.adapter or encoder.channels != 3:
+        what = "HQ-SAM's token" if decoder.hq else "an adapter" if encoder.adapter else "channels beside RGB"
+        raise ValueError(f"Meta's code, which verifying runs, has no form of a model with {what}")
     if encoder.image_size[0] != encoder.image_size[1]:
         raise ValueError(f"the reference takes square images only, this model takes {encoder.image_size}")
     return modeling.Sam(

@@ -25,7 +25,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.atomic import replacing
-from samjax.config import ENCODERS, EncoderConfig, MaskThresholds, SamConfig, ViTConfig
+from samjax.config import ENCODERS, EncoderConfig, MaskThresholds, SamConfig, ViTConfig, written_fields
 from samjax.errors import first_line
 from samjax.mismatch import explain_mismatch
 from samjax.types import Params
@@ -155,7 +155,7 @@ def save(
         checksum = _save_arrays(folder / "arrays", leaves)
         manifest = {
             "format_version": FORMAT_VERSION,
-            "config": dataclasses.asdict(config),
+            "config": written_fields(config),
             "provenance": {
                 **(provenance or {}),
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,42 @@ shapes), `samjax.execution.Execution` says HOW it is computed and changes the an
 import dataclasses
 import importlib
 import warnings
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
+
+# Of a model with HQ-SAM's token, the masks to answer with: SAM's logits plus the token's, the token's alone, or SAM's
+# own, bit for bit those of the model without the token.
+HqMasks = Literal["sum", "only", "off"]
+_LATER = "later"  # in the metadata of fields that configurations of 0.2 have not
+
+
+def later(default: Any) -> Any:
+    """A field that did not exist when checkpoints were first written. It is written and shown only where it is not at
+    its default, so that older programs read what they can compute, and keys made of a configuration stay the same."""
+    return dataclasses.field(default=default, metadata={_LATER: True})
+
+
+def written_fields(config: Any) -> dict[str, Any]:
+    """A configuration as `dataclasses.asdict` gives it, without fields of `later` that are at their default."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if _LATER in field.metadata and value == field.default:
+            continue
+        found[field.name] = written_fields(value) if dataclasses.is_dataclass(value) else value
+    return found
+
+
+class _Shown:
+    """A `repr` without fields of `later` that are at their default."""
+
+    def __repr__(self) -> str:
+        fields: Any = dataclasses.fields(self)  # type: ignore[arg-type]  # all that inherit it are dataclasses
+        shown = [
+            f"{field.name}={value!r}"
+            for field in fields
+            if (value := getattr(self, field.name)) != field.default or _LATER not in field.metadata
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class PromptLabel:
@@ -59,8 +94,8 @@ class EncoderConfig(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class ViTConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ViTConfig(_Shown):
     """A plain ViT with windowed and global attention (ViTDet, arXiv 2203.16527; SAM paper, section 3)."""
 
     width: int = 768  # token channels
@@ -71,6 +106,8 @@ class ViTConfig:
     patch_size: int = 16  # pixels
     window_size: int = 14  # tokens
     mlp_ratio: int = 4
+    adapter: int = later(0)  # channels of the bottleneck beside each MLP (AdaptFormer, arXiv 2205.13535); 0: none
+    channels: int = later(3)  # of the pixels: red, green and blue, then whatever else a photo has
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.patch_size, self.window_size, self.mlp_ratio) < 1:
@@ -81,6 +118,10 @@ class ViTConfig:
             raise ValueError(f"width {self.width} must be divisible by heads {self.heads}")
         if any(not 0 <= block < self.depth for block in self.global_blocks):
             raise ValueError(f"global_blocks {self.global_blocks} must lie in 0..{self.depth - 1}")
+        if self.adapter < 0:
+            raise ValueError(f"adapter is the width of a bottleneck, or 0 for none, got {self.adapter}")
+        if self.channels < 3:
+            raise ValueError(f"channels are red, green, blue and others, so at least 3, got {self.channels}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -102,6 +143,11 @@ class ViTConfig:
         """Channels of a head."""
         return self.width // self.heads
 
+    @property
+    def early_output(self) -> tuple[str, int] | None:
+        """What HQ-SAM takes from inside the encoder: the tap of the first global block, and its channels."""
+        return (f"blocks/{min(self.global_blocks)}", self.width) if self.global_blocks else None
+
     def with_image_size(self, image_size: tuple[int, int]) -> "ViTConfig":
         """The same ViT for another input, multiples of the patch."""
         return dataclasses.replace(self, image_size=image_size)
@@ -111,8 +157,8 @@ class ViTConfig:
 ENCODERS: tuple[type, ...] = (ViTConfig,)
 
 
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class DecoderConfig(_Shown):
     """The two-way transformer and its heads (SAM paper, Appendix A)."""
 
     depth: int = 2  # two-way layers
@@ -122,9 +168,10 @@ class DecoderConfig:
     multimask_outputs: int = 3  # masks of an ambiguous prompt; one more token serves unambiguous prompts
     iou_head_dim: int = 256
     iou_head_depth: int = 3
+    hq: bool = later(False)  # HQ-SAM's token, its MLP and its fusion of features (arXiv 2306.01567) beside SAM's own
 
     def __post_init__(self) -> None:
-        if min(dataclasses.astuple(self)) < 1:
+        if min(value for value in dataclasses.astuple(self) if not isinstance(value, bool)) < 1:
             raise ValueError(f"all sizes of the decoder must be positive, got {self}")
 
 
@@ -146,6 +193,11 @@ class SamConfig:
             )
         if self.mask_channels < 4 or self.mask_channels % 4:
             raise ValueError(f"mask_channels must be a multiple of 4, got {self.mask_channels}")
+        if self.mask_decoder.hq and getattr(self.image_encoder, "early_output", None) is None:
+            raise ValueError(
+                "HQ-SAM's token takes the output of the first global block of a plain ViT, which this image encoder "
+                f"lacks: {self.image_encoder}"
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -165,11 +217,36 @@ class SamConfig:
         return self.mask_decoder.multimask_outputs + 1
 
     @property
+    def output_tokens(self) -> int:
+        """Tokens of the decoder before the prompt's: of the IoU, of each mask, and HQ-SAM's."""
+        return 1 + self.mask_tokens + self.mask_decoder.hq
+
+    @property
+    def multimask_answers(self) -> int:
+        """Masks that answer an ambiguous prompt by default. HQ-SAM's token refines the most confident one, and it is
+        the only one."""
+        return 1 if self.mask_decoder.hq else self.mask_decoder.multimask_outputs
+
+    @property
+    def decoder_taps(self) -> tuple[str, ...]:
+        """Outputs from inside the image encoder that the decoder takes beside the features; `encode` gives them."""
+        if not self.mask_decoder.hq:
+            return ()
+        return (self.image_encoder.early_output[0],)  # type: ignore[attr-defined]  # `__post_init__` has seen to it
+
+    def with_hq(self, hq: bool = True) -> "SamConfig":
+        """The same network with HQ-SAM's token, or without. Raises ValueError if the encoder does not suit it."""
+        if hq == self.mask_decoder.hq:
+            return self
+        return dataclasses.replace(self, mask_decoder=dataclasses.replace(self.mask_decoder, hq=hq))
+
+    @property
     def variant(self) -> str:
-        """The variant's name, whatever the image size; "custom" for a configuration that no row of the table has."""
+        """The variant's name, whatever the image size, with HQ-SAM's token or without; "custom" for a configuration
+        that no row of the table has."""
         for name, known in VARIANTS.items():
             try:
-                if self == known.with_image_size(self.image_size):
+                if self.with_hq(False) == known.with_image_size(self.image_size):
                     return name
             except ValueError:  # a size that the variant cannot have
                 continue

@@ -17,7 +17,7 @@ from samjax.types import Embedding
 _TAPS = "taps/"
 
 
-def image_hash(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
+def image_hash(rgb: UInt8[np.ndarray, "H W channels"]) -> str:
     """SHA-256 of a photo's size and pixels, whatever file they came from."""
     digest = hashlib.sha256(repr(rgb.shape).encode())
     digest.update(np.ascontiguousarray(rgb).data)
@@ -44,11 +44,11 @@ class EmbeddingStore:
         self.folder = Path(folder)
         self.model_hash = model_hash(sam)
 
-    def path(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Path:
+    def path(self, rgb: UInt8[np.ndarray, "H W channels"]) -> Path:
         """The file of a photo's embedding, whether it exists or not."""
         return self.folder / f"{image_hash(rgb)[:32]}-{self.model_hash[:16]}.safetensors"
 
-    def get(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Embedding | None:
+    def get(self, rgb: UInt8[np.ndarray, "H W channels"]) -> Embedding | None:
         """The stored embedding of a photo, or None. Raises ValueError for a damaged file."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -63,7 +63,7 @@ class EmbeddingStore:
         except (SafetensorError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it to have it made again") from error
 
-    def put(self, rgb: UInt8[np.ndarray, "H W 3"], embedding: Embedding) -> Path:
+    def put(self, rgb: UInt8[np.ndarray, "H W channels"], embedding: Embedding) -> Path:
         """Stores a photo's embedding."""
         from safetensors.numpy import save_file
 

@@ -6,7 +6,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from flax.core import meta
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from samjax import transforms
-from samjax.config import PromptLabel, SamConfig
+from samjax.config import HqMasks, PromptLabel, SamConfig
 from samjax.execution import Execution
 from samjax.nn.encoders import family_of
 from samjax.nn.initialise import initialise
@@ -31,7 +31,7 @@ _UNPERTURBED = Perturbation()
 def encode(
     config: SamConfig,
     params: Params,
-    pixels: Float32[Array | np.ndarray, "*B h w 3"],
+    pixels: Float32[Array | np.ndarray, "*B h w channels"],
     execution: Execution,
     *,
     taps: tuple[str, ...] = (),
@@ -44,11 +44,12 @@ def encode(
         params: its parameters.
         pixels: (height, width) as `config.image_size`, or a window of that (`Perturbation`).
         execution: how to compute.
-        taps: names of outputs from inside the encoder to give as well, of `tap_names`; free if there are none.
+        taps: names of outputs from inside the encoder to give as well, of `tap_names`, beside those that the model's
+            decoder takes (`config.decoder_taps`); free if there are none.
         perturbation: what training changes.
 
     Raises:
-        ValueError: pixels of another size, a window that is not aligned, or an unknown tap.
+        ValueError: pixels of another size or with other channels, a window that is not aligned, or an unknown tap.
     """
     perturbation, pixels = perturbation or _UNPERTURBED, jnp.asarray(pixels)
     if perturbation.origin is None and pixels.shape[-3:-1] != config.image_size:
@@ -57,11 +58,15 @@ def encode(
         raise ValueError(
             f"the sides of a window must be multiples of {config.image_encoder.alignment}, got {pixels.shape[-3:-1]}"
         )
+    channels = pixel_channels(config)
+    if pixels.shape[-1] != channels:
+        raise ValueError(f"this model takes pixels of {channels} channels, got {pixels.shape[-1]}")
     if isinstance(taps, str):
         raise ValueError(f"taps must be a tuple of names, got the text {taps!r}")
     if unknown := set(taps) - set(tap_names(config)):
         names = ", ".join(tap_names(config)) or "none"
         raise ValueError(f"the image encoder has no tap {', '.join(sorted(unknown))}; it has: {names}")
+    taps = (*taps, *(name for name in config.decoder_taps if name not in taps))
     module = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
     encoder = _part(module, params["image_encoder"])
 
@@ -72,6 +77,11 @@ def encode(
     if pixels.ndim == 3:
         return encode_one(pixels, perturbation)
     return map_batch(encode_one, pixels, perturbation, together=execution.images_per_step)
+
+
+def pixel_channels(config: SamConfig) -> int:
+    """Channels of the pixels that the model takes: three, if its encoder does not say."""
+    return getattr(config.image_encoder, "channels", 3)
 
 
 def tap_names(config: SamConfig) -> tuple[str, ...]:
@@ -128,6 +138,7 @@ def decode_tokens(
     dense: Float[Array, "*B N H W C"] | None = None,
     valid: Bool[Array | np.ndarray, "*B N"] | None = None,
     perturbation: Perturbation | None = None,
+    hq: HqMasks | None = None,
 ) -> Prediction:
     """Masks for N sets of prompt tokens of an image, or of each image of a batch, wherever the tokens come from.
 
@@ -141,21 +152,23 @@ def decode_tokens(
         dense: what is added to the image for each prompt (`embed_masks`); None: the model's vector for no mask.
         valid: False for rows that only pad (`Prompts.valid`); None: there are none.
         perturbation: what training changes.
+        hq: as for `decode`.
 
     Raises:
         TypeError: `features` are no `Features`.
-        ValueError: tokens of another width than the model's, or not N sets of them for each image.
+        ValueError: tokens of another width than the model's, or not N sets of them for each image; what `hq` asks for
+            the model or the features have not.
     """
     perturbation = perturbation or _UNPERTURBED
     _check_tokens(config, features, tokens, dense)
     if features.image.ndim == 4:
 
         def one(features: Any, tokens: Any, dense: Any, valid: Any, change: Perturbation) -> Prediction:
-            more = {"multimask": multimask, "dense": dense, "valid": valid, "perturbation": change}
+            more = {"multimask": multimask, "dense": dense, "valid": valid, "perturbation": change, "hq": hq}
             return decode_tokens(config, params, features, tokens, execution, **more)
 
         return map_batch(one, features, tokens, dense, valid, perturbation, together=execution.images_per_step)
-    decoder = _Decoder(config, params, features.image, execution, perturbation.origin, shares_image=dense is None)
+    decoder = _Decoder(config, params, features, execution, perturbation.origin, hq, shares_image=dense is None)
 
     def decode_one(tokens: Tokens, dense: Any, weights: Any) -> tuple[Array, Array]:
         return decoder.masks(tokens, dense, multimask, weights)
@@ -185,6 +198,7 @@ def decode(
     *,
     multimask: bool,
     perturbation: Perturbation | None = None,
+    hq: HqMasks | None = None,
 ) -> Prediction:
     """Masks for N prompts of an image, or of each image of a batch.
 
@@ -193,18 +207,26 @@ def decode(
     Each prompt's answer depends on nothing but itself and its image: absent tokens and padding rows are masked out of
     every attention. `multimask` gives the three masks of an ambiguous prompt, otherwise the single one. A prompt is
     embedded when it is decoded, so that no more dense maps exist than prompts are decoded together.
+
+    A model with HQ-SAM's token answers with one mask in either case, as HQ-SAM does: with `hq` "sum", or None, the
+    token's logits are added to those of SAM's mask, with `multimask` the most confident of three; "only" gives the
+    token's alone, with the same predicted IoU. With "off" the token takes no part: the answers are SAM's own, to the
+    bit.
+
+    Raises ValueError where the embedding lacks the tap that the token needs, and for "sum" or "only" without a token.
     """
     embedding, prompts = jax.tree.map(jnp.asarray, (embedding, prompts))  # as jit would, where it is disabled
     perturbation = perturbation or _UNPERTURBED
     if embedding.features.ndim == 4:
 
         def one(embedding: Any, prompts: Any, change: Perturbation) -> Prediction:
-            more = {"multimask": multimask, "perturbation": change}
+            more = {"multimask": multimask, "perturbation": change, "hq": hq}
             return decode(config, params, embedding, prompts, execution, **more)
 
         return map_batch(one, embedding, prompts, perturbation, together=execution.images_per_step)
     origin, has_masks = perturbation.origin, prompts.masks is not None
-    decoder = _Decoder(config, params, embedding.features, execution, origin, shares_image=not has_masks)
+    features = Features(embedding.features, embedding.taps)
+    decoder = _Decoder(config, params, features, execution, origin, hq, shares_image=not has_masks)
 
     def decode_one(prompt: Prompts, weights: Any) -> tuple[Array, Array]:
         frames = embedding.original_size, embedding.input_size
@@ -218,7 +240,7 @@ def decode(
 
 
 jitted_encode = jax.jit(encode, static_argnames=("config", "execution", "taps"))
-jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multimask"))
+jitted_decode = jax.jit(decode, static_argnames=("config", "execution", "multimask", "hq"))
 
 _Part = Callable[..., Any]  # of a method's name and its arguments
 
@@ -255,12 +277,14 @@ class _Decoder:
         self,
         config: SamConfig,
         params: Params,
-        image: Float[Array, "H W C"],
+        features: Features,
         execution: Execution,
         origin: Int32[Array, "2"] | None,
+        hq: HqMasks | None,
         *,
         shares_image: bool,
     ) -> None:
+        image = features.image
         self.prompt_encoder = _part(PromptEncoder(config, execution.dtype), params["prompt_encoder"])
         module = MaskDecoder(config, execution.dtype)
         self._decoder = _part(module, params["mask_decoder"])
@@ -270,17 +294,36 @@ class _Decoder:
         self._position = self.prompt_encoder("grid_positions", self._grid, origin)
         # Without dense maps the image side is the same for all prompts of an image: made once.
         self._shared = self._side(no_mask) if shares_image else None
+        if hq not in (None, *get_args(HqMasks)):
+            raise ValueError(f"hq is one of {', '.join(get_args(HqMasks))}, or None, got {hq!r}")
+        self._hq = hq or ("sum" if config.mask_decoder.hq else "off")
+        self._hq_side = None
+        if self._hq != "off":
+            self._hq_side = self._decoder("hq_side", self._image, _early(config, features))
 
     def masks(
         self, tokens: Tokens, dense: Float[Array, "H W C"] | None, multimask: bool, weights: Array | None
     ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         """Logits and predicted IoU for the tokens of one prompt."""
         side = self._shared if dense is None else self._side(dense)
-        given = side, tokens.values, tokens.valid, multimask, weights, self._grid
+        given = side, tokens.values, tokens.valid, multimask, weights, self._grid, self._hq_side, self._hq
         return self._decoder("__call__", *given)
 
     def _side(self, dense: Float[Array, "#H #W C"]) -> Any:
         return self._decoder("image_side", self._image + dense, self._position)
+
+
+def _early(config: SamConfig, features: Features) -> Float[Array, "H W D"]:
+    """The tap that HQ-SAM's token needs."""
+    if not config.mask_decoder.hq:
+        raise ValueError('this model has no token of HQ-SAM: leave hq out, or give "off"')
+    (name,) = config.decoder_taps
+    if name not in features.taps:
+        raise ValueError(
+            f"the embedding lacks {name!r}, which HQ-SAM's token needs beside the features: encode the photo with this "
+            'model, hand its taps on (Embedding.taps, Features.taps), or ask for SAM\'s own masks with hq="off"'
+        )
+    return features.taps[name]
 
 
 @functools.cache
@@ -294,7 +337,7 @@ def declared_params(config: SamConfig) -> Params:
         if isinstance(encoder, Layer):
             of_encoder = encoder.init(key, method="declare")
         else:  # it may make parameters while it runs
-            of_encoder = encoder.init(key, jnp.zeros((*config.image_size, 3), jnp.float32))
+            of_encoder = encoder.init(key, jnp.zeros((*config.image_size, pixel_channels(config)), jnp.float32))
         return {
             "image_encoder": of_encoder["params"],
             "prompt_encoder": PromptEncoder(config, execution.dtype).init(key, method="declare")["params"],

@@ -155,6 +155,28 @@ def as_rgb(image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H 
     return array[:, :, ::-1] if image_format == "BGR" else array
 
 
+def as_channels(image: ArrayLike, channels: int) -> UInt8[np.ndarray, "H W channels"]:
+    """An array (H, W, `channels`) with more channels than a photo's three, in 8 bits a channel.
+
+    Dtypes are as for `as_rgb`; integers of more than 8 bits are stretched by the darkest and the brightest value of all
+    channels together. Raises ValueError like it, for Pillow images, and for another number of channels.
+    """
+    if is_pillow(image):
+        raise ValueError(
+            f"this model takes {channels} channels: give an array (H, W, {channels}); a Pillow image has at most four, "
+            "whose meanings Pillow decides"
+        )
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != channels:
+        raise ValueError(
+            f"this model takes {channels} channels: an image must be an array (H, W, {channels}), channels last, got "
+            f"shape {array.shape}"
+        )
+    if array.size == 0:
+        raise ValueError(f"the image is empty: its shape is {array.shape}")
+    return _to_uint8(array)
+
+
 def _to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8:
         return array

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Key
+from jaxtyping import Array, Bool, Float32, Key, UInt8
 
 from samjax import pictures, transforms
-from samjax.config import VARIANTS, MaskThresholds, SamConfig
+from samjax.config import VARIANTS, HqMasks, MaskThresholds, SamConfig
 from samjax.execution import Execution
-from samjax.model import init_params, jitted_decode, jitted_encode
+from samjax.model import abstract_params, init_params, jitted_decode, jitted_encode, pixel_channels
 from samjax.nn.encoders import family_of
 from samjax.types import ArrayLike, Embedding, Features, Params, Prediction, Prompts
 from samjax.warmup import compile_programs
@@ -70,12 +70,31 @@ class Sam:
         """The same parameters computing in "float32" or "bfloat16". Raises ValueError for any other dtype."""
         return dataclasses.replace(self, execution=dataclasses.replace(self.execution, compute_dtype=compute_dtype))
 
-    def encode(self, image: ArrayLike, *, taps: Sequence[str] = ()) -> Embedding:
-        """The embedding of one photo, in any form that `samjax.pictures.as_rgb` takes; raises ValueError like it.
+    def without_hq(self) -> "Sam":
+        """SAM itself, where this is HQ-SAM: the same parameters without the token and what goes with it."""
+        config = self.config.with_hq(False)
+        if config == self.config:
+            return self
+        decoder = {name: self.params["mask_decoder"][name] for name in abstract_params(config)["mask_decoder"]}
+        return dataclasses.replace(self, config=config, params={**self.params, "mask_decoder": decoder})
 
-        With `taps`, names of `samjax.model.tap_names`, also outputs from inside the encoder.
+    def as_photo(self, image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H W channels"]:
+        """A photo with the channels that the model takes, by `samjax.pictures.as_rgb`, or by `as_channels` where they
+        are more than three; raises ValueError like them."""
+        channels = pixel_channels(self.config)
+        if channels == 3:
+            return pictures.as_rgb(image, image_format)
+        if image_format != "RGB":
+            raise ValueError(f"image_format is for photos of three channels, this model takes {channels}")
+        return pictures.as_channels(image, channels)
+
+    def encode(self, image: ArrayLike, *, taps: Sequence[str] = ()) -> Embedding:
+        """The embedding of one photo, in any form that `as_photo` takes; raises ValueError like it.
+
+        With `taps`, names of `samjax.model.tap_names`, also outputs from inside the encoder; those that the decoder
+        needs (`config.decoder_taps`) are always there.
         """
-        rgb = pictures.as_rgb(image)
+        rgb = self.as_photo(image)
         pixels = transforms.to_pixels(rgb, self.config)
         features = jitted_encode(self.config, self.params, pixels, self.execution, taps=_names(taps))
         return self._embedding(features, rgb.shape[:2], self._fitted(rgb))
@@ -95,7 +114,7 @@ class Sam:
         """
         if not len(images):
             raise ValueError("no image was given")
-        names, rgbs = _names(taps), [pictures.as_rgb(image) for image in images]
+        names, rgbs = _names(taps), [self.as_photo(image) for image in images]
         pixels = [transforms.to_pixels(rgb, self.config) for rgb in rgbs]
         if sharding is not None:
             placed = jax.device_put(np.stack(pixels), sharding)
@@ -129,8 +148,13 @@ class Sam:
         original, fitted = jax.device_put((np.array(original, np.int32), np.array(fitted, np.int32)))
         return Embedding(features.image, original, fitted, features.taps)
 
-    def predict(self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
+    def predict(
+        self, embedding: Embedding, prompts: Prompts, *, multimask: bool = True, hq: HqMasks | None = None
+    ) -> Prediction:
         """Masks for the N prompts of one image: logits (N, M, h, w) and IoU (N, M), M = 3 with `multimask`, else 1.
+
+        HQ-SAM gives one mask in either case: "sum" (or None), "only" or, for SAM's own masks, "off"; `hq` is what
+        `samjax.model.decode` says.
 
         Prompts are in pixels of the photo; the logits are low-resolution ones (`config.mask_size`) that cover the
         padded model input, and `masks` brings them to the photo's size. The prediction is on the host. Warns about
@@ -141,9 +165,11 @@ class Sam:
         if embedding.features.ndim != 3 or prompts.valid.ndim != 1:
             raise ValueError("predict takes one image and its prompts; for batches there is predict_batch")
         _check_prompts(self.config, embedding.original_size, prompts)
-        return self._decode(embedding, prompts, multimask).trimmed()
+        return self._decode(embedding, prompts, multimask, hq).trimmed()
 
-    def predict_batch(self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True) -> Prediction:
+    def predict_batch(
+        self, embeddings: Embedding, prompts: Prompts, *, multimask: bool = True, hq: HqMasks | None = None
+    ) -> Prediction:
         """Masks for the prompts of B images (`Prompts.batch`); `prediction[b]` is image b's without padding rows.
 
         Like `encode_batch` in pieces, or all at once where the features lie on several devices. Coordinates, logits and
@@ -156,25 +182,30 @@ class Sam:
             raise ValueError(
                 "predict_batch takes encode_batch's embeddings and Prompts.batch; one image goes to predict"
             )
-        embeddings = dataclasses.replace(embeddings, taps={})
+        embeddings = embeddings.with_taps(self.config.decoder_taps)
         count = embeddings.features.shape[0]
         if count != prompts.valid.shape[0]:
             raise ValueError(f"{count} embeddings came with prompts of {prompts.valid.shape[0]} images")
         _check_prompts(self.config, embeddings.original_size, prompts)
         if isinstance(embeddings.features, jax.Array) and len(embeddings.features.devices()) > 1:
-            return self._decode(embeddings, prompts, multimask, self._all_at_once())
+            return self._decode(embeddings, prompts, multimask, hq, self._all_at_once())
         pieces = []
         for piece in self._pieces(count):
             take = operator.itemgetter(np.array(piece))
-            pieces.append(self._decode(jax.tree.map(take, embeddings), jax.tree.map(take, prompts), multimask))
+            pieces.append(self._decode(jax.tree.map(take, embeddings), jax.tree.map(take, prompts), multimask, hq))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
 
     def _decode(
-        self, embedding: Embedding, prompts: Prompts, multimask: bool, execution: Execution | None = None
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        multimask: bool,
+        hq: HqMasks | None,
+        execution: Execution | None = None,
     ) -> Prediction:
         how = execution or self.execution
-        embedding = dataclasses.replace(embedding, taps={})  # which would make another program of it
-        return jitted_decode(self.config, self.params, embedding, prompts, how, multimask=multimask)
+        embedding = embedding.with_taps(() if hq == "off" else self.config.decoder_taps)
+        return jitted_decode(self.config, self.params, embedding, prompts, how, multimask=multimask, hq=hq)
 
     def masks(
         self, prediction: Prediction, embedding: Embedding, *, threshold: float | None = 0.0

@@ -28,6 +28,14 @@ PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
 Size = tuple[int, int]  # (height, width), pixels
 
 
+def channel_statistics(channels: int) -> tuple[Float32[np.ndarray, " channels"], Float32[np.ndarray, " channels"]]:
+    """Mean and standard deviation that pixels are normalised by: those of red, green and blue, and for every further
+    channel the means of the three, 114.5 and 57.6."""
+    further = channels - len(PIXEL_MEAN)
+    mean, std = (np.pad(values, (0, further), constant_values=values.mean()) for values in (PIXEL_MEAN, PIXEL_STD))
+    return mean, std
+
+
 def input_size(original: Size, image_size: Size) -> Size:
     """The (height, width) that a photo of `original` size has in the INPUT frame, pixels: resized to fit `image_size`.
 
@@ -39,7 +47,7 @@ def input_size(original: Size, image_size: Size) -> Size:
     return max(height, 1), max(width, 1)
 
 
-def resize_photo(rgb: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarray, "h w 3"]:
+def resize_photo(rgb: UInt8[np.ndarray, "H W channels"], size: Size) -> UInt8[np.ndarray, "h w channels"]:
     """Resizes a photo to `size` as the reference does: Pillow's bilinear filter, which antialiases, on 8-bit values.
 
     A photo that has this size is returned itself, not a copy.
@@ -48,18 +56,25 @@ def resize_photo(rgb: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarra
 
     if rgb.shape[:2] == size:
         return rgb
-    return np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+    def resized(part: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(part).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+    if rgb.shape[2] == 3:
+        return resized(rgb)
+    return np.stack([resized(np.ascontiguousarray(channel)) for channel in np.moveaxis(rgb, -1, 0)], -1)
 
 
-def to_pixels(rgb: UInt8[np.ndarray, "H W 3"], config: SamConfig) -> Float32[np.ndarray, "h w 3"]:
+def to_pixels(rgb: UInt8[np.ndarray, "H W channels"], config: SamConfig) -> Float32[np.ndarray, "h w channels"]:
     """A photo as the encoder takes it: resized to fit, normalised, then padded with zeros to `config.image_size`.
 
-    The photo is at the upper left, its values are (value - `PIXEL_MEAN`) / `PIXEL_STD` (the reference's
+    The photo is at the upper left, its values are (value - mean) / std by `channel_statistics` (the reference's
     `Sam.preprocess`).
     """
     fitted = resize_photo(rgb, input_size(rgb.shape[:2], config.image_size))
-    pixels = np.zeros((*config.image_size, 3), np.float32)
-    pixels[: fitted.shape[0], : fitted.shape[1]] = (fitted.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD
+    mean, std = channel_statistics(fitted.shape[2])
+    pixels = np.zeros((*config.image_size, fitted.shape[2]), np.float32)
+    pixels[: fitted.shape[0], : fitted.shape[1]] = (fitted.astype(np.float32) - mean) / std
     return pixels
 
 

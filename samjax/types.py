@@ -108,6 +108,10 @@ class Embedding:
                 "an Embedding takes an array: pass features.image (and taps=features.taps), not the Features"
             )
 
+    def with_taps(self, names: Sequence[str]) -> "Embedding":
+        """The same with these taps alone, those of them that it has: with others it would be another program's."""
+        return dataclasses.replace(self, taps={name: self.taps[name] for name in names if name in self.taps})
+
     def __getitem__(self, index: int) -> "Embedding":
         """One image of a batch. Raises ValueError if this is no batch."""
         if self.features.ndim != 4:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from samjax import transforms
-from samjax.model import jitted_decode, jitted_encode
+from samjax.model import jitted_decode, jitted_encode, pixel_channels
 from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Prompts, bucket
 
 
@@ -41,9 +41,10 @@ def compile_programs(
     Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
     """
     config, params, execution = sam.config, sam.params, sam.execution
-    pixels = np.zeros((*config.image_size, 3), np.float32)
+    channels = pixel_channels(config)
+    pixels = np.zeros((*config.image_size, channels), np.float32)
     timings = [_time("encode", jitted_encode, config, params, pixels, execution)]
-    embedding = sam.encode(np.zeros((1, 1, 3), np.uint8))
+    embedding = sam.encode(np.zeros((1, 1, channels), np.uint8))
     shapes = {
         (bucket(count, PROMPT_BUCKETS), bucket(tokens + 1, TOKEN_BUCKETS)) for count in prompts for tokens in points
     }
@@ -60,7 +61,7 @@ def compile_programs(
         name = f"decode {count} prompt(s) of up to {tokens} tokens{' and a mask' if masked else ''}"
         arguments = config, params, embedding, blank, execution
         name += ", three masks" if flag else ", one mask"
-        timings.append(_time(name, jitted_decode, *arguments, multimask=flag))
+        timings.append(_time(name, jitted_decode, *arguments, multimask=flag, hq=None))
     logits = np.zeros(config.mask_size, np.float32)
     for size in photo_sizes:
         start = time.perf_counter()

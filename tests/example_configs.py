@@ -27,8 +27,13 @@ CUSTOM = {
         mask_channels=8,
     ),
     "a wide MLP": SamConfig(ViTConfig(width=32, depth=2, heads=4, global_blocks=(0,), mlp_ratio=3)),
+    "HQ-SAM's token": SMALL.with_hq(),
+    "adapters": dataclasses.replace(SMALL, image_encoder=dataclasses.replace(SMALL.image_encoder, adapter=8)),
+    "five channels": dataclasses.replace(SMALL, image_encoder=dataclasses.replace(SMALL.image_encoder, channels=5)),
     "ViT-B whose windows are as large as its grid": VARIANTS["vit_b"].with_image_size(224),
 }
+# Hugging Face's SamModel has no names for some of their parameters.
+BEYOND_HUGGING_FACE = CUSTOM["HQ-SAM's token"], CUSTOM["adapters"]
 
 
 def meta_tensors(config: SamConfig) -> dict[str, LazyArray]:

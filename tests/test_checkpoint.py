@@ -239,3 +239,13 @@ def test_one_flipped_bit_is_found(saved):
     largest.write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged, its checksum differs"):
         checkpoint.restore(saved)
+
+
+def test_younger_fields_are_in_the_manifest_only_where_they_say_something(pristine, tmp_path):
+    """So that a samjax of before reads what it can compute, and what it wrote is read."""
+    config = json.loads((pristine / "samjax.json").read_text())["config"]
+    assert not {"adapter", "channels"} & set(config["image_encoder"])
+    assert "hq" not in config["mask_decoder"]
+    checkpoint.save(tmp_path / "hq", SMALL.with_hq(), random_params(SMALL.with_hq()))
+    assert json.loads((tmp_path / "hq" / "samjax.json").read_text())["config"]["mask_decoder"]["hq"] is True
+    assert checkpoint.restore(tmp_path / "hq")[0] == SMALL.with_hq()

@@ -1,11 +1,13 @@
 import dataclasses
+import hashlib
+import json
 import math
 
 import jax
 import pytest
 
 from samjax import VARIANTS, SamConfig
-from samjax.config import ViTConfig
+from samjax.config import ViTConfig, written_fields
 from samjax.model import abstract_params
 
 
@@ -76,3 +78,33 @@ def test_names_of_0_1_are_found_with_a_warning():
         assert config.Execution is execution.Execution
     with pytest.raises(AttributeError, match="no attribute 'Executions'"):
         config.Executions  # noqa: B018
+
+
+FIELDS = {
+    "hq": VARIANTS["vit_b"].with_hq(),
+    "adapter": SamConfig(ViTConfig(adapter=64)),
+    "channels": SamConfig(ViTConfig(channels=4)),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_younger_fields_are_written_and_shown_where_they_are_not_at_their_default(field):
+    assert f'"{field}"' in json.dumps(written_fields(FIELDS[field]))
+    assert f"{field}=" in repr(FIELDS[field])
+    assert f'"{field}"' not in json.dumps(written_fields(VARIANTS["vit_b"]))
+    assert f" {field}=" not in repr(VARIANTS["vit_b"])
+
+
+def test_a_configuration_reads_as_it_did_before_there_were_younger_fields():
+    """Keys of stored embeddings and of evaluations are made of it."""
+    assert hashlib.sha256(repr(VARIANTS["vit_tiny"]).encode()).hexdigest()[:16] == "0657e70f67d0a07c"
+    assert repr(ViTConfig()) == (
+        "ViTConfig(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11), image_size=(1024, 1024), "
+        "patch_size=16, window_size=14, mlp_ratio=4)"
+    )
+
+
+@pytest.mark.parametrize(("field", "value"), [("adapter", -1), ("channels", 2)])
+def test_impossible_adapters_and_channels_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        ViTConfig(**{field: value})

@@ -1,12 +1,13 @@
 """The image encoder in a training step."""
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Int32, Key
 
 from samjax.config import SamConfig
 from samjax.model import encode
-from samjax.types import Params, Perturbation
+from samjax.types import Features, Params, Perturbation
 
 from .batch import Batch, pixels_of
 from .config import TrainConfig
@@ -22,8 +23,9 @@ def batch_features(
     batch: Batch,
     keys: Key[Array, " B"],
     origin: Int32[Array, "B 2"] | None,
-) -> Float[Array, "B H W C"]:
-    """The features of a batch's photos, float32, in which the gradients of hundreds of passes are summed.
+) -> Features:
+    """The features of a batch's photos, and the taps that the decoder takes, all in float32, in which the gradients of
+    hundreds of passes are summed.
 
     Args:
         config: the recipe.
@@ -37,4 +39,4 @@ def batch_features(
     weights = drop_path_weights(sam, config.run.drop_path, keys)
     execution = encoder_execution(config, mesh)
     features = encode(sam, params, pixels_of(batch), execution, perturbation=Perturbation(weights, origin))
-    return features.image.astype(jnp.float32)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), features)

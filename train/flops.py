@@ -49,7 +49,7 @@ def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mas
     """
     decoder, width = config.mask_decoder, config.width
     image = math.prod(config.grid)
-    tokens = 1 + config.mask_tokens + prompt_tokens
+    tokens = config.output_tokens + prompt_tokens
 
     count = 0
     for layer in range(decoder.depth):
@@ -61,6 +61,9 @@ def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mas
     masks = decoder.multimask_outputs if multimask else 1
     count += 2 * image * 4 * width * (width // 4) + 2 * 4 * image * 4 * (width // 4) * (width // 8)  # upscaling
     count += masks * (2 * 2 * width * width + 2 * width * (width // 8) + 2 * 16 * image * (width // 8))
+    if decoder.hq:
+        count += 2 * 2 * width * width + 2 * width * (width // 8)  # the token's MLP
+        count += 2 * 16 * image * (9 * (width // 8) * (width // 4) + 9 * (width // 4) + width // 8)  # fusion, mask
     hidden = decoder.iou_head_dim
     count += 2 * hidden * (width + hidden * (decoder.iou_head_depth - 2) + config.mask_tokens)
     if mask_prompt:

@@ -33,5 +33,5 @@ def dropout_weights(
     if not rate:
         return None
     keep = np.float32(1 - rate)
-    shape = sam.mask_decoder.depth, 3, 1 + sam.mask_tokens + prompt_tokens, sam.width
+    shape = sam.mask_decoder.depth, 3, sam.output_tokens + prompt_tokens, sam.width
     return jax.vmap(jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape).astype(jnp.float32) / keep))(keys)

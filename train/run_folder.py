@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 
 from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, from_json, thresholds_from_json
-from samjax.config import MaskThresholds, SamConfig
+from samjax.config import MaskThresholds, SamConfig, written_fields
 from samjax.lock import FolderInUse, working_in
 from samjax.tuned import Base
 
@@ -64,7 +64,7 @@ def to_json(
     """The text of a `config.json`: the recipe and, in a run, what this module's docstring lists."""
     fields = dataclasses.asdict(config)
     if sam is not None:
-        fields["sam"] = dataclasses.asdict(sam)
+        fields["sam"] = written_fields(sam)
     if extensions:
         fields["extended"] = [dataclasses.asdict(extension) for extension in extensions]
     if thresholds is not None and thresholds != MaskThresholds():

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8
 
-from samjax import pictures
 from samjax.amg import crops, duplicates, labels, moved_generator, regions, seams
 from samjax.amg.candidates import Candidates
 from samjax.amg.config import GenerationConfig
@@ -29,7 +28,7 @@ from samjax.ops.boxes import float32_below, nms
 from samjax.ops.masks import Frame, unpack
 from samjax.ops.rle import encode_placed
 from samjax.sam import Sam
-from samjax.transforms import PIXEL_MEAN, Size
+from samjax.transforms import Size, channel_statistics
 from samjax.types import ArrayLike, Embedding
 
 
@@ -74,13 +73,13 @@ class MaskGenerator:
 
     def generate(self, image: ArrayLike, *, output_mode: str = "coco_rle") -> list[dict[str, Any]]:
         """Records (`samjax.amg.records.records`) of everything in a photo, (H, W, 3) uint8 RGB or anything else that
-        `samjax.pictures.as_rgb` takes."""
-        return records(self.candidates(pictures.as_rgb(image)), output_mode)
+        `samjax.Sam.as_photo` takes."""
+        return records(self.candidates(self.sam.as_photo(image)), output_mode)
 
     def label_map(self, image: ArrayLike) -> Int32[np.ndarray, "H W"]:
         """One map of the photo in which 0 is background and i + 1 the i-th record of `generate`; see
         `samjax.amg.labels.label_map` for overlaps."""
-        rgb = pictures.as_rgb(image)
+        rgb = self.sam.as_photo(image)
         return labels.label_map(records(self.candidates(rgb), "coco_rle"), rgb.shape[:2])
 
     def views(self, size: Size) -> list[View]:
@@ -122,7 +121,7 @@ class MaskGenerator:
             budget=self.config.memory_budget,
         )
 
-    def candidates(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Candidates:
+    def candidates(self, rgb: UInt8[np.ndarray, "H W channels"]) -> Candidates:
         """Run-length encoded masks with their scores, in the ORIGINAL frame; `generate` makes records of them."""
         size = rgb.shape[:2]
         views = self.views(size)
@@ -147,7 +146,7 @@ class MaskGenerator:
             candidates = regions.remove_from(candidates, self.config.min_mask_region_area, threshold)
         return candidates
 
-    def _search(self, rgb: UInt8[np.ndarray, "H W 3"], views: list[View]) -> Iterator[Candidates]:
+    def _search(self, rgb: UInt8[np.ndarray, "H W channels"], views: list[View]) -> Iterator[Candidates]:
         """Candidates of each view; while the host encodes the masks of some, the device is at the next."""
         together = self.sam.execution.images_per_step or len(views)
         batch = self.config.points_per_batch
@@ -162,7 +161,9 @@ class MaskGenerator:
         for started in under_way:
             yield self._finish(started, rgb.shape[:2])
 
-    def _start(self, rgb: UInt8[np.ndarray, "H W 3"], views: list[View], points_per_batch: int) -> list[_Started]:
+    def _start(
+        self, rgb: UInt8[np.ndarray, "H W channels"], views: list[View], points_per_batch: int
+    ) -> list[_Started]:
         embeddings = self.sam.encode_batch([_picture(rgb, view) for view in views])
         started = []
         for number, view in enumerate(views):
@@ -199,7 +200,7 @@ class MaskGenerator:
         """The survivors of a view, their masks encoded at the photo's size (height, width)."""
         view, found = started.view, jax.tree.map(np.asarray, started.found)
         best = found.ranking[found.kept]
-        points, which = np.divmod(best, self.sam.config.mask_decoder.multimask_outputs)
+        points, which = np.divmod(best, self.sam.config.multimask_answers)
         points = view.points[points]
         x0, y0, _, _ = view.box
         rles, boxes = [], np.zeros((len(best), 4), int)
@@ -235,14 +236,14 @@ def _number(number: Any) -> Any:
     return np.float32(number)
 
 
-def _picture(rgb: UInt8[np.ndarray, "H W 3"], view: View) -> UInt8[np.ndarray, "h w 3"]:
+def _picture(rgb: UInt8[np.ndarray, "H W channels"], view: View) -> UInt8[np.ndarray, "h w channels"]:
     """The part of the photo, filled up to the view's size with the colour that normalisation takes to (nearly) 0."""
     x0, y0, x1, y1 = view.box
     part = rgb[y0:y1, x0:x1]
     if view.inside == view.size:
         return part
-    picture = np.empty((*view.size, 3), np.uint8)
-    picture[:] = np.rint(PIXEL_MEAN)
+    picture = np.empty((*view.size, rgb.shape[2]), np.uint8)
+    picture[:] = np.rint(channel_statistics(rgb.shape[2])[0])
     picture[: y1 - y0, : x1 - x0] = part
     return picture
 

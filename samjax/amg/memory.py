@@ -20,7 +20,7 @@ from samjax.amg.program import (
 )
 from samjax.config import SamConfig
 from samjax.execution import Execution
-from samjax.model import abstract_params, jitted_encode
+from samjax.model import abstract_params, encode, jitted_encode, pixel_channels
 from samjax.ops.masks import Frame
 from samjax.transforms import Size
 from samjax.types import Embedding, Params
@@ -85,14 +85,16 @@ def plan(
     together = min(execution.images_per_step or views, views)
     backend = jax.default_backend()
     shapes = _abstract(frame_of(frame, config))
+    taps = sum(tap.shape[-1] for tap in _embedding(config, execution).taps.values())
 
     def with_batches(count: int) -> Plan:
         height, width = config.image_size
+        channels, places = pixel_channels(config), config.grid[0] * config.grid[1]
         return Plan(
             weights=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
             runtime=HOST_RUNTIME if backend == "cpu" else 0,
-            photo=3 * photo[0] * photo[1] + together * (3 * frame[0] * frame[1] + 2 * 3 * 4 * height * width),
-            embeddings=2 * together * config.grid[0] * config.grid[1] * config.width * execution.dtype.itemsize,
+            photo=channels * (photo[0] * photo[1] + together * (frame[0] * frame[1] + 2 * 4 * height * width)),
+            embeddings=2 * together * places * (config.width + taps) * execution.dtype.itemsize,
             encode=_encode_bytes(config, execution, together),
             find=_find_bytes(config, execution, shapes, points, count, nms),
             pack=_pack_bytes(config, execution, shapes),
@@ -109,7 +111,7 @@ def plan(
             f"{smallest.working / 1e6:,.0f} MB beside the weights even with one point at a time; a smaller image_size "
             f"or bfloat16 takes less\n{smallest}"
         )
-    per_point = 4 * config.mask_decoder.multimask_outputs * config.mask_size[0] * config.mask_size[1]
+    per_point = 4 * config.multimask_answers * config.mask_size[0] * config.mask_size[1]
     spare = budget - smallest.working + max(smallest.encode - smallest.find, 0)
     count = min(MOST_POINTS, 1 << (1 + spare // per_point).bit_length() - 1)  # few different programs
     if count >= points:
@@ -131,7 +133,7 @@ def _compiled_bytes(lowered: jax.stages.Lowered) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _encode_bytes(config: SamConfig, execution: Execution, images: int) -> int:
-    pixels = jax.ShapeDtypeStruct((images, *config.image_size, 3), jnp.float32)
+    pixels = jax.ShapeDtypeStruct((images, *config.image_size, pixel_channels(config)), jnp.float32)
     return _compiled_bytes(jitted_encode.lower(config, abstract_params(config), pixels, execution))
 
 
@@ -168,5 +170,9 @@ def _bytes_of(tree: Any) -> int:
 
 
 def _embedding(config: SamConfig, execution: Execution) -> Embedding:
-    size = jnp.zeros(2, jnp.int32)
-    return jax.eval_shape(lambda: Embedding(jnp.zeros((*config.grid, config.width), execution.dtype), size, size))
+    pixels = jax.ShapeDtypeStruct((*config.image_size, pixel_channels(config)), jnp.float32)
+    features: Any = jax.eval_shape(
+        lambda params, x: encode(config, params, x, execution), abstract_params(config), pixels
+    )
+    size: Any = jax.ShapeDtypeStruct((2,), jnp.int32)
+    return Embedding(features.image, size, size, features.taps)

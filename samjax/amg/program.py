@@ -57,7 +57,8 @@ class Region(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All masks of a region, number 3p + m is mask m of point p; those of points that only fill up are not kept."""
+    """All masks of a region, number 3p + m is mask m of point p (of HQ-SAM, which has one, p); those of points that
+    only fill up are not kept."""
 
     iou: Float32[Array, " N"]
     stability: Float32[Array, " N"]
@@ -86,12 +87,12 @@ def judge(
     points_per_batch: int,
     nms: Nms,
 ) -> Judged:
-    """Judges the three masks of every point of a region, `points_per_batch` points at a time.
+    """Judges the three masks (HQ-SAM: the one) of every point of a region, `points_per_batch` points at a time.
 
     Masks whose predicted IoU is too low are dropped before they are brought to the photo's size.
     """
     region, frame, limits = jax.tree.map(jnp.asarray, (region, frame, limits))  # as jit would, where it is disabled
-    masks = config.mask_decoder.multimask_outputs
+    masks = config.multimask_answers
     count = len(region.points)
     batches = -(-count // points_per_batch)
     size = -(-count // batches)  # evened out, so that the last batch is not mostly padding

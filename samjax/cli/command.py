@@ -424,6 +424,7 @@ def _print_description(path: str | Path, description: Any) -> None:
         "variant": description.variant,
         "image size": "{} x {}".format(*encoder.image_size),
         "encoder": family_of(encoder).describe(encoder),
+        **({"decoder": "with HQ-SAM's token"} if description.config.mask_decoder.hq else {}),
         "parameters": f"{description.parameters:,}",
         "dtype": ", ".join(description.dtypes),
         "checksum": description.checksum,

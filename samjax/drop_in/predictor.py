@@ -182,14 +182,14 @@ class SamPredictor:
         self._photo: _Photo | _BeingSet | None = None
 
     def set_image(self, image: ArrayLike, image_format: str = "RGB") -> None:
-        """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `samjax.pictures.as_rgb` takes.
+        """Computes the embedding of a photo, (H, W, 3) uint8 or anything else that `samjax.Sam.as_photo` takes.
 
         `image_format` is the order of an array's channels, "RGB" or "BGR".
         Raises RuntimeError if another thread has set or reset the photo meanwhile.
         """
         being_set = self._photo = _BeingSet()
         try:
-            embedding = self.model.sam.encode(pictures.as_rgb(image, image_format))
+            embedding = self.model.sam.encode(self.model.sam.as_photo(image, image_format))
             if self._photo is not being_set:
                 raise RuntimeError(f"another thread changed this predictor's photo during set_image; {ONE_PHOTO}")
             self.set_embedding(embedding)
@@ -220,12 +220,14 @@ class SamPredictor:
         mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        hq_token_only: bool = False,
     ) -> tuple[Masks, Float32[np.ndarray, " M"], Float32[np.ndarray, "M h w"]]:
         """Masks for one prompt, in pixels of the photo.
 
         point_coords: (K, 2) points (x, y). point_labels: (K,), 1 foreground, 0 background. box: (x0, y0, x1, y1).
         mask_input: (1, h, w) low-resolution logits of an earlier prediction. multimask_output: three masks instead of
-        one. return_logits: float logits instead of booleans.
+        one. return_logits: float logits instead of booleans. hq_token_only: with HQ-SAM, which gives one mask whatever
+        multimask_output is, the mask of its token alone, without SAM's; the argument is its authors'.
 
         As in the reference, points that are none, (0, 2), are not the same as None: if there is no box, they too
         get the padding point that stands beside any number of points. Labels without points count for nothing.
@@ -239,7 +241,9 @@ class SamPredictor:
         points, labels, box, mask = map(_numpy, (point_coords, point_labels, box, mask_input))
         prompts = points, None if points is None else labels, None if box is None else box.ravel(), mask
         listed = [None if part is None else [part] for part in prompts]
-        return tuple(answer[0] for answer in self._predict(photo, listed, multimask_output, return_logits))
+        return tuple(
+            answer[0] for answer in self._predict(photo, listed, multimask_output, return_logits, hq_token_only)
+        )
 
     def predict_batch(
         self,
@@ -249,6 +253,7 @@ class SamPredictor:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        hq_token_only: bool = False,
     ) -> tuple[Masks, Float32[np.ndarray, "N M"], Float32[np.ndarray, "N M h w"]]:
         """Masks for N prompts at once, in pixels of the photo; each may have a number of points of its own.
 
@@ -256,7 +261,7 @@ class SamPredictor:
         Returns masks (N, M, H, W), predicted IoU (N, M), low-resolution logits (N, M, h, w).
         """
         prompts = point_coords, point_labels, boxes, mask_input
-        return self._predict(self._photo_set(), prompts, multimask_output, return_logits)
+        return self._predict(self._photo_set(), prompts, multimask_output, return_logits, hq_token_only)
 
     def predict_torch(
         self,
@@ -266,6 +271,7 @@ class SamPredictor:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        hq_token_only: bool = False,
     ) -> tuple[Any, Any, Any]:
         """`predict_batch` for torch tensors whose coordinates are in the INPUT frame (`transform.apply_boxes_torch`).
 
@@ -285,17 +291,21 @@ class SamPredictor:
         # The prompts' frame is the INPUT frame, so to decode it is the photo's own.
         embedding = dataclasses.replace(photo.embedding, original_size=photo.embedding.input_size)
         in_input_frame = dataclasses.replace(photo, embedding=embedding)
-        results = self._predict(in_input_frame, prompts, multimask_output, return_logits)
+        results = self._predict(in_input_frame, prompts, multimask_output, return_logits, hq_token_only)
         like = next((tensor for tensor in tensors if tensor is not None), None)
         return tuple(_like(like, result) for result in results)
 
-    def _predict(self, photo: _Photo, prompts: Sequence[Any], multimask: bool, return_logits: bool) -> tuple:
+    def _predict(
+        self, photo: _Photo, prompts: Sequence[Any], multimask: bool, return_logits: bool, hq_token_only: bool
+    ) -> tuple:
         """`prompts` are the arguments of `Prompts.of`."""
         sam = self.model.sam
         points, labels, boxes, masks = prompts
         if points is None and boxes is None and masks is None:
             points, labels = [None], None  # the reference answers a prompt of nothing
-        prediction = sam.predict(photo.embedding, Prompts.of(points, labels, boxes, masks), multimask=multimask)
+        asked = Prompts.of(points, labels, boxes, masks)
+        hq = "only" if hq_token_only else None
+        prediction = sam.predict(photo.embedding, asked, multimask=multimask, hq=hq)
         threshold = None if return_logits else self.model.mask_threshold
         masks = transforms.upscale_masks(prediction.logits, photo.original_size, sam.config, threshold=threshold)
         return masks, np.array(prediction.iou), np.array(prediction.logits)

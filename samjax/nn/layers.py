@@ -7,11 +7,12 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Float, Float32
 
 from samjax.nn.initialise import NORMAL, ONES, ZEROS, Uniform, declare
 from samjax.ops.broadcasting import with_rank
-from samjax.ops.mixed import add_bias
+from samjax.ops.mixed import add_bias, einsum
 
 
 class Layer(nn.Module):
@@ -38,11 +39,13 @@ class Dense(Layer):
     dtype: jnp.dtype
     patch: int | None = None
     use_bias: bool = True
+    starts_at_zero: bool = False  # the kernel, as the bias does
 
     def setup(self) -> None:
         window = (self.patch, self.patch) if self.patch else ()
         shape = (*window, self.inputs, self.features)
-        self.stored_kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape)
+        start = ZEROS if self.starts_at_zero else Uniform(fan_in=math.prod(shape[:-1]))
+        self.stored_kernel = self.param("kernel", declare(start), shape)
         self.stored_bias = self.param("bias", declare(ZEROS), (self.features,)) if self.use_bias else None
 
     @property
@@ -61,12 +64,62 @@ class Dense(Layer):
 
         The grid's sides are multiples of `patch`, and the output's are as many times smaller.
         """
-        if self.patch:
-            height, width, channels = x.shape
-            x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
-            x = x.reshape(*x.shape[:2], -1)
-        y = x.astype(self.dtype) @ self.kernel
+        y = self._in_patches(x).astype(self.dtype) @ self.kernel
         return add_bias(y, self.bias) if self.use_bias else y
+
+    def by_channels(self, x: Float[Array, "h w inputs"], groups: tuple[int, ...]) -> Float[Array, "H W features"]:
+        """The same for a layer with `patch`, summed over groups of so many neighbouring channels, one after the
+        other."""
+        kernels, first, terms = self.stored_kernel.astype(self.dtype), 0, []
+        for count in groups:
+            part = slice(first, first + count)
+            kernel = kernels[:, :, part].reshape(-1, self.features)
+            terms.append(self._in_patches(x[:, :, part]).astype(self.dtype) @ kernel)
+            first += count
+        y = sum(terms[1:], terms[0])
+        return add_bias(y, self.bias) if self.use_bias else y
+
+    def _in_patches(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        if not self.patch:
+            return x
+        height, width, channels = x.shape
+        x = x.reshape(height // self.patch, self.patch, width // self.patch, self.patch, channels).swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], -1)
+
+
+class Conv3x3(Layer):
+    """A 3x3 convolution of a grid, zero-padded to keep the grid's size."""
+
+    inputs: int  # channels
+    features: int
+    dtype: jnp.dtype
+    use_bias: bool = True
+
+    def setup(self) -> None:
+        shape = (3, 3, self.inputs, self.features)
+        self.stored_kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape)
+        self.stored_bias = self.param("bias", declare(ZEROS), (self.features,)) if self.use_bias else None
+
+    def __call__(self, x: Float[Array, "H W inputs"]) -> Float[Array, "H W features"]:
+        """Convolves a grid, which ends in zeros."""
+        kernel = self.stored_kernel.astype(self.dtype)
+        layout = lax.conv_dimension_numbers((1, *x.shape), kernel.shape, ("NHWC", "HWIO", "NHWC"))
+        y = lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=layout)[0]
+        return y if self.stored_bias is None else add_bias(y, self.stored_bias.astype(self.dtype))
+
+    def projected(self, x: Float[Array, "H W inputs"], onto: Float[Array, " features"]) -> Float32[Array, "H W"]:
+        """The product of the convolution's output at each place with one vector, which is taken into the kernel: a
+        convolution to one channel, and that is nine products a place, shifted and added."""
+        onto = onto.astype(self.dtype)
+        kernel = (self.stored_kernel.astype(self.dtype) @ onto).reshape(9, self.inputs)
+        height, width, _ = x.shape
+        products = einsum("hwi,ki->hwk", x.astype(self.dtype), kernel)
+        padded = jnp.pad(products, ((1, 1), (1, 1), (0, 0)))
+        places = [(row, column) for row in range(3) for column in range(3)]
+        y = sum(padded[row : row + height, column : column + width, 3 * row + column] for row, column in places)
+        if self.stored_bias is not None:
+            y = y + with_rank((self.stored_bias.astype(self.dtype) @ onto).astype(jnp.float32), 2)
+        return y
 
 
 class FeedForward(Layer):
@@ -107,7 +160,7 @@ class LayerNorm(Layer):
         """Normalises each vector; the result has the input's dtype."""
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
         scale, bias = (with_rank(vector.astype(jnp.float32), y.ndim) for vector in (self.scale, self.bias))
         return (y * scale + bias).astype(x.dtype)
 

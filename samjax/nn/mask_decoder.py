@@ -5,7 +5,8 @@ projections are the same for all prompts of an image and are made once (`image_s
 projections are folded into the tokens where these are few; transposed convolutions are matrix products whose 2x2
 outputs stay separate axes until the masks are put together.
 
-The reference has it in modeling/mask_decoder.py, the transformer in modeling/transformer.py.
+The reference has it in modeling/mask_decoder.py, the transformer in modeling/transformer.py; HQ-SAM's part (arXiv
+2306.01567) is in its authors' modeling/mask_decoder_hq.py.
 """
 
 from typing import NamedTuple
@@ -14,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from samjax.config import DecoderConfig, SamConfig
+from samjax.config import DecoderConfig, HqMasks, SamConfig
 from samjax.nn.initialise import ZEROS, Uniform, declare
-from samjax.nn.layers import Dense, FeedForward, Layer, LayerNorm, LearnedVectors, ModuleList, gelu
+from samjax.nn.layers import Conv3x3, Dense, FeedForward, Layer, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import attention
 from samjax.ops.mixed import add_bias, einsum
 
@@ -266,8 +267,34 @@ class ConvTranspose2x2(Layer):
         return add_bias(y, bias)
 
 
+def _upscaling(inputs: int, hidden: int, features: int, dtype: jnp.dtype) -> ModuleList:
+    """Two transposed convolutions with a norm between them, numbered as in a Sequential with a GELU after the norm."""
+    layers = {
+        0: lambda: ConvTranspose2x2(inputs, hidden, dtype),
+        1: lambda: LayerNorm(hidden, epsilon=1e-6),
+        3: lambda: ConvTranspose2x2(hidden, features, dtype),
+    }
+    return ModuleList(lambda i: layers[i](), tuple(layers))
+
+
+def _upscaled(layers: ModuleList, x: Float[Array, "S C"]) -> Float[Array, "S 2 2 2 2 D"]:
+    """For each place the cells of the two doublings, (y, x) of the first and then of the second."""
+    return layers[3](gelu(layers[1](layers[0](x))))
+
+
+def _cells(x: Float[Array, "S 2 2 2 2 F"], grid: tuple[int, int]) -> Float[Array, "h w F"]:
+    """Cells in rows and columns: places row by row, with (y, x) of each of the two doublings."""
+    height, width = grid
+    x = x.reshape(height, width, *x.shape[1:]).transpose(0, 2, 4, 1, 3, 5, 6)
+    return x.reshape(4 * height, 4 * width, -1)
+
+
 class MaskDecoder(Layer):
-    """Masks and their predicted IoU for one prompt of one image: the reference's `MaskDecoder`."""
+    """Masks and their predicted IoU for one prompt of one image: the reference's `MaskDecoder`.
+
+    With `config.mask_decoder.hq` also HQ-SAM's `MaskDecoderHQ`: one more token, whose mask is made of what the image
+    encoder, its first global block and the mask features have.
+    """
 
     config: SamConfig
     dtype: jnp.dtype
@@ -277,18 +304,25 @@ class MaskDecoder(Layer):
         self.iou_token = LearnedVectors(1, width)
         self.mask_tokens = LearnedVectors(tokens, width)
         self.transformer = TwoWayTransformer(width, decoder, self.dtype)
-        upscaling = {
-            0: lambda: ConvTranspose2x2(width, width // 4, self.dtype),
-            1: lambda: LayerNorm(width // 4, epsilon=1e-6),
-            3: lambda: ConvTranspose2x2(width // 4, width // 8, self.dtype),
-        }
-        self.output_upscaling = ModuleList(lambda i: upscaling[i](), tuple(upscaling))
+        self.output_upscaling = _upscaling(width, width // 4, width // 8, self.dtype)
         self.output_hypernetworks_mlps = ModuleList(
             lambda i: MLP((width, width, width, width // 8), self.dtype), tuple(range(tokens))
         )
         hidden = (decoder.iou_head_dim,) * (decoder.iou_head_depth - 1)
         # Tiny, and a score in bfloat16 would have two decimals.
         self.iou_prediction_head = MLP((width, *hidden, tokens), jnp.dtype(jnp.float32))
+        if decoder.hq:
+            self.hf_token = LearnedVectors(1, width)
+            self.hf_mlp = MLP((width, width, width, width // 8), self.dtype)
+            _, channels = self.config.image_encoder.early_output  # type: ignore[attr-defined]  # as the config checks
+            self.compress_vit_feat = _upscaling(channels, width, width // 8, self.dtype)
+            self.embedding_encoder = _upscaling(width, width // 4, width // 8, self.dtype)
+            fusion = {
+                0: lambda: Conv3x3(width // 8, width // 4, self.dtype),
+                1: lambda: LayerNorm(width // 4, epsilon=1e-6),
+                3: lambda: Conv3x3(width // 4, width // 8, self.dtype),
+            }
+            self.embedding_maskfeature = ModuleList(lambda i: fusion[i](), tuple(fusion))
 
     def image_side(self, image: Float[Array, "H W C"], position: Float32[Array, "H W C"]) -> ImageSide:
         """The part of the work that prompts share, from the image embedding with the dense prompt added.
@@ -298,6 +332,13 @@ class MaskDecoder(Layer):
         width = self.config.width
         return self.transformer.image_side(image.reshape(-1, width), position.astype(self.dtype).reshape(-1, width))
 
+    def hq_side(self, image: Float[Array, "H W C"], early: Float[Array, "H W D"]) -> Float[Array, "h w F"]:
+        """HQ-SAM's features of an image at four times the grid, which its prompts share: of the image embedding,
+        without a dense prompt, and of the encoder's first global block."""
+        parts = (self.embedding_encoder, image), (self.compress_vit_feat, early.astype(self.dtype))
+        one, two = (_upscaled(layers, x.reshape(-1, x.shape[-1])) for layers, x in parts)
+        return _cells(one + two, (image.shape[0], image.shape[1]))
+
     def __call__(
         self,
         side: ImageSide,
@@ -306,6 +347,8 @@ class MaskDecoder(Layer):
         multimask: bool,
         branch_weights: Float32[Array, "depth 3 T2 C"] | None = None,
         grid: tuple[int, int] | None = None,
+        hq_side: Float[Array, "h w F"] | None = None,
+        hq: HqMasks = "off",
     ) -> tuple[Float32[Array, "M h w"], Float32[Array, " M"]]:
         """Mask logits (mask where > 0) at four times the grid, and predictions of the masks' IoU with the object.
 
@@ -319,22 +362,44 @@ class MaskDecoder(Layer):
             multimask: gives the M masks for an ambiguous prompt (mask tokens 1, 2, ...), otherwise the one of mask
                 token 0.
             branch_weights: multiply what each layer's three branches (`TwoWayLayer`) add to the T2 tokens: the IoU
-                token, the mask tokens, the prompt's. How training drops out; None is 1.
+                token, the mask tokens, HQ-SAM's if it takes part, the prompt's. How training drops out; None is 1.
             grid: (rows, columns) of the image side where that is only a window; None: `config.grid`.
+            hq_side: from `hq_side`, where HQ-SAM's token takes part.
+            hq: what that token's mask counts for. With "off" there is no such token. Otherwise M is 1, as in HQ-SAM's
+                predictor: the token's mask ("only"), or the sum of its logits and the most confident mask's of those
+                asked for ("sum"), with that mask's predicted IoU, for which `multimask` decides.
         """
-        tokens = jnp.concatenate([self.iou_token(), self.mask_tokens(), prompt]).astype(self.dtype)
-        first = 1 + self.config.mask_tokens
+        own = [self.iou_token(), self.mask_tokens(), *([self.hf_token()] if hq != "off" else [])]
+        tokens = jnp.concatenate([*own, prompt]).astype(self.dtype)
+        first = sum(map(len, own))
         token_valid = jnp.concatenate([jnp.ones(first, bool), prompt_valid])
         tokens, image = self.transformer(side, tokens, token_valid, branch_weights)
 
         wanted = range(1, self.config.mask_tokens) if multimask else range(1)
-        x = gelu(self.output_upscaling[1](self.output_upscaling[0](image)))  # S 2 2 C/4
-        x = gelu(self.output_upscaling[3](x))  # S 2 2 2 2 C/8
+        x = gelu(_upscaled(self.output_upscaling, image))  # S 2 2 2 2 C/8
+        grid = grid or self.config.grid
+        iou = self.iou_prediction_head(tokens[0])[wanted.start : wanted.stop]
+        if hq == "only":
+            return self._hq_mask(x, tokens[first - 1], hq_side, grid)[None], iou.max(keepdims=True)
         kernels = jnp.stack([self.output_hypernetworks_mlps[i](tokens[1 + i]) for i in wanted])  # M C/8
         masks = einsum("mf,shwyxf->mshwyx", kernels, x)
-        height, width = grid or self.config.grid
+        height, width = grid
         masks = masks.reshape(len(wanted), height, width, 2, 2, 2, 2)  # M H W, then (y, x) of each of the two doublings
         masks = masks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(wanted), 4 * height, 4 * width)
+        if hq == "off":
+            return masks, iou
+        best = jnp.argmax(iou)
+        return (masks[best] + self._hq_mask(x, tokens[first - 1], hq_side, grid))[None], iou[best][None]
 
-        iou = self.iou_prediction_head(tokens[0])
-        return masks, iou[wanted.start : wanted.stop]
+    def _hq_mask(
+        self,
+        x: Float[Array, "S 2 2 2 2 F"],
+        token: Float[Array, " C"],
+        hq_side: Float[Array, "h w F"] | None,
+        grid: tuple[int, int],
+    ) -> Float32[Array, "h w"]:
+        """The mask of HQ-SAM's token from the mask features `x`, which the fusion adds to the image's."""
+        assert hq_side is not None  # whoever asks for the token gives it
+        kernel = self.hf_mlp(token)
+        fused = gelu(self.embedding_maskfeature[1](self.embedding_maskfeature[0](_cells(x, grid))))
+        return self.embedding_maskfeature[3].projected(fused, kernel) + einsum("f,hwf->hw", kernel, hq_side)

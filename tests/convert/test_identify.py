@@ -12,7 +12,9 @@ ARCHITECTURES = {
         "memory_attention.a",
     ],
     "SAM 3": ["detector.backbone.vision_backbone.trunk.blocks.0.attn.qkv.weight", "tracker.maskmem_tpos_enc"],
-    "HQ-SAM": ["image_encoder.pos_embed", "mask_decoder.hf_token.weight", "mask_decoder.hf_mlp.layers.0.weight"],
+    "Light HQ-SAM (TinyViT encoder)": ["image_encoder.patch_embed.seq.0.c.weight", "mask_decoder.hf_token.weight"],
+    "Hugging Face's form of HQ-SAM": ["vision_encoder.pos_embed", "mask_decoder.hq_token.weight"],
+    "micro-sam's AdaptFormer, which adds the MLP's input once more": ["image_encoder.blocks.0.mlp.mlp_proj.lin1.bias"],
     "MobileSAM (TinyViT encoder)": ["image_encoder.patch_embed.seq.0.c.weight", "mask_decoder.iou_token.weight"],
     "EfficientSAM": [
         "image_encoder.pos_embed",

@@ -118,9 +118,14 @@ def test_empty_and_foreign_dictionaries_are_refused(tmp_path):
 
 
 def test_a_relative_of_sam_is_named_beside_the_differences(tensors, tmp_path):
+    message = error(tmp_path, tensors | {"mask_decoder.hq_token.weight": lazy(np.ones((1, 64), np.float32))})
+    assert "The names look like Hugging Face's form of HQ-SAM, which is another architecture." in message
+    assert "mask_decoder.hq_token.weight (1, 64)" in message
+
+
+def test_a_part_of_hq_sam_is_an_incomplete_hq_sam(tensors, tmp_path):
     message = error(tmp_path, tensors | {"mask_decoder.hf_token.weight": lazy(np.ones((1, 64), np.float32))})
-    assert "The names look like HQ-SAM, which is another architecture." in message
-    assert "mask_decoder.hf_token.weight (1, 64)" in message
+    assert "mask_decoder.compress_vit_feat.0.weight (48, 64, 2, 2)" in message
 
 
 def test_the_file_of_the_fixture_is_sound(tensors, tmp_path):

@@ -7,8 +7,7 @@ import pytest
 from flax.core import meta
 from jax import lax
 
-from samjax.nn.encoders.vit import Conv3x3
-from samjax.nn.layers import Dense, LayerNorm, gelu
+from samjax.nn.layers import Conv3x3, Dense, LayerNorm, gelu
 from samjax.nn.mask_decoder import ConvTranspose2x2
 
 FLOAT32 = jnp.dtype("float32")
@@ -67,9 +66,17 @@ def test_patches_are_a_strided_convolution(patch):
 def test_the_3x3_convolution_sees_zeros_beyond_the_grid():
     x = jnp.ones((4, 5, 1))
     params = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
-    counts = Conv3x3(1, FLOAT32).apply(params, x)[:, :, 0]
+    counts = Conv3x3(1, 1, FLOAT32, use_bias=False).apply(params, x)[:, :, 0]
     np.testing.assert_array_equal(counts[0], [4, 6, 6, 6, 4])
     np.testing.assert_array_equal(counts[1], [6, 9, 9, 9, 6])
+
+
+def test_a_convolution_projected_onto_a_vector_is_that_product_of_its_output():
+    x, onto = normal(4, 5, 6), normal(7)
+    module = Conv3x3(6, 7, FLOAT32)
+    params = with_random_parameters(module, x)
+    projected = module.apply(params, x, onto, method="projected")
+    np.testing.assert_allclose(projected, module.apply(params, x) @ onto, rtol=1e-4, atol=1e-4)
 
 
 def test_the_transposed_convolution_spreads_each_place_over_its_own_2x2_pixels():

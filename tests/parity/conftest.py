@@ -1,5 +1,7 @@
 """Torch and the reference; imported by fixtures only, so that the other tests never load them."""
 
+import importlib.util
+
 import pytest
 
 
@@ -23,6 +25,29 @@ def pair(segment_anything):
         reference = build_reference(config, seed)
         params = jax.tree.map(jax.numpy.asarray, params_from_reference(reference))
         return segment_anything.SamPredictor(reference), Sam(config, params)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def hq_pair():
+    """Build a configuration with HQ-SAM's token twice, with the same random weights: (its authors' predictor, our
+    model)."""
+    pytest.importorskip("torch", reason="the reference needs torch")
+    if importlib.util.find_spec("segment_anything_hq") is None:
+        pytest.skip("the reference needs segment-anything-hq")
+    import jax
+    from parity.hq_reference import build_hq_reference, import_segment_anything_hq
+    from parity.reference import params_from_reference
+
+    from samjax import Sam
+
+    package = import_segment_anything_hq()
+
+    def build(config, seed: int = 0):
+        reference = build_hq_reference(config, seed)
+        params = jax.tree.map(jax.numpy.asarray, params_from_reference(reference))
+        return package.SamPredictor(reference), Sam(config, params)
 
     return build
 

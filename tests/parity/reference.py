@@ -17,7 +17,7 @@ def import_segment_anything() -> types.ModuleType:
     """
     if "segment_anything" in sys.modules or importlib.util.find_spec("torchvision") is not None:
         return importlib.import_module("segment_anything")
-    stand_ins = _torchvision()
+    stand_ins = torchvision_stand_ins()
     sys.modules.update(stand_ins)
     try:
         return importlib.import_module("segment_anything")
@@ -26,7 +26,7 @@ def import_segment_anything() -> types.ModuleType:
             del sys.modules[name]
 
 
-def _torchvision() -> dict[str, types.ModuleType]:
+def torchvision_stand_ins() -> dict[str, types.ModuleType]:
     from PIL import Image
 
     modules = {
@@ -75,18 +75,25 @@ def build_reference(config: SamConfig, seed: int = 0, device: str = "cpu"):
     from samjax.convert import verify
 
     import_segment_anything()
-    generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
     with torch.device(device):
         sam = verify.build_reference(config).to(device)  # what Meta's code makes on the CPU whatever it is told
+    return shake(sam, seed, device).eval()
+
+
+def shake(model, seed: int = 0, device: str = "cpu"):
+    """A torch model whose position tables, norms and biases are random, not what they are initialised to."""
+    import torch
+
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in sam.named_parameters():
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, device=device)
             if "rel_pos" in name or "pos_embed" in name:
                 parameter.copy_(0.2 * noise)
             elif parameter.ndim == 1:
                 parameter.add_(0.1 * noise)
-    return sam.eval()
+    return model
 
 
 def layout(model) -> dict[str, tuple[tuple[str, ...], tuple[int, ...] | None]]:

@@ -15,9 +15,10 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from samjax.config import ViTConfig
 from samjax.execution import Execution
-from samjax.nn.initialise import ZEROS, Uniform, declare
-from samjax.nn.layers import Dense, FeedForward, Layer, LayerNorm, ModuleList, gelu
+from samjax.nn.initialise import ONES, ZEROS, declare
+from samjax.nn.layers import Conv3x3, Dense, FeedForward, Layer, LayerNorm, ModuleList, gelu
 from samjax.ops import attention, resize
+from samjax.ops.broadcasting import with_rank
 
 
 class GridAttention(Layer):
@@ -63,6 +64,27 @@ class GridAttention(Layer):
         return attention.choose(work, how.attention if window is None else how.window_attention)
 
 
+class Adapter(Layer):
+    """A bottleneck beside a block's MLP, with a learnable scale: AdaptFormer's (arXiv 2205.13535, section 3.2).
+
+    It starts as nothing: the output's kernel and bias are zero. Its input is the MLP's, the normalised tokens. The
+    names are those of the authors' models/adapter.py, which takes the tokens before the norm.
+    """
+
+    width: int
+    hidden: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.down_proj = Dense(self.width, self.hidden, self.dtype)
+        self.up_proj = Dense(self.hidden, self.width, self.dtype, starts_at_zero=True)
+        self.scale = self.param("scale", declare(ONES), (1,))
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """What is added to the MLP's output."""
+        return self.up_proj(jax.nn.relu(self.down_proj(x))) * with_rank(self.scale.astype(self.dtype), x.ndim)
+
+
 class Block(Layer):
     """A pre-norm transformer block: attention, then an MLP, each added to its input; the reference's `Block`."""
 
@@ -76,6 +98,8 @@ class Block(Layer):
         self.attn = GridAttention(self.config, self.execution, self.is_global)
         self.norm2 = LayerNorm(width, epsilon=1e-6)
         self.mlp = FeedForward(width, self.config.mlp_ratio * width, gelu, self.execution.dtype)
+        if self.config.adapter:
+            self.adaptmlp = Adapter(width, self.config.adapter, self.execution.dtype)
 
     def __call__(self, x: Float[Array, "H W C"], weights: Float32[Array, "2"] | None = None) -> Float[Array, "H W C"]:
         """The tokens of a grid after the block.
@@ -84,24 +108,11 @@ class Block(Layer):
         """
         attention_weight, mlp_weight = (1, 1) if weights is None else weights.astype(x.dtype)
         x = x + self.attn(self.norm1(x)) * attention_weight
-        return x + self.mlp(self.norm2(x)) * mlp_weight
-
-
-class Conv3x3(Layer):
-    """The neck's 3x3 convolution of a grid, without bias, zero-padded to keep the grid's size."""
-
-    features: int  # channels of the input, and as many of the output
-    dtype: jnp.dtype
-
-    def setup(self) -> None:
-        shape = (3, 3, self.features, self.features)
-        self.stored_kernel = self.param("kernel", declare(Uniform(fan_in=math.prod(shape[:-1]))), shape)
-
-    def __call__(self, x: Float[Array, "H W features"]) -> Float[Array, "H W features"]:
-        """Convolves a grid, which ends in zeros."""
-        kernel = self.stored_kernel.astype(self.dtype)
-        layout = lax.conv_dimension_numbers((1, *x.shape), kernel.shape, ("NHWC", "HWIO", "NHWC"))
-        return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=layout)[0]
+        normalised = self.norm2(x)
+        y = self.mlp(normalised)
+        if self.config.adapter:
+            y = y + self.adaptmlp(normalised)
+        return x + y * mlp_weight
 
 
 class PatchEmbed(Layer):
@@ -111,11 +122,14 @@ class PatchEmbed(Layer):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        self.proj = Dense(3, self.config.width, self.dtype, patch=self.config.patch_size)
+        self.proj = Dense(self.config.channels, self.config.width, self.dtype, patch=self.config.patch_size)
 
-    def __call__(self, pixels: Float[Array, "h w 3"]) -> Float[Array, "H W C"]:
-        """Tokens of normalised RGB pixels; h and w are multiples of the patch size."""
-        return self.proj(pixels)
+    def __call__(self, pixels: Float[Array, "h w channels"]) -> Float[Array, "H W C"]:
+        """Tokens of normalised pixels; h and w are multiples of the patch size."""
+        if self.config.channels == 3:
+            return self.proj(pixels)
+        # Apart, so that channels whose kernel is zero leave the tokens of the others as they are, to the bit.
+        return self.proj.by_channels(pixels, (3, self.config.channels - 3))
 
 
 class ViT(Layer):
@@ -139,19 +153,19 @@ class ViT(Layer):
         neck = (
             lambda: Dense(config.width, self.features, dtype, patch=1, use_bias=False),
             lambda: LayerNorm(self.features, epsilon=1e-6),
-            lambda: Conv3x3(self.features, dtype),
+            lambda: Conv3x3(self.features, self.features, dtype, use_bias=False),
             lambda: LayerNorm(self.features, epsilon=1e-6),
         )
         self.neck = ModuleList(lambda i: neck[i](), tuple(range(len(neck))))
 
     def __call__(
         self,
-        pixels: Float32[Array, "h w 3"],
+        pixels: Float32[Array, "h w channels"],
         branch_weights: Float32[Array, "depth 2"] | None = None,
         origin: Int32[Array, "2"] | None = None,
         taps: tuple[str, ...] = (),
     ) -> tuple[Float[Array, "H W C"], dict[str, Float[Array, "H W width"]]]:
-        """Features of normalised RGB pixels, one vector per patch, and taps.
+        """Features of normalised pixels, one vector per patch, and taps.
 
         Args:
             pixels: the padded model input, (h, w) = `config.image_size`, as `transforms.to_pixels` makes it; or with
@@ -220,7 +234,7 @@ def layer(config: ViTConfig, name: str) -> int:
 def flops(config: ViTConfig, features: int) -> int:
     """Operations of one image's features, of so many channels: products and convolutions, windows padded."""
     tokens, width = math.prod(config.grid), config.width
-    count = 2 * tokens * 3 * config.patch_size**2 * width
+    count = 2 * tokens * config.channels * config.patch_size**2 * width
     for block in range(config.depth):
         if block in config.global_blocks:
             number, grid = 1, config.grid
@@ -232,12 +246,15 @@ def flops(config: ViTConfig, features: int) -> int:
         positions = 2 * keys * sum(grid) * width
         count += number * (products + positions)
         count += 2 * tokens * width * width * (3 + 1 + 2 * config.mlp_ratio)  # qkv, proj, MLP
+        count += 2 * tokens * width * 2 * config.adapter
     return count + 2 * tokens * (width + 9 * features) * features  # neck
 
 
 def describe(config: ViTConfig) -> str:
     """A line for people."""
-    return f"{config.depth} blocks of width {config.width}, patch {config.patch_size}"
+    adapter = f", adapters of {config.adapter}" if config.adapter else ""
+    channels = f", {config.channels} channels" if config.channels != 3 else ""
+    return f"{config.depth} blocks of width {config.width}, patch {config.patch_size}{adapter}{channels}"
 
 
 _BLOCK, _LAYER = "image_encoder.blocks.{}", "vision_encoder.layers.{}"
@@ -247,6 +264,7 @@ KEYS: dict[str, tuple[tuple[str, str | None], ...]] = {
         ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
         (f"{_BLOCK}.attn.rel_pos_h", f"{_LAYER}.attn.rel_pos_h"),
         (f"{_BLOCK}.attn.rel_pos_w", f"{_LAYER}.attn.rel_pos_w"),
+        (f"{_BLOCK}.adaptmlp.scale", None),
     ),
     "convolution": (
         ("image_encoder.patch_embed.proj", "vision_encoder.patch_embed.projection"),
@@ -264,11 +282,15 @@ KEYS: dict[str, tuple[tuple[str, str | None], ...]] = {
         (f"{_BLOCK}.attn.proj", f"{_LAYER}.attn.proj"),
         (f"{_BLOCK}.mlp.lin1", f"{_LAYER}.mlp.lin1"),
         (f"{_BLOCK}.mlp.lin2", f"{_LAYER}.mlp.lin2"),
+        (f"{_BLOCK}.adaptmlp.down_proj", None),
+        (f"{_BLOCK}.adaptmlp.up_proj", None),
     ),
 }
 MATRICES = (r"^blocks/.*kernel$",)
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"patch_embed/proj/kernel", ("fsdp",)),
+    (r"adaptmlp/down_proj/kernel", ("fsdp", None)),  # a bottleneck is too narrow to be split
+    (r"adaptmlp/up_proj/kernel", (None, "fsdp")),
     (r"(qkv|lin1)/kernel", ("fsdp", "tensor")),
     (r"(qkv|lin1)/bias", ("tensor",)),
     (r"(proj|lin2)/kernel", ("tensor", "fsdp")),

@@ -6,6 +6,7 @@ import dataclasses
 from samjax.config import VARIANTS, SamConfig, ViTConfig
 from samjax.nn.encoders.inference import MAX_GRID, MAX_SIDE, Declared, Shapes, bounded, count, numbers
 
+_ADAPTER = "image_encoder.blocks.0.adaptmlp.down_proj.weight"
 _VITS = {name: row.image_encoder for name, row in VARIANTS.items() if isinstance(row.image_encoder, ViTConfig)}
 
 
@@ -38,6 +39,8 @@ def _image_encoder(config: SamConfig, shapes: Shapes, declared: Declared) -> Sam
         patch_size=patch_size,
         window_size=window_size,
         mlp_ratio=shapes["image_encoder.blocks.0.mlp.lin1.weight"][0] // width,
+        adapter=bounded(shapes[_ADAPTER][0]) if _ADAPTER in shapes else 0,
+        channels=bounded(shapes["image_encoder.patch_embed.proj.weight"][1]),
     )
     return dataclasses.replace(config, image_encoder=encoder)
 

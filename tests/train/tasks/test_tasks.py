@@ -38,7 +38,7 @@ class ClassTask(Task):
         from samjax.train.encoder import batch_features
 
         keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(batch.position)
-        features = batch_features(self.config, self.sam, self.mesh, params, batch, keys, None)
+        features = batch_features(self.config, self.sam, self.mesh, params, batch, keys, None).image
         inside = (batch.cells != 0).reshape(*batch.cells.shape[:2], features.shape[1], 4, features.shape[2], 4)
         inside = inside.any((3, 5)).astype(jnp.float32)
         mean = jnp.einsum("bnhw,bhwc->bnc", inside, features) / jnp.maximum(inside.sum((2, 3)), 1)[..., None]

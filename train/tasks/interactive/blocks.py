@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
 from samjax.ops.batching import deal, largest_divisor, undeal
-from samjax.types import Params
+from samjax.types import Features, Params
 
 from ... import cells
 from ...batch import Batch, cell_ratio
@@ -24,7 +24,7 @@ from .user import Target
 class _Group(NamedTuple):
     """G images that are computed together, with all their masks."""
 
-    features: Float[Array, "*K G H W C"]
+    features: Features  # *K G H W C
     size: Int32[Array | np.ndarray, "*K G 2"]
     masks: UInt[Array | np.ndarray, "*K G N h w"]
     valid: Bool[Array | np.ndarray, "*K G N"]
@@ -40,7 +40,7 @@ def gradient(
     image_keys: Key[Array, " B"],
     origin: Int32[Array, "B 2"] | None,
     balanced_weight: Float32[Array, ""],
-    features: Float[Array, "B H W C"],
+    features: Features,
     wanted: Gradient | None = None,
 ) -> tuple[Gradient, MaskLoss]:
     """`passes.gradient` summed over a batch; blocks without a valid mask cost nothing.
@@ -53,7 +53,7 @@ def gradient(
         image_keys: what each image's draws come from.
         origin: where in the model's input the images are, if they are windows of it.
         balanced_weight: of the balanced cross-entropy.
-        features: of the images.
+        features: of the images, B H W C.
         wanted: what the gradient is taken in, as for `passes.gradient`.
     """
     images, slots = batch.valid.shape
@@ -85,7 +85,7 @@ def _visit_group(
     wanted: Gradient | None,
     sums: tuple[Params, MaskLoss],
     group: _Group,
-) -> tuple[tuple[Params, MaskLoss], Float[Array, "G H W C"] | None]:
+) -> tuple[tuple[Params, MaskLoss], Any]:
     """Adds a group's gradient of the heads to the sums and gives that of its features; `column` masks of an image at a
     time."""
     ratio = cell_ratio(settings.sam)
@@ -108,8 +108,8 @@ def _visit_group(
         return lax.cond(valid.any(), compute, lambda sums: sums, sums), None
 
     of_heads, terms = sums
-    wants_features = wanted is None or wanted.features
-    start = Gradient(of_heads, jnp.zeros_like(group.features) if wants_features else None), terms
+    varied = group.features if wanted is None else only(wanted, Inputs(heads, group.features)).features
+    start = Gradient(of_heads, jax.tree.map(jnp.zeros_like, varied)), terms
     xs = tuple(_columns(x, column) for x in (group.masks, group.valid, keys))
     (gradient, terms), _ = lax.scan(visit_block, start, xs)
     return (gradient.params, terms), gradient.features

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Float32, Int32, Key
+from jaxtyping import Array, Float32, Int32, Key
 
-from samjax.types import Params
+from samjax.types import Features, Params
 
 from ...batch import Batch
 from . import blocks
@@ -34,14 +34,14 @@ def passes_loss(
     settings: PassSettings,
     together: tuple[int | None, int],
     heads: Params,
-    features: Float[Array, "B H W C"],
+    features: Features,
     given: Given,
 ) -> tuple[Float32[Array, ""], MaskLoss]:
     """The losses of all passes over all valid masks of a batch, summed, and their terms; see `blocks.gradient`.
 
     Differentiable in the heads' parameters and the features, once and backward; the terms carry no gradient.
     """
-    nothing = Gradient(jax.tree.map(lambda _: False, heads), False)
+    nothing = jax.tree.map(lambda _: False, Gradient(heads, features))
     _, terms = blocks.gradient(settings, together, heads, *given, features=features, wanted=nothing)
     return terms.total.sum(), terms
 
@@ -49,7 +49,7 @@ def passes_loss(
 def _forward(
     settings: PassSettings, together: tuple[int | None, int], heads: Any, features: Any, given: Any
 ) -> tuple[tuple[Float32[Array, ""], MaskLoss], Gradient]:
-    wanted = Gradient(jax.tree.map(lambda leaf: leaf.perturbed, heads), features.perturbed)
+    wanted = jax.tree.map(lambda leaf: leaf.perturbed, Gradient(heads, features))
     heads, features, given = jax.tree.map(lambda leaf: leaf.value, (heads, features, given))
     gradient, terms = blocks.gradient(settings, together, heads, *given, features=features, wanted=wanted)
     return (terms.total.sum(), terms), gradient

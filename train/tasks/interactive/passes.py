@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
-from samjax.config import PromptLabel, SamConfig
+from samjax.config import HqMasks, PromptLabel, SamConfig
 from samjax.execution import Execution
 from samjax.model import decode
-from samjax.types import Embedding, Params, Perturbation, Prompts
+from samjax.types import Embedding, Features, Params, Perturbation, Prompts
 
 from ... import cells
 from ...batch import cell_ratio, unpack_cells
@@ -37,6 +37,7 @@ class PassSettings(NamedTuple):
     loss: LossConfig
     execution: Execution
     dropout: float
+    hq: HqMasks | None = None  # the mask of an HQ-SAM that is compared with the object; None: what it answers with
 
 
 class MaskBlock(NamedTuple):
@@ -55,14 +56,14 @@ class Gradient(NamedTuple):
     """
 
     params: Params  # of prompt encoder and mask decoder
-    features: Any  # B H W C
+    features: Any  # `Features` of B H W C
 
 
 class Inputs(NamedTuple):
     """The inputs of the passes that they may be differentiated in."""
 
     params: Params  # of prompt encoder and mask decoder
-    features: Float[Array, "B H W C"]
+    features: Features  # B H W C
 
 
 Varied = Any  # `Inputs`, with None in place of what is not differentiated
@@ -73,7 +74,7 @@ Visited = tuple[Float32[Array, ""], tuple[Float32[Array, "B N h w"], MaskLoss]]
 def gradient(
     settings: PassSettings,
     params: Params,
-    features: Float[Array, "B H W C"],
+    features: Features,
     block: MaskBlock,
     size: Int32[Array | np.ndarray, "B 2"],
     balanced_weight: Float32[Array, ""],
@@ -84,7 +85,7 @@ def gradient(
     Args:
         settings: of the passes.
         params: those of the prompt encoder and the mask decoder.
-        features: of the images.
+        features: of the images, B H W C.
         block: the masks.
         size: (height, width) of the photos in the padded model input.
         balanced_weight: of the balanced cross-entropy.
@@ -204,7 +205,8 @@ def _visit(
     # All logits count: None, not an array of True, with which XLA spends minutes on folding a gradient of zeros.
     prompts = Prompts(slots.points, slots.labels, block.valid, logits)
     # Training knows the INPUT frame only; photos of that size have it as their own.
-    ask = functools.partial(decode, settings.sam, params, Embedding(features, size, size), prompts, settings.execution)
+    embedding = Embedding(features.image, size, size, features.taps)
+    ask = functools.partial(decode, settings.sam, params, embedding, prompts, settings.execution, hq=settings.hq)
     dropout_keys = _over_masks(lambda key: jax.random.fold_in(key, number))(passes.dropout_keys)
     weights = dropout_weights(settings.sam, settings.dropout, dropout_keys, slots.labels.shape[-1])
     change = Perturbation(weights, block.origin)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 from samjax.config import PromptLabel, SamConfig
 from samjax.execution import Execution
 from samjax.model import decode, encode
-from samjax.types import Embedding, Params, Prompts
+from samjax.types import Embedding, Features, Params, Prompts
 
 from ... import cells
 from ...batch import NO_MASK, Batch, cell_ratio, on_host, pixels_of
@@ -148,8 +148,8 @@ def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequen
 
 
 @functools.partial(jax.jit, static_argnames=("config", "execution"))
-def _encode(config: SamConfig, params: Params, batch: Batch, execution: Execution) -> Float[Array, "B H W C"]:
-    return encode(config, params, pixels_of(batch), execution).image
+def _encode(config: SamConfig, params: Params, batch: Batch, execution: Execution) -> Features:
+    return encode(config, params, pixels_of(batch), execution)
 
 
 @functools.partial(jax.jit, static_argnames="ratio")
@@ -161,7 +161,7 @@ def _boxes(masks: UInt[Array, "B N h w"], *, ratio: int) -> Float32[Array, "B N 
 def _answer(
     config: SamConfig,
     params: Params,
-    features: Float[Array, "B H W C"],
+    features: Features,
     masks: _Masks,
     execution: Execution,
     points: Float32[Array, "B N T 2"],
@@ -173,7 +173,8 @@ def _answer(
     """Logits of the most confident masks, those masks as cells, their IoU, the best IoU, and the predicted IoU."""
     size = jnp.asarray(masks.size)  # photos come in the model's frame, so it is the ORIGINAL one too
     prompts = Prompts(points, labels, masks.valid, before, None if before is None else masks.valid)
-    answer = decode(config, params, Embedding(features, size, size), prompts, execution, multimask=multimask)
+    embedding = Embedding(features.image, size, size, features.taps)
+    answer = decode(config, params, embedding, prompts, execution, multimask=multimask)
     chosen = jnp.argmax(answer.iou, -1)  # B N
 
     ratio = cell_ratio(config)

@@ -33,6 +33,7 @@ def summed(monkeypatch):
     from samjax.train.config import InteractionConfig, LossConfig
     from samjax.train.tasks.interactive import blocks
     from samjax.train.tasks.interactive.passes import Gradient, PassSettings
+    from samjax.types import Features
 
     computed = []
 
@@ -44,7 +45,7 @@ def summed(monkeypatch):
         found = jnp.where(block.valid, area + inside + 7 * drawn + size.sum(1, keepdims=True, dtype=jnp.int32), 0)
         by_image = found.sum(1, dtype=jnp.int32).astype(jnp.float32)
         terms = jax.tree.map(lambda term: term + by_image.sum(), blocks.no_terms(settings.interaction))
-        of_features = by_image[:, None, None, None] * features
+        of_features = Features(by_image[:, None, None, None] * features.image)
         return Gradient(jax.tree.map(lambda leaf: leaf * by_image.sum(), heads), of_features), terms
 
     monkeypatch.setattr(blocks.passes, "gradient", passes)
@@ -58,7 +59,8 @@ def summed(monkeypatch):
     def summed(images, masks):
         computed.clear()
         heads = {"weight": jnp.ones(2)}
-        found = blocks.gradient(settings, (images, masks), heads, batch, keys, None, jnp.zeros(()), features)
+        more = batch, keys, None, jnp.zeros(()), Features(features)
+        found = blocks.gradient(settings, (images, masks), heads, *more)
         found = jax.device_get(found)
         jax.effects_barrier()
         return found, len(computed)
@@ -76,7 +78,7 @@ def test_blocks_sum_to_the_whole_batch(summed, block):
 
 def test_images_without_a_mask_get_no_gradient(summed):
     (gradient, _), _ = summed(1, 2)
-    assert gradient.features.any((1, 2, 3)).tolist() == [False, True, True, False]
+    assert gradient.features.image.any((1, 2, 3)).tolist() == [False, True, True, False]
 
 
 def test_blocks_without_a_mask_are_not_computed(summed):

@@ -17,11 +17,12 @@ def given():
     from samjax.train.config import InteractionConfig, LossConfig
     from samjax.train.tasks.interactive.loss import Given
     from samjax.train.tasks.interactive.passes import PassSettings
+    from samjax.types import Features
 
     settings = PassSettings(PICO, InteractionConfig(corrections=1, refinements=0), LossConfig(), Execution(), 0.0)
     params = jax.tree.map(jnp.asarray, random_params(PICO, 1))
     heads = {name: params[name] for name in ("prompt_encoder", "mask_decoder")}
-    features = jax.random.normal(jax.random.key(3), (3, *PICO.grid, PICO.width), jnp.float32)
+    features = Features(jax.random.normal(jax.random.key(3), (3, *PICO.grid, PICO.width), jnp.float32))
     batch = jax.tree.map(jnp.asarray, nano_batch(3, ragged=True))
     keys = jax.random.split(jax.random.key(2), 3)
     return settings, heads, features, Given(batch, keys, None, jnp.zeros((), jnp.float32))
@@ -53,8 +54,8 @@ def test_value_and_gradient_are_those_of_the_blocks(loss, summed, given):
     np.testing.assert_allclose(value, 3 * expected.total.sum(), rtol=1e-6)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(lambda ours, other: close(ours, 3 * other), of_heads, gradient.params)
-    close(of_features, 3 * gradient.features)
-    assert np.linalg.norm(gradient.features) > 1e-3
+    close(of_features.image, 3 * gradient.features.image)
+    assert np.linalg.norm(gradient.features.image) > 1e-3
 
 
 def test_the_loss_alone_needs_no_gradient(loss, summed, given):

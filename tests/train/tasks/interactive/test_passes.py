@@ -11,7 +11,7 @@ from example_models import random_params
 from samjax.config import DecoderConfig, SamConfig, ViTConfig
 from samjax.execution import Execution
 from samjax.model import decode
-from samjax.types import Embedding, Perturbation, Prompts
+from samjax.types import Embedding, Features, Perturbation, Prompts
 
 MODEL = SamConfig(
     ViTConfig(width=16, depth=1, heads=2, global_blocks=(0,), image_size=(32, 32), patch_size=8),
@@ -86,7 +86,7 @@ def compiled(how):
 
 def ours(how, given=None, size=SIZES, image=slice(None)):
     given = given or block()
-    return compiled(how)(heads(), features()[image], given, jnp.asarray(size), jnp.float32(0.5))
+    return compiled(how)(heads(), Features(features()[image]), given, jnp.asarray(size), jnp.float32(0.5))
 
 
 @functools.partial(jax.jit, static_argnames=("how", "multimask"))
@@ -220,8 +220,8 @@ def test_blocks_of_one_mask_sum_to_the_block_of_all():
     gradient, terms = ours(settings())
     parts = one_by_one()
     of_params, summed_terms = jax.tree.map(lambda *x: sum(x), *[(part.params, rest) for part, rest in parts.values()])
-    of_features = [sum(parts[image, slot][0].features for slot in range(SLOTS)) for image in range(2)]
-    assert_alike((of_params, jnp.concatenate(of_features)), (gradient.params, gradient.features))
+    of_features = [sum(parts[image, slot][0].features.image for slot in range(SLOTS)) for image in range(2)]
+    assert_alike((of_params, jnp.concatenate(of_features)), (gradient.params, gradient.features.image))
     assert_alike(summed_terms, terms)
 
 
