@@ -208,6 +208,11 @@ class SamConfig:
         return self.image_encoder.grid
 
     @property
+    def channels(self) -> int:
+        """Of the pixels that the model takes: three, if its encoder does not say."""
+        return getattr(self.image_encoder, "channels", 3)
+
+    @property
     def mask_size(self) -> tuple[int, int]:
         """(height, width) of low-resolution mask logits and of mask prompts: four times the grid."""
         return 4 * self.grid[0], 4 * self.grid[1]

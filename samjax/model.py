@@ -58,7 +58,7 @@ def encode(
         raise ValueError(
             f"the sides of a window must be multiples of {config.image_encoder.alignment}, got {pixels.shape[-3:-1]}"
         )
-    channels = pixel_channels(config)
+    channels = config.channels
     if pixels.shape[-1] != channels:
         raise ValueError(f"this model takes pixels of {channels} channels, got {pixels.shape[-1]}")
     if isinstance(taps, str):
@@ -77,11 +77,6 @@ def encode(
     if pixels.ndim == 3:
         return encode_one(pixels, perturbation)
     return map_batch(encode_one, pixels, perturbation, together=execution.images_per_step)
-
-
-def pixel_channels(config: SamConfig) -> int:
-    """Channels of the pixels that the model takes: three, if its encoder does not say."""
-    return getattr(config.image_encoder, "channels", 3)
 
 
 def tap_names(config: SamConfig) -> tuple[str, ...]:
@@ -337,7 +332,7 @@ def declared_params(config: SamConfig) -> Params:
         if isinstance(encoder, Layer):
             of_encoder = encoder.init(key, method="declare")
         else:  # it may make parameters while it runs
-            of_encoder = encoder.init(key, jnp.zeros((*config.image_size, pixel_channels(config)), jnp.float32))
+            of_encoder = encoder.init(key, jnp.zeros((*config.image_size, config.channels), jnp.float32))
         return {
             "image_encoder": of_encoder["params"],
             "prompt_encoder": PromptEncoder(config, execution.dtype).init(key, method="declare")["params"],

@@ -100,6 +100,25 @@ def read_image(path: str | os.PathLike | io.IOBase, *, name: str | None = None) 
             return _rgb_of_upright(ImageOps.exif_transpose(image))
 
 
+def read_channels(
+    path: str | os.PathLike | io.IOBase, channels: int, *, name: str | None = None
+) -> UInt8[np.ndarray, "H W channels"]:
+    """A TIFF file of so many bands, more than a photo's three, by the rules of `as_channels`.
+
+    Of several pages the first is read. Raises FileNotFoundError, or ValueError if the file is no TIFF that can be read,
+    or has another number of bands.
+    """
+    with opened(path, name) as picture:
+        if not picture.is_tiff:
+            raise UnreadablePicture(f"photos of {channels} channels are TIFF files of {channels} bands, and it is none")
+        with tiff_pages(picture.file) as pages:
+            page = pages[0]
+            check_pixels(page)
+            if page.bands != channels:
+                raise UnreadablePicture(f"it is a TIFF of {page.kind}, and the model takes {channels} channels")
+            return _checked(f"it is a TIFF of {page.kind}", lambda: as_channels(page.numbers(), channels))
+
+
 def photo_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) that `read_image` gives, without decoding what need not be. Raises like `read_image`."""
     with opened(path) as picture:

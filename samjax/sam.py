@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float32, Key, UInt8
 from samjax import pictures, transforms
 from samjax.config import VARIANTS, HqMasks, MaskThresholds, SamConfig
 from samjax.execution import Execution
-from samjax.model import abstract_params, init_params, jitted_decode, jitted_encode, pixel_channels
+from samjax.model import abstract_params, init_params, jitted_decode, jitted_encode
 from samjax.nn.encoders import family_of
 from samjax.types import ArrayLike, Embedding, Features, Params, Prediction, Prompts
 from samjax.warmup import compile_programs
@@ -81,12 +81,20 @@ class Sam:
     def as_photo(self, image: ArrayLike, image_format: str = "RGB") -> UInt8[np.ndarray, "H W channels"]:
         """A photo with the channels that the model takes, by `samjax.pictures.as_rgb`, or by `as_channels` where they
         are more than three; raises ValueError like them."""
-        channels = pixel_channels(self.config)
+        channels = self.config.channels
         if channels == 3:
             return pictures.as_rgb(image, image_format)
         if image_format != "RGB":
             raise ValueError(f"image_format is for photos of three channels, this model takes {channels}")
         return pictures.as_channels(image, channels)
+
+    def check_reads_files(self) -> None:
+        """Raises ValueError if picture files, which are read as RGB, are not what the model takes."""
+        if self.config.channels != 3:
+            raise ValueError(
+                f"this model takes photos of {self.config.channels} channels, and picture files are read in red, green "
+                "and blue: give arrays to samjax.Sam.encode, from samjax.pictures.read_channels for example"
+            )
 
     def encode(self, image: ArrayLike, *, taps: Sequence[str] = ()) -> Embedding:
         """The embedding of one photo, in any form that `as_photo` takes; raises ValueError like it.

@@ -6,6 +6,7 @@ All begin at the upper left; coordinates are (x, y), sizes and shapes (height, w
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -60,6 +61,13 @@ def resize_photo(rgb: UInt8[np.ndarray, "H W channels"], size: Size) -> UInt8[np
     def resized(part: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(part).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
+    return by_channels(resized, rgb)
+
+
+def by_channels(
+    resized: Callable[[np.ndarray], np.ndarray], rgb: UInt8[np.ndarray, "H W channels"]
+) -> UInt8[np.ndarray, "h w channels"]:
+    """What Pillow makes of a photo: of RGB at once, of other channels, which it has no mode for, one by one."""
     if rgb.shape[2] == 3:
         return resized(rgb)
     return np.stack([resized(np.ascontiguousarray(channel)) for channel in np.moveaxis(rgb, -1, 0)], -1)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from samjax import transforms
-from samjax.model import jitted_decode, jitted_encode, pixel_channels
+from samjax.model import jitted_decode, jitted_encode
 from samjax.types import PROMPT_BUCKETS, TOKEN_BUCKETS, Prompts, bucket
 
 
@@ -41,7 +41,7 @@ def compile_programs(
     Later calls find the programs compiled; with JAX's persistent compilation cache, later processes too.
     """
     config, params, execution = sam.config, sam.params, sam.execution
-    channels = pixel_channels(config)
+    channels = config.channels
     pixels = np.zeros((*config.image_size, channels), np.float32)
     timings = [_time("encode", jitted_encode, config, params, pixels, execution)]
     embedding = sam.encode(np.zeros((1, 1, channels), np.uint8))

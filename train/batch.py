@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt, UInt8, UInt32
 
 from samjax.config import SamConfig
 from samjax.ops.broadcasting import with_rank
-from samjax.transforms import PIXEL_MEAN, PIXEL_STD
+from samjax.transforms import channel_statistics
 from samjax.types import pytree
 
 NO_CATEGORY = -1
@@ -27,7 +27,7 @@ SomeArray = TypeVar("SomeArray", Array, np.ndarray)
 class Batch:
     """B photos with up to N masks each, in the INPUT frame: resized to fit, padded below and to the right."""
 
-    image: UInt8[Array | np.ndarray, "B H W 3"]  # RGB; what stands in the padding does not matter
+    image: UInt8[Array | np.ndarray, "B H W channels"]  # RGB, then others; what stands in the padding does not matter
     size: Int32[Array | np.ndarray, "B 2"]  # (height, width) of the photo inside the padded input, pixels
     cells: UInt[Array | np.ndarray, "B N h w"]  # `pack_cells` of the masks, nothing set in the padding
     valid: Bool[Array | np.ndarray, "B N"]  # which masks are masks; the others only pad
@@ -37,16 +37,16 @@ class Batch:
     categories: Int32[Array | np.ndarray, "B N"] | None = None
 
 
-def pixels_of(batch: Batch) -> Float32[Array, "B H W 3"]:
+def pixels_of(batch: Batch) -> Float32[Array, "B H W channels"]:
     """The photos as the encoder takes them: normalised, then 0 in the padding, as by `samjax.transforms.to_pixels`."""
     return jax.vmap(_normalised)(batch.image, batch.size)
 
 
 def _normalised(
-    image: UInt8[Array | np.ndarray, "H W 3"], size: Int32[Array | np.ndarray, "2"]
-) -> Float32[Array, "H W 3"]:
+    image: UInt8[Array | np.ndarray, "H W channels"], size: Int32[Array | np.ndarray, "2"]
+) -> Float32[Array, "H W channels"]:
     y, x = (jnp.arange(side, dtype=jnp.int32) < extent for side, extent in zip(image.shape, size, strict=False))
-    mean, std = (with_rank(jnp.asarray(channels), 3) for channels in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (with_rank(jnp.asarray(channels), 3) for channels in channel_statistics(image.shape[-1]))
     pixels = (image.astype(jnp.float32) - mean) / std
     return jnp.where((y[:, None] & x[None])[:, :, None], pixels, 0)
 

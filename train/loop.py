@@ -94,7 +94,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     optimizer = make_optimizer(config.optim, sam, run.steps)
     trainable, task = make_trainable(config, sam), make_task(config, sam, mesh)
     wanted = abstract_state(config, sam, optimizer, mesh)
-    sources = open_data(config)
+    sources = open_data(config, sam)
     check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
     training, validation, retained = pipelines(config, sources, sam, mesh, out)
     if jax.process_index() == 0 and not started:
@@ -348,12 +348,17 @@ def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
     return params if config.model.mae is None else load_mae(config.model.mae, sam, params)
 
 
-def open_data(config: TrainConfig) -> dict[str, Joined]:
+def open_data(config: TrainConfig, sam: SamConfig) -> dict[str, Joined]:
     """The sources of "data.train" and, where the recipe names data for them, of the other options.
 
     Raises ValueError and OSError.
     """
-    data = config.data
+    data, channels = config.data, sam.channels
+    if channels != 3 and any((data.brightness, data.contrast, data.saturation, data.hue)):
+        raise ValueError(
+            f"data.brightness, contrast, saturation and hue change red, green and blue, and the model takes {channels} "
+            "channels: leave them at 0"
+        )
     if not data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
     options = {"data.train": data.train, "data.val": data.val, "data.mix": data.mix, "eval.retain": config.eval.retain}
@@ -361,7 +366,7 @@ def open_data(config: TrainConfig) -> dict[str, Joined]:
     for name, specs in options.items():
         if specs:
             try:
-                sources[name] = open_sources(specs)
+                sources[name] = open_sources(specs, channels=channels)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     return sources

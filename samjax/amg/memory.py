@@ -20,7 +20,7 @@ from samjax.amg.program import (
 )
 from samjax.config import SamConfig
 from samjax.execution import Execution
-from samjax.model import abstract_params, encode, jitted_encode, pixel_channels
+from samjax.model import abstract_params, encode, jitted_encode
 from samjax.ops.masks import Frame
 from samjax.transforms import Size
 from samjax.types import Embedding, Params
@@ -89,7 +89,7 @@ def plan(
 
     def with_batches(count: int) -> Plan:
         height, width = config.image_size
-        channels, places = pixel_channels(config), config.grid[0] * config.grid[1]
+        channels, places = config.channels, config.grid[0] * config.grid[1]
         return Plan(
             weights=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
             runtime=HOST_RUNTIME if backend == "cpu" else 0,
@@ -133,7 +133,7 @@ def _compiled_bytes(lowered: jax.stages.Lowered) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _encode_bytes(config: SamConfig, execution: Execution, images: int) -> int:
-    pixels = jax.ShapeDtypeStruct((images, *config.image_size, pixel_channels(config)), jnp.float32)
+    pixels = jax.ShapeDtypeStruct((images, *config.image_size, config.channels), jnp.float32)
     return _compiled_bytes(jitted_encode.lower(config, abstract_params(config), pixels, execution))
 
 
@@ -170,7 +170,7 @@ def _bytes_of(tree: Any) -> int:
 
 
 def _embedding(config: SamConfig, execution: Execution) -> Embedding:
-    pixels = jax.ShapeDtypeStruct((*config.image_size, pixel_channels(config)), jnp.float32)
+    pixels = jax.ShapeDtypeStruct((*config.image_size, config.channels), jnp.float32)
     features: Any = jax.eval_shape(
         lambda params, x: encode(config, params, x, execution), abstract_params(config), pixels
     )

@@ -93,6 +93,7 @@ def segment_images(
     for folder in filter(None, (out, save_embeddings)):
         check_writable(folder)
     sam = hub.load(checkpoint, image_size=image_size, tuned=tuned).with_dtype(dtype)
+    sam.check_reads_files()
     stored = embeddings or save_embeddings
     store = EmbeddingStore(stored, sam) if stored else None
     reused = 0

@@ -145,6 +145,7 @@ def everything(
     if not explain:
         check_writable(out)
     sam = hub.load(checkpoint, image_size=image_size, tuned=tuned).with_dtype(dtype)
+    sam.check_reads_files()
     generator = MaskGenerator(sam, config)
     if explain:
         return _explain(photos, generator)

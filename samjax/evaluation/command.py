@@ -95,6 +95,7 @@ class Model:
             return segmenter, {"predictor": self.predictor, **segmenter.fingerprint()}
         path = hub.locate(self.checkpoint or hub.BUNDLED)
         sam = hub.load(path, image_size=self.image_size, tuned=self.tuned).with_dtype(self.dtype)
+        sam.check_reads_files()
         identity = {
             "variant": sam.config.variant,
             "image_size": list(sam.config.image_size),

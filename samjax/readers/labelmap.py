@@ -29,8 +29,12 @@ class LabelMaps(IndexedSource):
     0 and 255, or of 255 alone, is a binary mask and a bad record.
     """
 
-    def __init__(self, images: str, maps: str, each: Literal["label", "region"] = "label") -> None:
-        """Raises ValueError if no photo has a map."""
+    def __init__(
+        self, images: str, maps: str, each: Literal["label", "region"] = "label", *, channels: int = 3
+    ) -> None:
+        """`channels` of the photos, which are TIFF files if they are more than three. Raises ValueError if no photo has
+        a map."""
+        self._channels = channels
         self._images, self._maps, self._each = images, maps, each
         self._pairs, flawed, left_out = match_photos(images, maps, "_labels")
         where = f"{images} and {maps}, no photo with a label map of its name ({NAMES})"
@@ -41,7 +45,7 @@ class LabelMaps(IndexedSource):
 
     def _read(self, index: int) -> Record:
         photo, (map_name,) = self._pairs[index]
-        found = Findings(photo, read_photo(files.join(self._images, photo)))
+        found = Findings(photo, read_photo(files.join(self._images, photo), self._channels))
         path = files.join(self._maps, map_name)
         labels, void = labels_and_void(files.read(path), path)
         if labels.shape != found.size:

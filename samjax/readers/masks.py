@@ -23,7 +23,7 @@ SLACK = 0.1
 class Findings:
     """The masks of one photo as they are found, and what has to be left out."""
 
-    def __init__(self, name: str, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
+    def __init__(self, name: str, rgb: UInt8[np.ndarray, "H W channels"]) -> None:
         self.name, self.rgb = name, rgb
         self.size: Size = (rgb.shape[0], rgb.shape[1])
         self.origin: str | None = None  # see `Record`

@@ -24,8 +24,10 @@ class Pairs(IndexedSource):
     numbers, are a label map.
     """
 
-    def __init__(self, images: str, masks: str | None = None) -> None:
-        """Raises ValueError if no photo has a mask."""
+    def __init__(self, images: str, masks: str | None = None, *, channels: int = 3) -> None:
+        """`channels` of the photos, which are TIFF files if they are more than three. Raises ValueError if no photo has
+        a mask."""
+        self._channels = channels
         self._images, self._masks = images, images if masks is None else masks
         found = _kaggle(images) if masks is None else match_photos(images, masks, "_mask", folders=True)
         self._pairs, flawed, left_out = found
@@ -39,7 +41,7 @@ class Pairs(IndexedSource):
 
     def _read(self, index: int) -> Record:
         photo, masks = self._pairs[index]
-        found = Findings(photo, read_photo(files.join(self._images, photo)))
+        found = Findings(photo, read_photo(files.join(self._images, photo), self._channels))
         for name in masks:
             path = files.join(self._masks, name)
             try:

@@ -16,9 +16,12 @@ def photo_from_bytes(data: bytes, path: str) -> UInt8[np.ndarray, "H W 3"]:
     return pictures.read_image(io.BytesIO(data), name=path)
 
 
-def read_photo(path: str) -> UInt8[np.ndarray, "H W 3"]:
-    """`photo_from_bytes` a file. Raises OSError too."""
-    return photo_from_bytes(files.read(path), path)
+def read_photo(path: str, channels: int = 3) -> UInt8[np.ndarray, "H W channels"]:
+    """`photo_from_bytes` a file, or of more channels `samjax.pictures.read_channels`. Raises OSError too."""
+    data = files.read(path)
+    if channels == 3:
+        return photo_from_bytes(data, path)
+    return pictures.read_channels(io.BytesIO(data), channels, name=path)
 
 
 def mask_from_bytes(data: bytes, path: str) -> Bool[np.ndarray, "H W"]:

@@ -33,7 +33,7 @@ class Record:
     """
 
     name: str  # unique in its source: "sa_1", "train/0001.png"
-    rgb: UInt8[np.ndarray, "H W 3"]
+    rgb: UInt8[np.ndarray, "H W channels"]  # three channels, if the source was opened for no others
     masks: tuple[RLE, ...]
     problems: tuple[Problem, ...] = ()  # annotations that were left out, and why
     ids: tuple[int | str, ...] = ()  # of the masks, unique in the record: an annotation's, a label, a file's name

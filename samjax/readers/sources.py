@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,18 +25,21 @@ FORMATS: dict[str, tuple[Callable[..., IndexedSource], tuple[str, ...]]] = {
     "sa1b": (Sa1b, ("FOLDER_OR_TAR",)),
     "coco": (Coco, ("IMAGES", "ANNOTATIONS.json")),
     "labelmap": (LabelMaps, ("IMAGES", "MAPS")),
-    "classmap": (lambda images, maps: LabelMaps(images, maps, each="region"), ("IMAGES", "MAPS")),
+    "classmap": (functools.partial(LabelMaps, each="region"), ("IMAGES", "MAPS")),
     "labelme": (Labelme, ("FOLDER",)),
     "pairs": (Pairs, ("IMAGES", "[MASKS]")),
 }
+OF_CHANNELS = ("labelmap", "classmap", "pairs")  # formats whose photos may have more than three
 
 
-def open_sources(specs: Sequence[str]) -> "Joined":
+def open_sources(specs: Sequence[str], *, channels: int = 3) -> "Joined":
     """All records of sources written FORMAT=PATH or FORMAT=PATH,PATH, behind one index, in the order given.
 
     Names begin with the format, and with a number where that comes several times: sa1b/sa_1, coco-2/000000000009.jpg.
     Paths are local, gs://, s3:// or https://. Commas separate them; one that is part of a path is written twice:
     coco=a,,b/img,ann.json is the folder "a,b/img" and the file ann.json.
+
+    With more than three `channels` photos are TIFF files of as many bands; the formats of `OF_CHANNELS` have them.
 
     Raises ValueError for unknown formats, missing paths, sources without records, and OSError where the network fails.
     """
@@ -44,13 +48,20 @@ def open_sources(specs: Sequence[str]) -> "Joined":
     if not specs:
         raise ValueError("no data was given: name at least one source as FORMAT=PATH, " + describe_formats(FORMATS))
     parts = [parse_spec(spec, FORMATS) for spec in specs]
+    more: dict[str, Any] = {} if channels == 3 else {"channels": channels}
+    for spec, (form, _) in zip(specs, parts, strict=True):
+        if more and form not in OF_CHANNELS:
+            raise ValueError(
+                f"{spec}: {form} is read in red, green and blue, and the model takes {channels} channels; "
+                f"{', '.join(OF_CHANNELS)} may have TIFF files of {channels} bands"
+            )
     times, numbers = Counter(form for form, _ in parts), Counter()
     sources = []
     for spec, (form, paths) in zip(specs, parts, strict=True):
         numbers[form] += 1
         prefix = f"{form}-{numbers[form]}" if times[form] > 1 else form
         try:
-            sources.append((prefix, FORMATS[form][0](*paths)))
+            sources.append((prefix, FORMATS[form][0](*paths, **more)))
         except ValueError as error:
             raise ValueError(f"{spec}: {error}") from error
     return Joined(sources)

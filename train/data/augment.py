@@ -54,8 +54,8 @@ def _showing(start: float, end: float, part: int, whole: int) -> tuple[int, int]
 
 
 def jitter_colours(
-    rgb: UInt8[np.ndarray, "H W 3"], config: DataConfig, random: np.random.Generator
-) -> UInt8[np.ndarray, "H W 3"]:
+    rgb: UInt8[np.ndarray, "H W channels"], config: DataConfig, random: np.random.Generator
+) -> UInt8[np.ndarray, "H W channels"]:
     """torchvision's ColorJitter: brightness, contrast, saturation and hue, one after the other in a random order.
 
     Brightness scales the colours; contrast scales their distance from the photo's mean grey, saturation their distance

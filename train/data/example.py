@@ -24,7 +24,7 @@ ATTEMPTS = 4  # at a crop that shows a usable mask; then the whole photo is show
 class Example:
     """One photo with up to N masks, as in `Batch`."""
 
-    image: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "H W channels"]
     size: Int32[np.ndarray, "2"]
     cells: UInt[np.ndarray, "N h w"]
     valid: Bool[np.ndarray, " N"]
@@ -97,7 +97,7 @@ def plain_example(record: Record, model: SamConfig, config: DataConfig, random: 
 
 def empty_example(model: SamConfig, config: DataConfig) -> Example:
     """A black photo without masks, which only pads."""
-    return _example(np.zeros((*model.image_size, 3), np.uint8), [], (), model, config)
+    return _example(np.zeros((*model.image_size, model.channels), np.uint8), [], (), model, config)
 
 
 def _example(
@@ -109,7 +109,7 @@ def _example(
 ) -> Example:
     ratio, slots = cell_ratio(model), config.masks_per_image
     height, width = model.image_size
-    image = np.zeros((height, width, 3), np.uint8)
+    image = np.zeros((height, width, photo.shape[2]), np.uint8)
     image[: photo.shape[0], : photo.shape[1]] = photo
     cells = np.zeros((slots, height // ratio, width // ratio), cell_dtype(ratio))
     of_slots = np.full(slots, NO_CATEGORY, np.int32)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from samjax.ops.rle import RLE, run_lengths
-from samjax.transforms import Size, input_size, resize_photo
+from samjax.transforms import Size, by_channels, input_size, resize_photo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Placement:
         return np.searchsorted(self._samples(1), np.arange(self.original[1] + 1))
 
 
-def place_photo(rgb: UInt8[np.ndarray, "H W 3"], placement: Placement) -> UInt8[np.ndarray, "h w 3"]:
+def place_photo(rgb: UInt8[np.ndarray, "H W channels"], placement: Placement) -> UInt8[np.ndarray, "h w channels"]:
     """The window of the scaled photo; only the pixels under it are resampled."""
     from PIL import Image
 
@@ -75,11 +75,12 @@ def place_photo(rgb: UInt8[np.ndarray, "H W 3"], placement: Placement) -> UInt8[
             )
             for edge in (corner, corner + side)
         )
-        picture = Image.fromarray(rgb)
-        resized = picture.resize(
-            (placement.size[1], placement.size[0]), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)
-        )
-        window = np.asarray(resized)
+
+        def resized(part: np.ndarray) -> np.ndarray:
+            size = placement.size[1], placement.size[0]
+            return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)))
+
+        window = by_channels(resized, rgb)
     return window[:, ::-1] if placement.flip else window
 
 

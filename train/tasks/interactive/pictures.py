@@ -41,7 +41,7 @@ def picture(
         areas = np.bitwise_count(masks[photo]).sum((1, 2)) * valid[photo]
         slot = int(np.argmax(areas))
         height, width = sizes[photo].tolist()
-        rgb = np.ascontiguousarray(images[photo, :height, :width])
+        rgb = np.ascontiguousarray(images[photo, :height, :width, :3])
 
         def pixels(cells: np.ndarray, height: int = height, width: int = width) -> np.ndarray:
             return np.ascontiguousarray(unpack_cells(cells, cell_ratio(config))[:height, :width])
