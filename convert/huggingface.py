@@ -7,6 +7,9 @@ from typing import Any
 from samjax.checkpoint import CheckpointError, plain_vit
 from samjax.config import SamConfig
 from samjax.nn.encoders.inference import Declared
+from samjax.transforms import channel_statistics
+
+_IMAGE_MEAN, _IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of red, green and blue in 0..1
 
 
 def write_configs(folder: Path, config: SamConfig, dtype: str) -> None:
@@ -43,7 +46,7 @@ def model_config(config: SamConfig, dtype: str = "float32") -> dict[str, Any]:
             "output_channels": config.width,
             "num_hidden_layers": encoder.depth,
             "num_attention_heads": encoder.heads,
-            "num_channels": 3,
+            "num_channels": encoder.channels,
             "image_size": image_size,
             "patch_size": encoder.patch_size,
             "hidden_act": "gelu",
@@ -95,16 +98,17 @@ def preprocessor_config(config: SamConfig) -> dict[str, Any]:
         CheckpointError: the model does not take square images.
     """
     side, mask_side = _square(config), config.mask_size[0]
+    mean, std = channel_statistics(config.channels)
     return {
         "image_processor_type": "SamImageProcessor",
         "processor_class": "SamProcessor",
-        "do_convert_rgb": True,
+        "do_convert_rgb": config.channels == 3,
         "do_normalize": True,
         "do_pad": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
+        "image_mean": _IMAGE_MEAN + [round(float(value) / 255, 6) for value in mean[3:]],
+        "image_std": _IMAGE_STD + [round(float(value) / 255, 6) for value in std[3:]],
         "mask_pad_size": {"height": mask_side, "width": mask_side},
         "mask_size": {"longest_edge": mask_side},
         "pad_size": {"height": side, "width": side},
