@@ -219,7 +219,8 @@ class TuneConfig:
 
     # full: all of it. decoder: the mask decoder. last_blocks: the last blocks of the image encoder, and all that comes
     # after them. patterns: parameters by name. lora: low-rank changes of matrices. parser: singular values of the neck.
-    # Several are joined by "+": lora+decoder
+    # adapter: a bottleneck beside each MLP of the encoder. patch_embed: the patches, of photos with more channels. hq:
+    # HQ-SAM's token, which joins no other mode. Several are joined by "+": lora+decoder
     mode: str = "full"
     prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; other modes do not ask
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
@@ -231,9 +232,12 @@ class TuneConfig:
     where: tuple[str, ...] = ("encoder",)  # lora: of encoder, decoder
     late: int | None = None  # lora: only in so many blocks of the encoder, the last ones; None: in all
     matrices: _Texts = ()  # parser: patterns of kernels whose singular values are trained beside the neck's
+    adapter: int = 64  # adapter: channels of the bottleneck (AdaptFormer: 64)
+    channels: int = 4  # patch_embed: of the photos, TIFF files with as many bands; red, green and blue come first
 
     def __post_init__(self) -> None:
-        _require("tune", self, "last rank", lambda n: n >= 1, "at least 1")
+        _require("tune", self, "last rank adapter", lambda n: n >= 1, "at least 1")
+        _require("tune", self, "channels", lambda n: n >= 3, "at least 3")
         _require("tune", self, "late", lambda n: n is None or n >= 1, "at least 1, or None")
         _require("tune", self, "alpha", lambda n: n is None or _is_positive(n), "more than 0 and finite, or None")
         _require("tune", self, "patterns matrices", _are_patterns, "regular expressions")

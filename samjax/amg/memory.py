@@ -170,9 +170,9 @@ def _bytes_of(tree: Any) -> int:
 
 
 def _embedding(config: SamConfig, execution: Execution) -> Embedding:
+    def embedded(params: Params, pixels: Any) -> Embedding:
+        features, size = encode(config, params, pixels, execution), jnp.zeros(2, jnp.int32)
+        return Embedding(features.image, size, size, features.taps)
+
     pixels = jax.ShapeDtypeStruct((*config.image_size, config.channels), jnp.float32)
-    features: Any = jax.eval_shape(
-        lambda params, x: encode(config, params, x, execution), abstract_params(config), pixels
-    )
-    size: Any = jax.ShapeDtypeStruct((2,), jnp.int32)
-    return Embedding(features.image, size, size, features.taps)
+    return jax.eval_shape(embedded, abstract_params(config), pixels)

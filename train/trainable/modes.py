@@ -13,6 +13,7 @@ from samjax.nn.encoders import family_of
 from samjax.types import Params
 
 from ..config import TrainConfig, TuneConfig
+from . import fields
 from .freezing import check_patterns, parameter_names
 from .lora import low_rank
 from .named import named
@@ -90,6 +91,22 @@ MODES: tuple[Mode, ...] = (
         options=("rank", "alpha", "targets", "where", "late"),
     ),
     Mode("parser", "the singular values of the neck (SAM-PARSER)", singular_values, options=("matrices",)),
+    Mode(
+        "adapter",
+        "a bottleneck beside each MLP of the image encoder",
+        fields.adapters,
+        options=("adapter",),
+        network=fields.with_adapters,
+    ),
+    Mode(
+        "patch_embed",
+        "the patch embedding, of photos with more channels",
+        fields.patches,
+        options=("channels",),
+        network=fields.with_channels,
+        grow=fields.grown_patches,
+    ),
+    Mode("hq", "HQ-SAM's token, its MLP and its fusion of features", fields.hq_token, network=fields.with_hq_token),
 )
 
 

@@ -214,7 +214,7 @@ def _visit(
     masks, iou = prediction.logits, prediction.iou
     terms = _losses(settings, masks, iou, block, balanced_weight)
     carried = _over_masks(user.most_confident)(masks, iou)
-    if is_first and not settings.interaction.box_multimask:
+    if is_first and not settings.interaction.box_multimask and settings.hq != "only":  # whose mask is the same
         single = ask(multimask=False, perturbation=change)
         is_box = slots.labels[..., 0] == PromptLabel.BOX_MIN
         single_terms = _losses(settings, single.logits, single.iou, block, balanced_weight)

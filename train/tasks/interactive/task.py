@@ -67,13 +67,21 @@ class InteractiveTask:
         # The heads are small and used in every pass: gathered once, and not in each.
         heads = {name: params[name] for name in ("prompt_encoder", "mask_decoder")}
         heads = lax.with_sharding_constraint(heads, NamedSharding(self.mesh, P()))
-        settings = PassSettings(self.sam, config.interaction, config.loss, decoder_execution(config), run.dropout)
+        settings = self._settings()
         balanced = balanced_weight(config.loss, run.steps, jnp.asarray(position))
         given = Given(batch, mask_keys, origin, balanced)
         found: Any = passes_loss(settings, blocks_for(config, self.mesh), heads, features, given)
         total, terms = found
         over_passes = 1.0 if config.loss.over_passes == "sum" else 1 / config.interaction.passes
         return total * over_passes, terms
+
+    def _settings(self) -> PassSettings:
+        config, hq, loss = self.config, None, self.config.loss
+        if config.tune.mode.strip() == "hq":
+            # As its authors train it: the token's own mask, and no predicted IoU, which is SAM's.
+            hq, loss = "only", dataclasses.replace(loss, iou=0.0)
+        execution = decoder_execution(config)
+        return PassSettings(self.sam, config.interaction, loss, execution, config.run.dropout, hq)
 
     def numbers(self, terms: MaskLoss) -> dict[str, float]:
         """The terms of a step, means over masks, as named numbers: means over passes, unweighted."""
