@@ -78,6 +78,16 @@ def image_side_flops(config: SamConfig) -> int:
     return 2 * math.prod(config.grid) * 3 * config.width * (config.width // config.mask_decoder.downsample)
 
 
+def hq_side_flops(config: SamConfig) -> int:
+    """Operations of HQ-SAM's features of an image, which all its prompts share: 0 without HQ-SAM's token."""
+    if not config.mask_decoder.hq:
+        return 0
+    width, image = config.width, math.prod(config.grid)
+    _, early = config.image_encoder.early_output  # type: ignore[attr-defined]  # as the config checks
+    parts = (early, width), (width, width // 4)  # the encoder's block and the embedding: channels before and between
+    return sum(2 * image * 4 * inputs * hidden + 2 * 4 * image * 4 * hidden * (width // 8) for inputs, hidden in parts)
+
+
 def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_asks: bool = False) -> int:
     """Operations of one cross-attention between tokens and image, in the order of `samjax.ops.attention.tokens`.
 
@@ -118,7 +128,8 @@ def step_flops(
     first = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=True, mask_prompt=False)
     later = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=False, mask_prompt=True)
     encoder = (3 if trains_encoder else 1) * encoder_flops(config)
-    return round(images * (encoder + 3 * (image_side_flops(config) + masks * (first + (passes - 1) * later))))
+    shared = image_side_flops(config) + passes * hq_side_flops(config)
+    return round(images * (encoder + 3 * (shared + masks * (first + (passes - 1) * later))))
 
 
 def peak_flops(kind: str, compute_dtype: str) -> float | None:

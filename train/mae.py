@@ -29,7 +29,8 @@ from samjax.types import Params
 
 _ANCHOR = "patch_embed.proj.weight"
 _DROPPED = re.compile(r"cls_token|mask_token|(fc_)?norm\.(weight|bias)|head\.(weight|bias)|decoder_.*")
-_OWN = re.compile(r"image_encoder/(neck/.*|blocks/\d+/attn/rel_pos_[hw])")  # of SAM's encoder, not of a ViT
+# Of SAM's encoder, not of a ViT.
+_OWN = re.compile(r"image_encoder/(neck/.*|blocks/\d+/(attn/rel_pos_[hw]|adaptmlp/.*))")
 _POSITIONS, _PATCHES = "image_encoder/pos_embed", "image_encoder/patch_embed/proj/kernel"
 
 

@@ -76,7 +76,7 @@ class Dense(Layer):
             kernel = kernels[:, :, part].reshape(-1, self.features)
             terms.append(self._in_patches(x[:, :, part]).astype(self.dtype) @ kernel)
             first += count
-        y = sum(terms[1:], terms[0])
+        y = functools.reduce(jnp.add, terms)
         return add_bias(y, self.bias) if self.use_bias else y
 
     def _in_patches(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -116,7 +116,8 @@ class Conv3x3(Layer):
         products = einsum("hwi,ki->hwk", x.astype(self.dtype), kernel)
         padded = jnp.pad(products, ((1, 1), (1, 1), (0, 0)))
         places = [(row, column) for row in range(3) for column in range(3)]
-        y = sum(padded[row : row + height, column : column + width, 3 * row + column] for row, column in places)
+        shifted = [padded[row : row + height, column : column + width, 3 * row + column] for row, column in places]
+        y = functools.reduce(jnp.add, shifted)
         if self.stored_bias is not None:
             y = y + with_rank((self.stored_bias.astype(self.dtype) @ onto).astype(jnp.float32), 2)
         return y

@@ -27,7 +27,8 @@ def decoding(config, *, multimask, mask_prompt):
         size = jnp.zeros(2, jnp.int32)
         labels, yes = jnp.ones((1, TOKENS), jnp.int32), jnp.ones(1, bool)
         prompts = Prompts(points, labels, yes, mask if mask_prompt else None, yes if mask_prompt else None)
-        answer = decode(config, params, Embedding(features, size, size), prompts, PLAIN, multimask=multimask)
+        taps = {name: jnp.zeros((*config.grid, config.image_encoder.width)) for name in config.decoder_taps}
+        answer = decode(config, params, Embedding(features, size, size, taps), prompts, PLAIN, multimask=multimask)
         return answer.logits, answer.iou
 
     shapes = (*config.grid, config.width), (1, TOKENS, 2), (1, *config.mask_size)
@@ -80,17 +81,22 @@ def test_encoder(config):
 @pytest.mark.parametrize(("multimask", "mask_prompt"), [(True, False), (False, True)])
 @pytest.mark.parametrize(
     ("config", "folds"),
-    [(SMALL, False), (VARIANTS["vit_tiny"], False), (VARIANTS["vit_b"].with_image_size(256), True)],
-    ids=["small", "vit_tiny", "vit_b"],
+    [
+        (SMALL, False),
+        (VARIANTS["vit_tiny"], False),
+        (VARIANTS["vit_b"].with_image_size(256), True),
+        (VARIANTS["vit_tiny"].with_hq(), False),
+    ],
+    ids=["small", "vit_tiny", "vit_b", "hq"],
 )
 def test_decoder(config, folds, multimask, mask_prompt):
     """`folds`: whether so few tokens attend that the decoder folds the image's projections into them."""
-    from samjax.train.flops import decoder_flops, image_side_flops
+    from samjax.train.flops import decoder_flops, hq_side_flops, image_side_flops
 
     decoder = config.mask_decoder
     assert ((1 + config.mask_tokens + TOKENS) * decoder.heads <= config.width // decoder.downsample) == folds
     ours = decoder_flops(config, prompt_tokens=TOKENS, multimask=multimask, mask_prompt=mask_prompt)
-    ours += 0 if mask_prompt else image_side_flops(config)
+    ours += hq_side_flops(config) + (0 if mask_prompt else image_side_flops(config))
     program = decoding(config, multimask=multimask, mask_prompt=mask_prompt)
     assert ours == pytest.approx(traced(*program), rel=1e-3)  # Fourier features are not counted
     assert ours == pytest.approx(analysed(*program), rel=0.2)  # softmax and norms weigh more in small models
