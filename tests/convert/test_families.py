@@ -235,7 +235,7 @@ def test_families_that_mean_different_things_by_a_name_are_told(monkeypatch, key
 def test_what_hugging_face_has_no_name_for_is_refused_there_and_goes_elsewhere(stages, monkeypatch, tmp_path):
     keys = {kind: tuple((meta, None) for meta, _ in pairs) for kind, pairs in STAGES.keys.items()}
     families(monkeypatch, dataclasses.replace(STAGES, keys=keys))
-    with pytest.raises(CheckpointError, match="Hugging Face's SamModel has no form of this image encoder") as caught:
+    with pytest.raises(CheckpointError, match="Hugging Face's SamModel has no form of this model") as caught:
         convert.write(tmp_path / "hf", MODEL, stages, to="huggingface")
     assert "Meta's and the native format have" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
