@@ -4,14 +4,13 @@ The header's text `samjax_tuned` is JSON: format_version, base (name, checksum, 
 of the parameters, provenance. Thresholds stand where those of a checkpoint stand (`thresholds`).
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, Checksum, from_json
-from samjax.config import SamConfig
+from samjax.config import SamConfig, written_fields
 from samjax.tuned import Base, Tuned
 
 from .safetensors_file import is_safetensors, read_metadata, read_safetensors, write_safetensors
@@ -31,7 +30,7 @@ def write_tuned(path: Path, tuned: Tuned, *, overwrite: bool = False) -> None:
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: what was tuned is written as .safetensors; choose a name that ends so")
     fields = {name: getattr(tuned, name) for name in ("tune", "scale", "checksum", "provenance")}
-    fields |= {"base": dataclasses.asdict(tuned.base), "config": dataclasses.asdict(tuned.config)}
+    fields |= {"base": written_fields(tuned.base), "config": written_fields(tuned.config)}
     header = {**metadata(tuned.thresholds), KEY: json.dumps({"format_version": FORMAT_VERSION, **fields})}
     with replacing(path, overwrite=overwrite) as temporary:
         write_safetensors(temporary, dict(tuned.leaves), header)

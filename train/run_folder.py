@@ -70,7 +70,7 @@ def to_json(
     if thresholds is not None and thresholds != MaskThresholds():
         fields["thresholds"] = dataclasses.asdict(thresholds)
     if base is not None:
-        fields["base"] = dataclasses.asdict(base)
+        fields["base"] = written_fields(base)
     return json.dumps(fields, indent=1) + "\n"
 
 

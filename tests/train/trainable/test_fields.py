@@ -144,8 +144,8 @@ def test_a_run_from_a_checkpoint_ends_in_an_export_that_differs_in_the_new_part_
     from PIL import Image
 
     import samjax
-    from samjax.config import VARIANTS
     from samjax.convert import write
+    from samjax.train import run_folder
     from samjax.train.config import DataConfig, ModelConfig, RunConfig
     from samjax.train.export import export
     from samjax.train.loop import train
@@ -173,5 +173,9 @@ def test_a_run_from_a_checkpoint_ends_in_an_export_that_differs_in_the_new_part_
     after, before = flatten_dict(tuned.params, sep="/"), flatten_dict(base, sep="/")
     changed = {name for name in after if name not in before or not np.array_equal(before[name], after[name])}
     assert {name.split("/")[1] for name in changed} == (set(HQ) if mode == "hq" else {"patch_embed"})
+    export(tmp_path / "run", tmp_path / "part.safetensors", tuned=True)
+    applied = samjax.load(tmp_path / "base.pth", tuned=tmp_path / "part.safetensors")
+    assert applied.config == run_folder.network(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, applied.params, tuned.params)
     found = tuned.config.mask_decoder.hq, tuned.config.channels
     assert found == ((True, 3) if mode == "hq" else (False, 4))
