@@ -48,3 +48,22 @@ def test_predictions(hugging_face, small, case, multimask):
     ours = sam.predict(embedding, prompts_of(arguments), multimask=multimask)
     assert relative_error(ours.logits[0], output.pred_masks[0, 0]) <= LOGITS_BAR
     assert relative_error(ours.iou[0], output.iou_scores[0, 0]) <= IOU_BAR
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
+def test_a_model_of_five_channels_goes_there_and_back(tmp_path):
+    import dataclasses
+
+    import torch
+    from example_models import random_sam
+
+    transformers = pytest.importorskip("transformers")
+    five = dataclasses.replace(SMALL, image_encoder=dataclasses.replace(SMALL.image_encoder, channels=5))
+    sam = random_sam(five)
+    convert.write(tmp_path / "model", five, sam.params, to="huggingface")
+    assert convert.read(tmp_path / "model")[0] == five
+    photo = np.random.default_rng(0).integers(0, 256, (*SMALL.image_size, 5), np.uint8)
+    pixels = torch.tensor(transforms.to_pixels(photo, five)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        features = transformers.SamModel.from_pretrained(tmp_path / "model").eval().get_image_embeddings(pixels)
+    assert relative_error(sam.encode(photo).features, features[0].permute(1, 2, 0)) <= EMBEDDING_BAR
