@@ -206,7 +206,7 @@ class EvalConfig:
     # sources of old data, which the model could segment before: clicks and boxes are measured on them at each
     # validation, too, as retain/iou_1 and so on. The best checkpoint is chosen by val/iou alone
     retain: _Texts = ()
-    retain_images: int = 200  # photos of them, the first ones
+    retain_images: int = 200  # photos of them, at even distances through all sources
 
     def __post_init__(self) -> None:
         _require("eval", self, "retain_images", lambda n: n >= 1, "at least 1")

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
-from samjax.readers.sources import Joined, open_sources
+from samjax.readers.sources import Joined, Spread, open_sources
 from samjax.sharding import batch_sharding, described, make_mesh, partition
 from samjax.tuned import Base
 from samjax.types import Params
@@ -348,7 +348,7 @@ def starting_params(config: TrainConfig, sam: SamConfig, mesh: Mesh) -> Params:
     return params if config.model.mae is None else load_mae(config.model.mae, sam, params)
 
 
-def open_data(config: TrainConfig, sam: SamConfig) -> dict[str, Joined]:
+def open_data(config: TrainConfig, sam: SamConfig) -> dict[str, Joined | Spread]:
     """The sources of "data.train" and, where the recipe names data for them, of the other options.
 
     Raises ValueError and OSError.
@@ -362,23 +362,24 @@ def open_data(config: TrainConfig, sam: SamConfig) -> dict[str, Joined]:
     if not data.train:
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
     options = {"data.train": data.train, "data.val": data.val, "data.mix": data.mix, "eval.retain": config.eval.retain}
-    sources = {}
+    sources: dict[str, Joined | Spread] = {}
     for name, specs in options.items():
         if specs:
             try:
-                sources[name] = open_sources(specs, channels=channels)
+                opened = open_sources(specs, channels=channels)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+            sources[name] = Spread(opened, config.eval.retain_images) if name == "eval.retain" else opened
     return sources
 
 
 def pipelines(
-    config: TrainConfig, sources: dict[str, Joined], sam: SamConfig, mesh: Mesh, out: Path
+    config: TrainConfig, sources: Mapping[str, Joined | Spread], sam: SamConfig, mesh: Mesh, out: Path
 ) -> tuple[Pipeline, Pipeline | None, Pipeline | None]:
     """The pipelines of training, and of validation on new and on old data where there is data for it."""
     run = config.run
 
-    def reported(source: Joined, name: str) -> BadRecords:
+    def reported(source: Joined | Spread, name: str) -> BadRecords:
         report = BadRecords(out / name, config.data.max_bad_share)
         if jax.process_index() == 0:
             report.add_known(source.flawed, source.left_out)

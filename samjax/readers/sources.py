@@ -110,6 +110,42 @@ class Joined:
         return *self._sources[number], index - (self._ends[number - 1] if number else 0)
 
 
+class Spread:
+    """Records of a source at even distances, so that each of several joined sources has its share.
+
+    Args:
+        source: where they are from.
+        count: how many; no more than there are.
+    """
+
+    def __init__(self, source: Joined, count: int) -> None:
+        self._source, self._count = source, min(count, len(source))
+
+    @property
+    def flawed(self) -> list[Problem]:
+        """As the source's."""
+        return self._source.flawed
+
+    @property
+    def left_out(self) -> Tally:
+        """As the source's."""
+        return self._source.left_out
+
+    def __len__(self) -> int:
+        return self._count
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._place(index))
+
+    def __getitem__(self, index: int) -> Record:
+        return self._source[self._place(index)]
+
+    def _place(self, index: int) -> int:
+        if not 0 <= index < self._count:
+            raise IndexError(f"record {index} of {self._count}")
+        return index * len(self._source) // self._count
+
+
 def parse_spec(spec: str, formats: Formats) -> tuple[str, list[str]]:
     """The format and the paths of FORMAT=PATH,PATH. Raises ValueError that names all `formats`."""
     form, equals, rest = spec.partition("=")

@@ -8,7 +8,7 @@ from example_annotations import jpeg, png, tar_of
 
 from samjax.readers.left_out import Reason
 from samjax.readers.record import BadRecord
-from samjax.readers.sources import FORMATS, open_sources, parse_spec
+from samjax.readers.sources import FORMATS, Spread, open_sources, parse_spec
 
 
 @pytest.fixture
@@ -35,6 +35,19 @@ def test_sources_stand_behind_one_another(folders):
     for index in (-1, 6):
         with pytest.raises(IndexError):
             source[index]
+
+
+def test_records_at_even_distances_are_of_every_source(folders):
+    whole = open_sources((f"sa1b={folders}/sa_000000.tar", f"sa1b={folders}/folder/"))
+    source = pickle.loads(pickle.dumps(Spread(whole, 3)))
+    names = ["sa1b-1/sa_1", "sa1b-1/sa_2", "sa1b-2/sa_2"]
+    assert [source.name(index) for index in range(len(source))] == names
+    assert [source[index].name for index in (0, 1)] == names[:2]
+    assert source.flawed == whole.flawed
+    assert len(Spread(whole, 9)) == 5
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            source.name(index)
 
 
 def test_class_maps_are_cut_into_regions(folders):

@@ -107,7 +107,7 @@ def test_an_export_tells_what_is_retained(recipe, done, tmp_path, capsys, monkey
     assert capsys.readouterr().out.splitlines()[-1] == "  retain/iou 0.0800, 0.0800 at step 0"
 
 
-def test_only_the_first_photos_are_measured(recipe, done, tmp_path):
+def test_so_many_photos_are_measured(recipe, done, tmp_path):
     from samjax.train import loop
 
     loop.train(with_retained(recipe, *recipe.eval.retain, retain_images=3), tmp_path / "run")
@@ -137,7 +137,7 @@ def test_bad_old_data_stop_a_run_before_anything_is_computed(recipe, done, tmp_p
     tolerant = with_retained(tolerant, *recipe.eval.retain, retain_images=2)  # of four: not all that there are
     write_shapes(tmp_path / "old", 4, start=30)
     with pytest.raises(ValueError, match=r"no valid mask to validate on; check eval\.retain"):
-        loop.train(tolerant, tmp_path / "run")
+        loop.train(tolerant, tmp_path / "tolerant")
     assert not done
 
 
