@@ -136,7 +136,7 @@ def test_bad_old_data_stop_a_run_before_anything_is_computed(recipe, done, tmp_p
     tolerant = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, max_bad_share=1.0, min_area=4000))
     tolerant = with_retained(tolerant, *recipe.eval.retain, retain_images=2)  # of four: not all that there are
     write_shapes(tmp_path / "old", 4, start=30)
-    with pytest.raises(ValueError, match=r"no valid mask to validate on; check eval\.retain"):
+    with pytest.raises(ValueError, match=r"eval\.retain: all 2 records of the data are bad"):
         loop.train(tolerant, tmp_path / "tolerant")
     assert not done
 
