@@ -61,14 +61,8 @@ def encode(
     channels = config.channels
     if pixels.shape[-1] != channels:
         raise ValueError(f"this model takes pixels of {channels} channels, got {pixels.shape[-1]}")
-    if isinstance(taps, str):
-        raise ValueError(f"taps must be a tuple of names, got the text {taps!r}")
-    if unknown := set(taps) - set(tap_names(config)):
-        names = ", ".join(tap_names(config)) or "none"
-        raise ValueError(f"the image encoder has no tap {', '.join(sorted(unknown))}; it has: {names}")
-    taps = (*taps, *(name for name in config.decoder_taps if name not in taps))
-    module = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
-    encoder = _part(module, params["image_encoder"])
+    taps = _taps(config, taps, tap_names(config))
+    encoder = _image_encoder(config, params, execution)
 
     def encode_one(pixels: Any, change: Perturbation) -> Features:
         given = pixels, change.branch_weights, change.origin, taps
@@ -77,6 +71,60 @@ def encode(
     if pixels.ndim == 3:
         return encode_one(pixels, perturbation)
     return map_batch(encode_one, pixels, perturbation, together=execution.images_per_step)
+
+
+def encode_from(
+    config: SamConfig,
+    params: Params,
+    tokens: Float[Array | np.ndarray, "*B H W width"],
+    execution: Execution,
+    *,
+    after: str,
+    taps: tuple[str, ...] = (),
+    perturbation: Perturbation | None = None,
+) -> Features:
+    """What `encode` gives, computed from one of its taps on: what comes before it is not computed again.
+
+    Args:
+        config: the model.
+        params: its parameters.
+        tokens: the tap of an image, or of each of a batch.
+        execution: how to compute.
+        after: the tap's name.
+        taps: names of later taps to give as well, beside those that the model's decoder takes.
+        perturbation: what training changes; its `origin` is of the pixels, and means nothing here.
+
+    Raises:
+        ValueError: an unknown tap, or one that is not later than `after`.
+    """
+    names = tap_names(config)
+    _taps(config, (after,), names)
+    taps = _taps(config, taps, names[names.index(after) + 1 :])
+    encoder = _image_encoder(config, params, execution)
+    tokens = jnp.asarray(tokens).astype(execution.dtype)
+    weights = (perturbation or _UNPERTURBED).branch_weights
+
+    def one(tokens: Any, weights: Any) -> Features:
+        return Features(*encoder("resume", tokens, after, weights, taps))
+
+    if tokens.ndim == 3:
+        return one(tokens, weights)
+    return map_batch(one, tokens, weights, together=execution.images_per_step)
+
+
+def _taps(config: SamConfig, taps: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The taps that are asked for, and those of `known` that the decoder takes."""
+    if isinstance(taps, str):
+        raise ValueError(f"taps must be a tuple of names, got the text {taps!r}")
+    if unknown := set(taps) - set(known):
+        names = ", ".join(known) or "none"
+        raise ValueError(f"the image encoder has no tap {', '.join(sorted(unknown))}; it has: {names}")
+    return (*taps, *(name for name in config.decoder_taps if name in known and name not in taps))
+
+
+def _image_encoder(config: SamConfig, params: Params, execution: Execution) -> "_Part":
+    module = family_of(config.image_encoder).build(config.image_encoder, config.width, execution)
+    return _part(module, params["image_encoder"])
 
 
 def tap_names(config: SamConfig) -> tuple[str, ...]:

@@ -9,7 +9,16 @@ import pytest
 from example_models import SMALL, random_photo
 
 from samjax import Prompts, transforms
-from samjax.model import decode, decode_tokens, embed_masks, embed_prompts, encode, jitted_encode, tap_names
+from samjax.model import (
+    decode,
+    decode_tokens,
+    embed_masks,
+    embed_prompts,
+    encode,
+    encode_from,
+    jitted_encode,
+    tap_names,
+)
 from samjax.types import Features, Tokens
 
 
@@ -59,6 +68,22 @@ def test_taps_are_the_outputs_of_blocks_and_change_nothing(sam):
     features = module.apply({"params": sam.params["image_encoder"]}, tapped.taps[names[-1]], method=neck)
     np.testing.assert_allclose(features, plain.image, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(tapped.taps[names[0]], tapped.taps[names[-1]])
+
+
+@pytest.mark.parametrize("after", ["blocks/0", "blocks/1"])
+def test_the_rest_of_the_encoder_goes_on_from_a_tap(sam, after):
+    later = tuple(name for name in tap_names(SMALL) if name > after)
+    whole = encode(SMALL, sam.params, pixels(), sam.execution, taps=(after, *later))
+    rest = encode_from(SMALL, sam.params, whole.taps[after], sam.execution, after=after, taps=later)
+    assert np.array_equal(rest.image, whole.image)
+    assert list(rest.taps) == list(later)
+    assert all(np.array_equal(rest.taps[name], whole.taps[name]) for name in later)
+    batch = encode_from(SMALL, sam.params, np.stack([whole.taps[after]] * 2), sam.execution, after=after)
+    np.testing.assert_allclose(batch.image[1], whole.image, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="no tap blocks/9; it has"):
+        encode_from(SMALL, sam.params, whole.taps[after], sam.execution, after="blocks/9")
+    with pytest.raises(ValueError, match=f"no tap {after}"):
+        encode_from(SMALL, sam.params, whole.taps[after], sam.execution, after=after, taps=(after,))
 
 
 def test_taps_of_a_batch_are_those_of_its_images(sam):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, UInt, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt, UInt8, UInt32
 
 from samjax.config import SamConfig
 from samjax.ops.broadcasting import with_rank
@@ -35,11 +35,21 @@ class Batch:
     record: Int32[Array | np.ndarray, " B"]  # which record of the data set a photo is
     # The data's own numbers of the masks' classes; NO_CATEGORY where they say none, or none that int32 can hold.
     categories: Int32[Array | np.ndarray, "B N"] | None = None
+    # Features of the photos, where they are kept (`samjax.train.cached`): "image" the encoder's, others by the names of
+    # taps. The pixels may then be missing, an image of 0 x 0.
+    stored: dict[str, Float[Array | np.ndarray, "B _ _ _"]] | None = None
 
 
 def pixels_of(batch: Batch) -> Float32[Array, "B H W channels"]:
     """The photos as the encoder takes them: normalised, then 0 in the padding, as by `samjax.transforms.to_pixels`."""
-    return jax.vmap(_normalised)(batch.image, batch.size)
+    return pixels_of_photos(batch.image, batch.size)
+
+
+def pixels_of_photos(
+    image: UInt8[Array | np.ndarray, "B H W channels"], size: Int32[Array | np.ndarray, "B 2"]
+) -> Float32[Array, "B H W channels"]:
+    """`pixels_of` for these fields of a batch."""
+    return jax.vmap(_normalised)(image, size)
 
 
 def _normalised(

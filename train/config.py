@@ -244,6 +244,24 @@ class TuneConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CacheConfig:
+    """Features of photos that are computed once and kept: those before the first layer that is trained."""
+
+    # memory, disk: an error where that cannot be. auto: in memory where it can be and does not change what is learnt
+    features: Literal["auto", "off", "memory", "disk"] = "auto"
+    dtype: Literal["float32", "bfloat16"] | None = None  # that they are kept in; None: run.compute_dtype
+    views: int = 0  # fixed augmentations of each photo, seen in turn from epoch to epoch; 0: a new one each time
+    budget_gb: float = 4.0  # GB that all photos' features may take, in memory or of this run on disk
+    folder: str | None = (
+        None  # disk: where; runs from the same weights share what is there. None: SAMJAX_CACHE/features
+    )
+
+    def __post_init__(self) -> None:
+        _require("cache", self, "views", lambda n: n >= 0, "at least 0")
+        _require("cache", self, "budget_gb", _is_positive, "more than 0 and finite")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Length, size and rhythm of a run."""
 
@@ -306,4 +324,5 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     tune: TuneConfig = TuneConfig()
+    cache: CacheConfig = CacheConfig()
     run: RunConfig = RunConfig()

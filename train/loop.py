@@ -13,12 +13,15 @@ from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
 from samjax.config import VARIANTS, SamConfig
+from samjax.download import cache_dir
 from samjax.readers.sources import Joined, Spread, open_sources
 from samjax.sharding import batch_sharding, described, make_mesh, partition
 from samjax.tuned import Base
 from samjax.types import Params
 
 from . import extension, run_folder
+from .cached.batches import CachedBatches, FeatureCache
+from .cached.plan import make_plan
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.mixing import OldData
@@ -29,7 +32,7 @@ from .mae import load_mae
 from .metrics import MetricWriters
 from .optim import make_optimizer, make_schedule
 from .pace import Pace
-from .prefetch import Prefetched, data_part, prefetch_to_device
+from .prefetch import Batches, Prefetched, data_part, prefetch_to_device
 from .progress import Progress
 from .retention import Validators, make_validators, warn_of_unseen_prompts
 from .state import TrainState, abstract_state, fresh_params, init_state, weights, with_new_params
@@ -97,6 +100,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     sources = open_data(config, sam)
     check_room(out / run_folder.CHECKPOINTS, wanted, run.keep_last, run.keep_best)
     training, validation, retained = pipelines(config, sources, sam, mesh, out)
+    measured = sum(pipeline.photos for pipeline in (validation, retained) if pipeline is not None)
+    plan, about_cache = make_plan(config, sam, training.photos, measured)
     if jax.process_index() == 0 and not started:
         suited = hub.thresholds(config.model.init) if config.model.init is not None else None
         run_folder.write_config(out, config, sam, thresholds=suited, base=base_of(config))
@@ -126,6 +131,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         progress.message(f"training on {described(mesh)}")
         if latest is None:
             progress.message(f"tune.mode {config.tune.mode}\n{table(trained_groups(config, sam))}")
+        if about_cache:
+            progress.message(about_cache)
         validator = make_validators(config, task, mesh, validation, retained, progress, out)
         if validator is not None:
             validator.open()
@@ -146,7 +153,14 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
             if jax.process_index() == 0:
                 extension.record(out, more)
         loop = Loop(config, task, trainable, training, validator, checkpoints, writers, sums, progress, pace)
-        prefetched = stack.enter_context(prefetch_to_device(batches, batch_sharding(mesh), config.data.prefetch))
+        source: Batches = batches
+        if plan is not None:
+            folder = Path(config.cache.folder or cache_dir() / "features")
+            cache = FeatureCache(plan, config, sam, mesh, trainable.merge(state.frozen, state.params), folder)
+            source = CachedBatches(batches, cache, keep_images=False)
+            if validator is not None:
+                validator.take_features(cache)
+        prefetched = stack.enter_context(prefetch_to_device(source, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
 
@@ -398,6 +412,7 @@ def pipelines(
 
     mixed = sources.get("data.mix")
     old = None if mixed is None else OldData(mixed, reported(mixed, run_folder.BAD_MIXED))
-    training = pipeline("data.train", seen_in_training(config, sam), run_folder.BAD_TRAINING, run.batch, old=old)
+    seen, shown = seen_in_training(config, sam), {"old": old, "views": config.cache.views}
+    training = pipeline("data.train", seen, run_folder.BAD_TRAINING, run.batch, **shown)
     validation = measured("data.val", run_folder.BAD_VALIDATION, run.validation_images)
     return training, validation, measured("eval.retain", run_folder.BAD_RETAINED, config.eval.retain_images)

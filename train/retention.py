@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from samjax.types import Params
 
+from .cached.batches import FeatureCache
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .metrics import JSONL, RETAINED, MetricWriters, validations
@@ -27,6 +28,12 @@ class Validators:
         for validator in (self._new, self._old):
             if validator is not None:
                 validator.open()
+
+    def take_features(self, cache: FeatureCache) -> None:
+        """As `Validator.take_features`, for both."""
+        for validator in (self._new, self._old):
+            if validator is not None:
+                validator.take_features(cache)
 
     def measure(self, step: int, params: Params, writers: MetricWriters) -> dict[str, float]:
         """The scores after `step` updates, written and shown: those on new data as they are called, so that "iou"

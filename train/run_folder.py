@@ -36,6 +36,7 @@ BAD_MIXED, BAD_RETAINED = "bad_mixed_records.jsonl", "bad_retained_records.jsonl
 _FREE = {
     "data": {"train", "val", "mix", "threads", "workers", "prefetch", "max_bad_share"},  # data may move
     "eval": {"retain", "retain_images"},
+    "cache": {"features", "budget_gb", "folder"},
     "run": {
         *("remat", "images_together", "masks_together", "cpu_devices", "data_axis", "fsdp_axis", "tensor_axis"),
         *("log_every", "validate_every", "validate_minutes", "validation_images", "picture_every", "checkpoint_every"),

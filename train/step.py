@@ -111,6 +111,7 @@ def _pieces(batch: Batch, count: int, mesh: Mesh) -> Batch:
     spread = NamedSharding(mesh, P(None, *batch_sharding(mesh).spec))
 
     def cut(x):
-        return lax.with_sharding_constraint(x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), spread)
+        rows = x.reshape(x.shape[0] // count, count, *x.shape[1:])
+        return lax.with_sharding_constraint(rows.swapaxes(0, 1), spread)
 
     return jax.tree.map(cut, batch)

@@ -12,6 +12,7 @@ from samjax.sharding import batch_sharding
 from samjax.types import Params
 
 from .batch import NO_MASK, Batch, on_host
+from .cached.batches import CachedBatches, FeatureCache
 from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import TooManyBadRecords
@@ -50,7 +51,8 @@ class Validator:
         self._config, self._task, self._mesh, self._data = config, task, mesh, data
         self._progress, self._at_start = progress, at_start
         self._name, self._option = name, option
-        self.is_compiled = False  # whether there are programs for its batches
+        self.is_compiled = False
+        self._cache: FeatureCache | None = None  # whether there are programs for its batches
 
     def open(self) -> None:
         """Reads all of the validation data once, so that what is wrong with it is said before anything is computed.
@@ -95,10 +97,16 @@ class Validator:
             if on_host(batch.valid).any():  # otherwise all of its photos are bad
                 writers.picture(step, "predictions", self._task.picture(params, batch))
 
+    def take_features(self, cache: FeatureCache) -> None:
+        """From now on, features of photos are those of a cache."""
+        self._cache = cache
+
     @contextlib.contextmanager
     def _on_device(self, depth: int) -> Iterator[DevicePrefetch]:
-        with self._data.batches() as batches, prefetch_to_device(batches, batch_sharding(self._mesh), depth) as ready:
-            yield ready
+        with self._data.batches() as batches:
+            source = batches if self._cache is None else CachedBatches(batches, self._cache, keep_images=True)
+            with prefetch_to_device(source, batch_sharding(self._mesh), depth) as ready:
+                yield ready
 
     def _watched(self, on_device: DevicePrefetch) -> Iterator[Batch]:
         """Batches, with a word before and after the first one ever, for which the programs are compiled."""

@@ -65,19 +65,27 @@ class UsableSource:
         )
 
 
-def augmented_example(record: Record, model: SamConfig, config: DataConfig, random: np.random.Generator) -> Example:
-    """The record as training sees it, with all that is random about it drawn from `random`."""
+def augmented_example(
+    record: Record,
+    model: SamConfig,
+    config: DataConfig,
+    random: np.random.Generator,
+    choice: np.random.Generator | None = None,
+) -> Example:
+    """The record as training sees it, with all that is random about it drawn from `random`, the choice of masks from
+    `choice` if that is given."""
+    choice = choice or random
     original = record.rgb.shape[:2]
     for _ in range(ATTEMPTS):
         shown = None
         if config.follow and record.masks and random.random() < config.follow:
             shown = _box(record.masks[random.integers(len(record.masks))])
         placement = sample_placement(original, model.image_size, config, random, shown)
-        if masks := choose_masks(record.masks, placement, config, random):
+        if masks := choose_masks(record.masks, placement, config, choice):
             break
     else:
         placement = Placement.fitting(original, model.image_size)
-        masks = choose_masks(record.masks, placement, config, random)
+        masks = choose_masks(record.masks, placement, config, choice)
     photo = jitter_colours(place_photo(record.rgb, placement), config, random)
     return _example(photo, masks, record.categories, model, config)
 

@@ -37,6 +37,7 @@ class Pipeline:
         process_count: int = 1,
         validation_images: int | None = None,
         old: OldData | None = None,
+        views: int = 0,
     ) -> None:
         """
         Args:
@@ -48,6 +49,7 @@ class Pipeline:
                 the source's order, unaugmented; the last batch is padded with rows that have no valid mask.
             old: in training, data of which `config.mix_share` of the rows are; their records count from the end of
                 `source`'s on.
+            views: in training, fixed augmentations of each photo (`TrainingRows`); 0: another one each time.
 
         Raises:
             ValueError: a setting that cannot be met, an empty source, or a patch size that cells cannot have.
@@ -64,10 +66,11 @@ class Pipeline:
         if validation_images is not None:
             rows: Rows = ValidationRows(source, model, config, report, validation_images)
         else:
-            rows = TrainingRows(source, model, config, report, seed)
+            rows = TrainingRows(source, model, config, report, seed, views)
             if old is not None:
                 self.new_share -= config.mix_share
-                rows = MixedRows(rows, TrainingRows(old.source, model, config, old.report, seed), config.mix_share)
+                old_rows = TrainingRows(old.source, model, config, old.report, seed, views)
+                rows = MixedRows(rows, old_rows, config.mix_share)
                 source = MixedSource(source, old.source)
         self.config, self.source = config, source
         self.batch, self.seed = batch, seed
@@ -78,6 +81,11 @@ class Pipeline:
     def steps(self) -> int:
         """The batches of a validation pass; in training, as many as there are positions to tell apart."""
         return self._rows.steps
+
+    @property
+    def photos(self) -> int:
+        """How many photos there are to see: all of the source, or those that are validated on."""
+        return len(self.source) if self.validation_images is None else min(self.validation_images, len(self.source))
 
     def epoch_at(self, step: int) -> float:
         """The number of times that the source has been gone through before a step, not counting old data."""

@@ -19,7 +19,7 @@ from .report import BadRecords
 POSITIONS = 2**32  # `Batch.position` has 32 bits
 
 # Kinds of random draws, which must not repeat each other's.
-_ORDER, _AUGMENTATION, _VALIDATION = range(3)
+_ORDER, _AUGMENTATION, _VALIDATION, _VIEW = range(4)
 
 ExampleFields = dict[str, Any]  # the fields of `Batch`, without its leading axis
 
@@ -37,12 +37,15 @@ class TrainingRows:
     """Endless: epoch after epoch, each in another order, every record once an epoch.
 
     A bad record is replaced by the next good one of the source, a photo without objects by one that is drawn
-    (`BadRecords.load_good`).
+    (`BadRecords.load_good`). With `views` a record has so many augmentations, which epochs take in turn; which of its
+    masks are used is another draw each time.
     """
 
-    def __init__(self, source: Source, model: SamConfig, config: DataConfig, report: BadRecords, seed: int) -> None:
+    def __init__(
+        self, source: Source, model: SamConfig, config: DataConfig, report: BadRecords, seed: int, views: int = 0
+    ) -> None:
         self.source, self.model, self.config = UsableSource(source, model, config), model, config
-        self.report, self.seed = report, seed
+        self.report, self.seed, self.views = report, seed, views
         shuffle = int(np.random.SeedSequence((seed, _ORDER)).generate_state(1)[0])
         self.order = grain.MapDataset.range(len(source)).shuffle(seed=shuffle).repeat()
 
@@ -56,7 +59,11 @@ class TrainingRows:
         """The row whose record is the one at `place` in the order, and whose chance is that of `position`."""
         random = np.random.default_rng((self.seed, _AUGMENTATION, position))
         index, record = self.report.load_good(self.source, int(self.order[place]), random)
-        return _row(augmented_example(record, self.model, self.config, random), position, index)
+        view, choice = random, None
+        if self.views:
+            number = place // len(self.source) % self.views
+            view, choice = np.random.default_rng((self.seed, _VIEW, index, number)), random
+        return _row(augmented_example(record, self.model, self.config, view, choice), position, index)
 
 
 class ValidationRows:

@@ -19,10 +19,10 @@ class Family:
     name: str
     config: type  # of its configurations, an `EncoderConfig`
     # Of a configuration, the channels of the features, and the execution. A module of (pixels, branch weights, origin,
-    # taps) that gives features and taps, as `vit.ViT` does.
+    # taps) that gives features and taps, as `vit.ViT` does, and the same from a tap on (`resume`).
     build: Callable[[Any, int, Execution], nn.Module]
     resample: Callable[[dict[str, Any], Any], dict[str, Any]]  # parameters for a configuration with another grid
-    tap_names: Callable[[Any], tuple[str, ...]]  # outputs that may be asked for by name
+    tap_names: Callable[[Any], tuple[str, ...]]  # outputs that may be asked for by name, in the order of their making
     layer: Callable[
         [Any, str], int
     ]  # of a parameter, by its name in the encoder: 0 at the pixels, then up to depth + 1

@@ -181,9 +181,27 @@ class ViT(Layer):
         if origin is not None:
             column, row = origin // self.config.patch_size
             position = lax.dynamic_slice(position, (row, column, jnp.zeros_like(row)), x.shape)
-        x = x + position.astype(x.dtype)
+        return self._from_block(0, x + position.astype(x.dtype), branch_weights, taps)
+
+    def resume(
+        self,
+        tokens: Float[Array, "H W width"],
+        after: str,
+        branch_weights: Float32[Array, "depth 2"] | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Float[Array, "H W C"], dict[str, Float[Array, "H W width"]]]:
+        """What `__call__` gives, from the output of a block on: `tokens` is the tap `after`; taps are later ones."""
+        return self._from_block(tap_names(self.config).index(after) + 1, tokens, branch_weights, taps)
+
+    def _from_block(
+        self,
+        first: int,
+        x: Float[Array, "H W width"],
+        branch_weights: Float32[Array, "depth 2"] | None,
+        taps: tuple[str, ...],
+    ) -> tuple[Float[Array, "H W C"], dict[str, Float[Array, "H W width"]]]:
         tapped = {}
-        for i in range(self.config.depth):
+        for i in range(first, self.config.depth):
             x = self.blocks[i](x, None if branch_weights is None else branch_weights[i])
             if (name := f"blocks/{i}") in taps:
                 tapped[name] = x

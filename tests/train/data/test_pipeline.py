@@ -158,6 +158,19 @@ def test_a_record_is_augmented_differently_each_time(make):
     assert len({image.tobytes() for image in batch.image}) == 8
 
 
+def test_views_are_augmentations_that_epochs_take_in_turn(make):
+    pipeline = make(batch=10, views=2)
+    epochs = [pipeline.batch_at(number) for number in range(4)]
+    images = [{int(record): image.tobytes() for record, image in zip(e.record, e.image, strict=True)} for e in epochs]
+    assert images[0] == images[2]
+    assert images[1] == images[3]
+    assert all(images[0][record] != images[1][record] for record in range(10))
+    chosen = [{int(record): cells.tobytes() for record, cells in zip(e.record, e.cells, strict=True)} for e in epochs]
+    assert chosen[0] != chosen[2]  # masks are drawn anew
+    other = make(batch=10, views=2, seed=1).batch_at(0)
+    assert {image.tobytes() for image in other.image}.isdisjoint(images[0].values())
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_parts_of_all_processes_are_the_batch_of_one(make, processes):
     parts = [make(process_index=i, process_count=processes) for i in range(processes)]

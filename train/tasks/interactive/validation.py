@@ -19,11 +19,12 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt
 
 from samjax.config import PromptLabel, SamConfig
 from samjax.execution import Execution
-from samjax.model import decode, encode
+from samjax.model import decode
 from samjax.types import Embedding, Features, Params, Prompts
 
 from ... import cells
-from ...batch import NO_MASK, Batch, cell_ratio, on_host, pixels_of
+from ...batch import NO_MASK, Batch, cell_ratio, on_host
+from ...encoder import features_of
 from .cell_clicks import correction, deepest_pixel
 
 
@@ -149,7 +150,7 @@ def _on_host(clicks: int, points: np.ndarray, labels: np.ndarray, judged: Sequen
 
 @functools.partial(jax.jit, static_argnames=("config", "execution"))
 def _encode(config: SamConfig, params: Params, batch: Batch, execution: Execution) -> Features:
-    return encode(config, params, pixels_of(batch), execution)
+    return features_of(config, params, batch, execution)
 
 
 @functools.partial(jax.jit, static_argnames="ratio")

@@ -1,0 +1,161 @@
+"""Features of photos that are kept: the same numbers as without, computed once, never those of something else."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from example_models import random_params
+from example_training import NANO, PICO, nano_batch
+
+from samjax.sharding import make_mesh
+from samjax.train.cached.batches import FeatureCache
+from samjax.train.cached.plan import make_plan
+from samjax.train.config import (
+    CacheConfig,
+    DataConfig,
+    InteractionConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    TuneConfig,
+)
+
+THIN = dataclasses.replace(NANO, mask_decoder=PICO.mask_decoder)  # two blocks of the encoder, one layer of the decoder
+
+
+def recipe(tune=None, cache=None, **run):
+    return TrainConfig(
+        tune=tune or TuneConfig(mode="decoder"),
+        cache=cache or CacheConfig(features="memory"),
+        interaction=InteractionConfig(corrections=1, refinements=0),
+        run=RunConfig(**{"steps": 100, "batch": 4, "images_together": 2, "masks_together": 2, **run}),
+    )
+
+
+def cache_of(config, params, tmp_path, sam=THIN, photos=4):
+    plan, _ = make_plan(config, sam, photos, 0)
+    return FeatureCache(plan, config, sam, make_mesh(devices=jax.devices()[:1]), params, tmp_path)
+
+
+def losses(config, params, steps, cached=None):
+    """Of steps on a batch in turn with another one."""
+    from samjax.train.optim import make_optimizer
+    from samjax.train.state import init_state
+    from samjax.train.step import make_step
+
+    mesh = make_mesh(devices=jax.devices()[:1])
+    optimizer = make_optimizer(config.optim, THIN, 100)
+    state, step = init_state(config, THIN, params, optimizer, mesh), make_step(config, THIN, optimizer, mesh)
+    found = []
+    for number in range(steps):
+        batch = nano_batch(4, seed=number % 2)
+        if cached is not None:
+            batch = cached.attach(batch, keep_images=False)
+            assert batch.image.size == 0
+        state, metrics = step(state, batch)
+        found.append(float(metrics["loss"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tune", "accumulate"),
+    [
+        (TuneConfig(mode="decoder"), 2),
+        (TuneConfig(mode="parser+decoder"), 1),
+        (TuneConfig(mode="lora", late=1, targets=("qkv",)), 1),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_losses_are_those_without(tune, accumulate, tmp_path):
+    params, config = random_params(THIN), recipe(tune, accumulate=accumulate)
+    cache = cache_of(config, params, tmp_path)
+    with_cache = losses(config, params, 10, cache)
+    np.testing.assert_allclose(with_cache, losses(config, params, 10), rtol=1e-5)
+    assert len(set(with_cache)) == 10
+    assert cache.encoded == 8  # each photo once
+
+
+def test_a_validation_is_the_one_without(tmp_path):
+    from samjax.execution import Execution
+    from samjax.train.tasks.interactive.validation import validate
+
+    params, batch = random_params(THIN), nano_batch(3)
+    for tune in (TuneConfig(mode="decoder"), TuneConfig(mode="parser")):
+        cache = cache_of(recipe(tune), params, tmp_path)
+        given = [cache.attach(batch, keep_images=True)]
+        assert np.array_equal(given[0].image, batch.image)
+        with_cache, without = (validate(THIN, params, batches, Execution(), (1, 2)) for batches in (given, [batch]))
+        assert with_cache == pytest.approx(without, abs=1e-6)
+
+
+def test_what_is_on_disk_serves_another_run_from_the_same_weights_alone(tmp_path):
+    params, batch = random_params(THIN), nano_batch(4)
+    config = recipe(cache=CacheConfig(features="disk"))
+    first = cache_of(config, params, tmp_path)
+    stored = first.attach(batch, keep_images=False).stored["image"]
+    again = cache_of(config, params, tmp_path)
+    assert np.array_equal(again.attach(batch, keep_images=False).stored["image"], stored)
+    assert (first.encoded, again.encoded) == (4, 0)
+
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 4
+    files[0].write_bytes(files[0].read_bytes()[:-9])
+    mended = cache_of(config, params, tmp_path)
+    assert np.array_equal(mended.attach(batch, keep_images=False).stored["image"], stored)
+    assert mended.encoded == 1
+
+    decoder = {**params, "mask_decoder": jax.tree.map(lambda leaf: leaf + 1, params["mask_decoder"])}
+    other = {**params, "image_encoder": jax.tree.map(lambda leaf: leaf * 1.01, params["image_encoder"])}
+    half = dataclasses.replace(config, cache=CacheConfig(features="disk", dtype="bfloat16"))
+    for how, weights, encoded in ((config, decoder, 0), (config, other, 4), (half, params, 4)):
+        cache = cache_of(how, weights, tmp_path)
+        cache.attach(batch, keep_images=False)
+        assert cache.encoded == encoded
+
+
+def test_a_photo_is_known_by_its_pixels_and_its_size(tmp_path):
+    batch = nano_batch(4)
+    cache = cache_of(recipe(), random_params(THIN), tmp_path)
+    cache.attach(batch, keep_images=False)
+    brighter, narrower = np.array(batch.image), np.array(batch.size)
+    brighter[0, 0, 0] += 1
+    cache.attach(dataclasses.replace(batch, image=brighter), keep_images=False)
+    assert cache.encoded == 5
+    narrower[1] -= 1
+    cache.attach(dataclasses.replace(batch, size=narrower), keep_images=False)
+    assert cache.encoded == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tune": TuneConfig(mode="full")}, "tune.mode full trains the image encoder from its first layer on"),
+        ({"model": ModelConfig(window=24)}, "another window of a photo each time"),
+        ({"run": RunConfig(drop_path=0.1)}, "paths are dropped"),
+        ({"data": DataConfig(flip=0.5)}, "augmented anew each time; --cache.views"),
+        ({"data": DataConfig(hue=0.1)}, "augmented anew"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_or_computed_at_each_step(change, said):
+    config = dataclasses.replace(recipe(), **change)
+    with pytest.raises(ValueError, match=f"cache.features memory keeps nothing here: .*{said}"):
+        make_plan(config, THIN, 4, 0)
+    auto = dataclasses.replace(config, cache=CacheConfig())
+    plan, reason = make_plan(auto, THIN, 4, 0)
+    assert plan is None
+    assert said in reason
+    assert make_plan(dataclasses.replace(config, cache=CacheConfig(features="off")), THIN, 4, 0) == (None, "")
+
+
+def test_the_budget_is_that_of_all_views_and_of_validation():
+    photo = 4 * 4 * 32 * 4  # of the features, bytes
+    views = CacheConfig(features="memory", views=3, budget_gb=14 * photo / 1e9)
+    plan, said = make_plan(dataclasses.replace(recipe(cache=views), data=DataConfig(flip=0.5)), THIN, 4, 2)
+    assert (plan.photos, plan.photo_bytes) == (14, photo)
+    assert "14 photos" in said
+    with pytest.raises(ValueError, match=r"15 photos of 0\.0 MB take 0\.00 GB, and cache\.budget_gb is"):
+        make_plan(recipe(cache=views), THIN, 4, 3)
+    assert (
+        make_plan(recipe(cache=dataclasses.replace(views, dtype="bfloat16")), THIN, 4, 3)[0].photo_bytes == photo // 2
+    )

@@ -1,0 +1,1 @@
+"""Features of photos that are computed once and kept, where nothing that makes them is trained."""

@@ -1,0 +1,144 @@
+"""Batches with the features of their photos."""
+
+import dataclasses
+import functools
+import hashlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from samjax.checkpoint import Checksum
+from samjax.config import SamConfig
+from samjax.model import abstract_params, encode
+from samjax.nn.encoders import family_of
+from samjax.sharding import batch_sharding
+from samjax.types import Params
+
+from ..batch import Batch, pixels_of_photos
+from ..config import TrainConfig
+from ..execution import encoder_execution
+from ..prefetch import Batches
+from .plan import CachePlan
+from .point import IMAGE, arrays_at
+from .store import Arrays, DiskStore, MemoryStore
+
+
+class FeatureCache:
+    """The features of photos at the point of a plan: looked up, or else computed and kept.
+
+    A photo is known by its pixels in the INPUT frame, so that neither a file that was changed nor another augmentation
+    is mistaken for it; what is on disk also by the encoder's parameters up to the point. Used by several threads.
+
+    Args:
+        plan: what is kept.
+        config: the recipe.
+        sam: the network.
+        mesh: what it trains on.
+        params: the network's parameters. Those of the encoder up to the point are copied, because a step reuses the
+            memory of its state, and whole onto each device: a program with collectives, run by the thread that reads
+            ahead, could wait for a step's while that waits for it.
+        folder: of all features on disk.
+    """
+
+    def __init__(
+        self, plan: CachePlan, config: TrainConfig, sam: SamConfig, mesh: Mesh, params: Params, folder: Path
+    ) -> None:
+        self.plan, self.encoded = plan, 0
+        self._sam, self._lock = sam, threading.Lock()
+        self._sharding = batch_sharding(mesh)
+        self._execution = encoder_execution(config, mesh)
+        is_cpu = mesh.devices.flat[0].platform == "cpu"
+        # As many photos as are in work at a time: a CPU has one on each device.
+        self._piece = mesh.shape["data"] * mesh.shape["fsdp"] if is_cpu else config.run.batch // config.run.accumulate
+        copied = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=NamedSharding(mesh, P()))
+        self._params = copied(_before(sam, plan.point, params["image_encoder"]))
+        if plan.on_disk:
+            self._store = DiskStore(folder / self._namespace(config)[:16])
+        else:
+            self._store = MemoryStore()
+
+    def attach(self, batch: Batch, *, keep_images: bool) -> Batch:
+        """A batch on the host with the features of its photos, and with their pixels only if they are wanted."""
+        keys = [_key(image, size) for image, size in zip(batch.image, batch.size, strict=True)]
+        with self._lock:
+            found = {key: self._store.get(key) for key in keys}
+            missing = [key for key, arrays in found.items() if arrays is None]
+            for start in range(0, len(missing), self._piece):
+                found |= self._encode(batch, keys, missing[start : start + self._piece])
+        rows: list[Any] = [found[key] for key in keys]
+        stored = {name: np.stack([row[name] for row in rows]) for name in arrays_at(self._sam, self.plan.point)}
+        images = batch.image if keep_images else batch.image[:, :0, :0]
+        return dataclasses.replace(batch, image=images, stored=stored)
+
+    def _encode(self, batch: Batch, keys: list[str], missing: list[str]) -> dict[str, Arrays]:
+        """Computes and keeps the features of a few photos of a batch; padded, so that one program serves all."""
+        rows = [keys.index(key) for key in missing]
+        padded = rows + [rows[0]] * (self._piece - len(rows))
+        photos = jax.device_put((np.asarray(batch.image)[padded], np.asarray(batch.size)[padded]), self._sharding)
+        arrays = jax.device_get(_features(self._sam, self._execution, self.plan, self._params, *photos))
+        self.encoded += len(rows)
+        found = {}
+        for number, key in enumerate(missing):
+            found[key] = {name: np.array(array[number]) for name, array in arrays.items()}
+            self._store.put(key, found[key])
+        return found
+
+    def _namespace(self, config: TrainConfig) -> str:
+        """A hash of all that decides the features of a photo's pixels, and their form."""
+        checksum = Checksum()
+        for name, leaf in self._params.items():
+            checksum.add(name, np.asarray(leaf))
+        encoder, plan = self._sam.image_encoder, self.plan
+        how = config.run.compute_dtype, plan.point, plan.dtype, arrays_at(self._sam, plan.point)
+        return hashlib.sha256(f"{encoder!r} {how} {checksum.hexdigest()}".encode()).hexdigest()
+
+
+class CachedBatches:
+    """Batches (`samjax.train.prefetch.Batches`) with the features of their photos."""
+
+    def __init__(self, batches: Batches, cache: FeatureCache, *, keep_images: bool) -> None:
+        self._batches, self._cache, self._keep_images = batches, cache, keep_images
+
+    def __next__(self) -> Batch:
+        return self._cache.attach(next(self._batches), keep_images=self._keep_images)
+
+    def get_state(self) -> dict[str, Any]:
+        """As that of the batches."""
+        return self._batches.get_state()
+
+
+def _key(image: np.ndarray, size: np.ndarray) -> str:
+    digest = hashlib.sha256(repr((image.shape, np.asarray(size).tolist())).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:32]
+
+
+def _before(sam: SamConfig, point: str, encoder: Params) -> dict[str, Any]:
+    """The encoder's parameters that the features at a point depend on, by name."""
+    flat: dict[str, Any] = flatten_dict(encoder, sep="/")
+    if point == IMAGE:
+        return flat
+    layer = functools.partial(family_of(sam.image_encoder).layer, sam.image_encoder)
+    last = family_of(sam.image_encoder).tap_names(sam.image_encoder).index(point) + 1
+    return {name: leaf for name, leaf in flat.items() if layer(name) <= last}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _features(
+    sam: SamConfig, execution: Any, plan: CachePlan, kept: dict[str, Any], image: Any, size: Any
+) -> dict[str, Any]:
+    """What is kept of photos. What of the encoder comes after the point is given zeros, and never computed."""
+    declared: dict[str, Any] = flatten_dict(abstract_params(sam)["image_encoder"], sep="/")
+    whole = {name: kept.get(name, jnp.zeros(leaf.shape, leaf.dtype)) for name, leaf in declared.items()}
+    names = arrays_at(sam, plan.point)
+    taps = tuple(name for name in names if name != IMAGE)
+    params = {"image_encoder": unflatten_dict(whole, sep="/")}
+    features = encode(sam, params, pixels_of_photos(image, size), execution, taps=taps)
+    return {name: (features.image if name == IMAGE else features.taps[name]).astype(plan.dtype) for name in names}
