@@ -247,11 +247,12 @@ class TuneConfig:
 class CacheConfig:
     """Features of photos that are computed once and kept: those before the first layer that is trained."""
 
-    # memory, disk: an error where that cannot be. auto: in memory where it can be and does not change what is learnt
+    # memory, disk: an error where that cannot be. auto: in memory, where it can be, changes nothing that is learnt and
+    # takes no more than an eighth of the machine's memory
     features: Literal["auto", "off", "memory", "disk"] = "auto"
     dtype: Literal["float32", "bfloat16"] | None = None  # that they are kept in; None: run.compute_dtype
     views: int = 0  # fixed augmentations of each photo, seen in turn from epoch to epoch; 0: a new one each time
-    budget_gb: float = 4.0  # GB that all photos' features may take, in memory or of this run on disk
+    budget_gb: float = 4.0  # GB that features may take. On disk those of other weights give way, the oldest first
     folder: str | None = (
         None  # disk: where; runs from the same weights share what is there. None: SAMJAX_CACHE/features
     )

@@ -36,7 +36,7 @@ BAD_MIXED, BAD_RETAINED = "bad_mixed_records.jsonl", "bad_retained_records.jsonl
 _FREE = {
     "data": {"train", "val", "mix", "threads", "workers", "prefetch", "max_bad_share"},  # data may move
     "eval": {"retain", "retain_images"},
-    "cache": {"features", "budget_gb", "folder"},
+    "cache": {"features", "budget_gb", "folder"},  # but see `check_same_run`
     "run": {
         *("remat", "images_together", "masks_together", "cpu_devices", "data_axis", "fsdp_axis", "tensor_axis"),
         *("log_every", "validate_every", "validate_minutes", "validation_images", "picture_every", "checkpoint_every"),
@@ -172,12 +172,13 @@ def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raises ValueError, naming the fields, where a run in `folder` was started with another configuration. The number
     of steps is judged by `samjax.train.extension`, except in a timed run, which cannot be given more."""
     started, _ = read_config(folder)
+    rounds = started.cache.dtype not in (None, started.run.compute_dtype)  # kept features are not those computed anew
     differing = [
         f"{part}.{name}: {was!r}, now {now!r}"
         for part, fields in dataclasses.asdict(started).items()
         for name, was in fields.items()
         if (now := dataclasses.asdict(config)[part][name]) != was
-        and name not in _FREE.get(part, ())
+        and (name not in _FREE.get(part, ()) or (rounds and part == "cache" and name != "folder"))
         and ((part, name) != ("run", "steps") or config.run.minutes is not None)
     ]
     if differing:

@@ -51,8 +51,8 @@ class Validator:
         self._config, self._task, self._mesh, self._data = config, task, mesh, data
         self._progress, self._at_start = progress, at_start
         self._name, self._option = name, option
-        self.is_compiled = False
-        self._cache: FeatureCache | None = None  # whether there are programs for its batches
+        self.is_compiled = False  # whether there are programs for its batches
+        self._cache: FeatureCache | None = None
 
     def open(self) -> None:
         """Reads all of the validation data once, so that what is wrong with it is said before anything is computed.

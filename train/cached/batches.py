@@ -19,6 +19,7 @@ from samjax.config import SamConfig
 from samjax.model import abstract_params, encode
 from samjax.nn.encoders import family_of
 from samjax.sharding import batch_sharding
+from samjax.transforms import channel_statistics
 from samjax.types import Params
 
 from ..batch import Batch, pixels_of_photos
@@ -27,7 +28,9 @@ from ..execution import encoder_execution
 from ..prefetch import Batches
 from .plan import CachePlan
 from .point import IMAGE, arrays_at
-from .store import Arrays, DiskStore, MemoryStore
+from .store import Arrays, DiskStore, MemoryStore, make_room
+
+FORMAT = 1  # of what is on disk; a change of what the encoder computes, or how it is kept, is another one
 
 
 class FeatureCache:
@@ -60,7 +63,9 @@ class FeatureCache:
         copied = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=NamedSharding(mesh, P()))
         self._params = copied(_before(sam, plan.point, params["image_encoder"]))
         if plan.on_disk:
-            self._store = DiskStore(folder / self._namespace(config)[:16])
+            own = folder / self._namespace(config)[:16]
+            make_room(folder, own, config.cache.budget_gb * 1e9 - plan.total_bytes)
+            self._store = DiskStore(own)
         else:
             self._store = MemoryStore()
 
@@ -97,7 +102,8 @@ class FeatureCache:
             checksum.add(name, np.asarray(leaf))
         encoder, plan = self._sam.image_encoder, self.plan
         how = config.run.compute_dtype, plan.point, plan.dtype, arrays_at(self._sam, plan.point)
-        return hashlib.sha256(f"{encoder!r} {how} {checksum.hexdigest()}".encode()).hexdigest()
+        how += tuple(part.tolist() for part in channel_statistics(self._sam.channels))
+        return hashlib.sha256(f"{FORMAT} {encoder!r} {how} {checksum.hexdigest()}".encode()).hexdigest()
 
 
 class CachedBatches:

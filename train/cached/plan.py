@@ -11,6 +11,7 @@ from samjax.execution import Execution
 from samjax.model import abstract_params, encode
 
 from ..config import TrainConfig
+from ..cores import physical_memory
 from ..trainable import trained_shapes
 from ..trainable.freezing import parameter_names
 from .point import IMAGE, arrays_at, latest_point
@@ -61,15 +62,23 @@ def make_plan(config: TrainConfig, sam: SamConfig, photos: int, measured: int) -
         kept = cache.dtype or config.run.compute_dtype
         count = photos * max(cache.views, 1) + measured
         plan = CachePlan(point, kept, cache.features == "disk", count, _photo_bytes(sam, point, kept))
-        if plan.total_bytes <= cache.budget_gb * 1e9:
+        if plan.total_bytes <= cache.budget_gb * 1e9 and (cache.features != "auto" or _is_little(plan)):
             return plan, str(plan)
         reason = (
             f"{plan.photos:,} photos of {plan.photo_bytes / 1e6:.1f} MB take {plan.total_bytes / 1e9:.2f} GB, and "
             f"cache.budget_gb is {cache.budget_gb:g}"
+            + "; auto takes an eighth of the machine's memory at most"
+            * (cache.features == "auto")
         )
     if cache.features != "auto":
         raise ValueError(f"cache.features {cache.features} keeps nothing here: {reason}")
     return None, f"features are computed at each step: {reason}"
+
+
+def _is_little(plan: CachePlan) -> bool:
+    """Whether a machine has memory for features that nobody asked it to keep: they take no more than an eighth."""
+    memory = physical_memory()
+    return memory is None or plan.total_bytes <= memory / 8
 
 
 def _obstacle(config: TrainConfig, point: str | None) -> str | None:

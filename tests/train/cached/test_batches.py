@@ -1,6 +1,7 @@
 """Features of photos that are kept: the same numbers as without, computed once, never those of something else."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from example_training import NANO, PICO, nano_batch
 from samjax.sharding import make_mesh
 from samjax.train.cached.batches import FeatureCache
 from samjax.train.cached.plan import make_plan
+from samjax.train.cached.store import DiskStore, make_room
 from samjax.train.config import (
     CacheConfig,
     DataConfig,
@@ -100,10 +102,13 @@ def test_what_is_on_disk_serves_another_run_from_the_same_weights_alone(tmp_path
 
     files = sorted(tmp_path.rglob("*.safetensors"))
     assert len(files) == 4
-    files[0].write_bytes(files[0].read_bytes()[:-9])
+    cut, flipped = files[0].read_bytes()[:-9], bytearray(files[1].read_bytes())
+    flipped[-5] ^= 1
+    files[0].write_bytes(cut)
+    files[1].write_bytes(flipped)
     mended = cache_of(config, params, tmp_path)
     assert np.array_equal(mended.attach(batch, keep_images=False).stored["image"], stored)
-    assert mended.encoded == 1
+    assert mended.encoded == 2
 
     decoder = {**params, "mask_decoder": jax.tree.map(lambda leaf: leaf + 1, params["mask_decoder"])}
     other = {**params, "image_encoder": jax.tree.map(lambda leaf: leaf * 1.01, params["image_encoder"])}
@@ -112,6 +117,28 @@ def test_what_is_on_disk_serves_another_run_from_the_same_weights_alone(tmp_path
         cache = cache_of(how, weights, tmp_path)
         cache.attach(batch, keep_images=False)
         assert cache.encoded == encoded
+
+
+def test_features_of_other_weights_on_disk_give_way_to_the_budget(tmp_path):
+    for name, seconds in (("old", 1), ("new", 2), ("own", 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.safetensors").write_bytes(bytes(100))
+        os.utime(tmp_path / name, (seconds, seconds))
+    make_room(tmp_path, tmp_path / "own", 200)
+    assert len(list(tmp_path.iterdir())) == 3
+    make_room(tmp_path, tmp_path / "own", 199)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "own"}
+    make_room(tmp_path, tmp_path / "own", -1)
+    assert {path.name for path in tmp_path.iterdir()} == {"own"}
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+    (tmp_path / "taken").write_text("no folder")
+    store = DiskStore(tmp_path / "taken")
+    with pytest.warns(UserWarning, match="features cannot be written"):
+        store.put("a", {"image": np.zeros(3, np.float32)})
+    store.put("b", {"image": np.zeros(3, np.float32)})  # another warning would be an error
+    assert store.get("a") is None
 
 
 def test_a_photo_is_known_by_its_pixels_and_its_size(tmp_path):
