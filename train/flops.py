@@ -112,7 +112,7 @@ def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_a
 
 
 def step_flops(
-    config: SamConfig, *, images: int, masks: float, passes: int, prompt_tokens: int, trains_encoder: bool = True
+    config: SamConfig, *, images: int, masks: float, passes: int, prompt_tokens: int, encoder_passes: int = 3
 ) -> int:
     """Operations of one training step: forward, and backward as twice the forward. Recomputation is not counted, as is
     usual.
@@ -123,11 +123,11 @@ def step_flops(
         masks: valid ones of an image, the mean: blocks of slots without any are skipped.
         passes: decoder passes for each mask; the first asks for three masks, the others have a mask prompt.
         prompt_tokens: slots for points and corners.
-        trains_encoder: whether the image encoder has a backward pass.
+        encoder_passes: through the image encoder: 3 with a backward pass, 1 without, 0 where its features are kept.
     """
     first = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=True, mask_prompt=False)
     later = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=False, mask_prompt=True)
-    encoder = (3 if trains_encoder else 1) * encoder_flops(config)
+    encoder = encoder_passes * encoder_flops(config)
     shared = image_side_flops(config) + passes * hq_side_flops(config)
     return round(images * (encoder + 3 * (shared + masks * (first + (passes - 1) * later))))
 

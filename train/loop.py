@@ -125,8 +125,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         )
         if not pace.is_timed and start >= run.steps:
             return Outcome(out, start, True, checkpoints.metrics(start))
-        trains_encoder = "image_encoder" in wanted.params
-        flops = functools.partial(task.step_flops, trains_encoder=trains_encoder)
+        encoder_passes = 3 if "image_encoder" in wanted.params else 0 if plan is not None else 1
+        flops = functools.partial(task.step_flops, encoder_passes=encoder_passes)
         progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
         progress.message(f"training on {described(mesh)}")
         if latest is None:

@@ -64,8 +64,8 @@ class Task(Protocol):
         """Photos of a batch with what the network makes of them. Raises ValueError if no photo has a mask."""
         ...
 
-    def step_flops(self, masks: float, trains_encoder: bool) -> int:
-        """Operations of a step with so many valid masks in the whole batch."""
+    def step_flops(self, masks: float, encoder_passes: int) -> int:
+        """Operations of a step with so many valid masks in the whole batch; `encoder_passes` as in `flops.step_flops`."""
         ...
 
 

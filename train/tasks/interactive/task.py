@@ -104,8 +104,8 @@ class InteractiveTask:
         """Photos with what the network answers; see `pictures.picture`."""
         return picture(self.sam, params, batch, validation_execution(self.config, self.mesh))
 
-    def step_flops(self, masks: float, trains_encoder: bool) -> int:
-        """Operations of a step with so many valid masks in the whole batch."""
+    def step_flops(self, masks: float, encoder_passes: int) -> int:
+        """Operations of a step with so many valid masks in the whole batch; `encoder_passes` as in `flops.step_flops`."""
         images = self.config.run.batch
         return step_flops(
             seen_in_training(self.config, self.sam),
@@ -113,5 +113,5 @@ class InteractiveTask:
             masks=masks / images,
             passes=self.config.interaction.passes,
             prompt_tokens=2 + self.config.interaction.corrections,
-            trains_encoder=trains_encoder,
+            encoder_passes=encoder_passes,
         )
