@@ -65,7 +65,7 @@ class Task(Protocol):
         ...
 
     def step_flops(self, masks: float, encoder_passes: int) -> int:
-        """Operations of a step with so many valid masks in the whole batch; `encoder_passes` as in `flops.step_flops`."""
+        """Operations of a step with so many valid masks in the batch; `encoder_passes`: see `flops.step_flops`."""
         ...
 
 

@@ -105,7 +105,7 @@ class InteractiveTask:
         return picture(self.sam, params, batch, validation_execution(self.config, self.mesh))
 
     def step_flops(self, masks: float, encoder_passes: int) -> int:
-        """Operations of a step with so many valid masks in the whole batch; `encoder_passes` as in `flops.step_flops`."""
+        """Operations of a step with so many valid masks in the batch; `encoder_passes`: see `flops.step_flops`."""
         images = self.config.run.batch
         return step_flops(
             seen_in_training(self.config, self.sam),
