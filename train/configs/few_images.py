@@ -2,19 +2,30 @@
 
     samjax train few_images --data.train labelme=PHOTOS --data.val labelme=HELD_OUT --model.init vit_b --out runs/mine
 
-Without the encoder's gradient a step of ViT-B takes the time of its forward pass and little memory: a laptop will do,
-4 photos a step in half a minute on 2 cores; a GPU takes minutes for the whole run. Hold out some photos: they are
-measured before the first step and every 50 steps, and the best checkpoint on them is what `samjax export` writes.
-Prompts are points and boxes alike, so that box-only fine-tuning does not break clicks.
+Without the encoder's gradient a step takes little memory, and what the encoder makes of eight views of each photo is
+kept, so that it is computed once: a laptop will do, a GPU takes minutes for the whole run. Hold out some photos: they
+are measured before the first step and every 50 steps, and the best checkpoint on them is what `samjax export` writes.
+Prompts are points and boxes alike, so that box-only fine-tuning does not break clicks. `--tune.mode` trains something
+else.
 """
 
-from samjax.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, TuneConfig
+from samjax.train.config import (
+    CacheConfig,
+    DataConfig,
+    InteractionConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    TuneConfig,
+)
 
 CONFIG = TrainConfig(
     model=ModelConfig(init="vit_b"),
     data=DataConfig(
         max_bad_share=0.2, masks_per_image=8, flip=0.5, scale=(0.7, 1.5), brightness=0.2, contrast=0.2, saturation=0.2
     ),
+    interaction=InteractionConfig(corrections=4, refinements=1),
     optim=OptimConfig(
         learning_rate=1e-4,
         schedule="cosine",
@@ -25,6 +36,7 @@ CONFIG = TrainConfig(
         ema=0.99,
     ),
     tune=TuneConfig(mode="decoder", prompt_encoder=True),
+    cache=CacheConfig(views=8),
     run=RunConfig(
         steps=500, batch=4, log_every=5, validate_every=50, validation_images=50, picture_every=50, checkpoint_every=50
     ),
