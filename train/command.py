@@ -18,6 +18,7 @@ import tyro
 from samjax.names import printable
 
 from . import configs, run_folder
+from .automatic import settled
 from .config import VALUES_OF_OTHERS, RunConfig, TrainConfig
 from .cores import use_cores
 from .data.report import TooManyBadRecords
@@ -63,7 +64,10 @@ def main(args: Sequence[str]) -> int:
         raise ValueError("--out DIR is missing: the folder for the run's checkpoints, curves and pictures")
     if command.distributed:
         jax.distributed.initialize()
-    elif said := use_cores(command.config, functools.partial(run_network, command.config, command.out)):
+    config, said = settled(command.config, command.out)
+    if said and (not command.distributed or jax.process_index() == 0):
+        print(said)
+    if not command.distributed and (said := use_cores(config, functools.partial(run_network, config, command.out))):
         print(said)
     if _is_saved(recipe) and not run_folder.is_started(command.out) and (more := run_folder.extensions(recipe)):
         warnings.warn(
@@ -72,7 +76,7 @@ def main(args: Sequence[str]) -> int:
             stacklevel=2,
         )
     try:
-        outcome = train(command.config, command.out)
+        outcome = train(config, command.out)
     except (NotFinite, TooManyBadRecords) as error:
         print(f"samjax: error: {printable(str(error))}", file=sys.stderr)
         return 3

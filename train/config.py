@@ -220,7 +220,8 @@ class TuneConfig:
     # full: all of it. decoder: the mask decoder. last_blocks: the last blocks of the image encoder, and all that comes
     # after them. patterns: parameters by name. lora: low-rank changes of matrices. parser: singular values of the neck.
     # adapter: a bottleneck beside each MLP of the encoder. patch_embed: the patches, of photos with more channels. hq:
-    # HQ-SAM's token, which joins no other mode. Several are joined by "+": lora+decoder
+    # HQ-SAM's token, which joins no other mode. Several are joined by "+": lora+decoder. auto: one that suits the
+    # number of photos
     mode: str = "full"
     prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; other modes do not ask
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
@@ -253,9 +254,7 @@ class CacheConfig:
     dtype: Literal["float32", "bfloat16"] | None = None  # that they are kept in; None: run.compute_dtype
     views: int = 0  # fixed augmentations of each photo, seen in turn from epoch to epoch; 0: a new one each time
     budget_gb: float = 4.0  # GB that features may take. On disk those of other weights give way, the oldest first
-    folder: str | None = (
-        None  # disk: where; runs from the same weights share what is there. None: SAMJAX_CACHE/features
-    )
+    folder: str | None = None  # disk: where, shared by runs from the same weights. None: SAMJAX_CACHE/features
 
     def __post_init__(self) -> None:
         _require("cache", self, "views", lambda n: n >= 0, "at least 0")

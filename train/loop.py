@@ -20,6 +20,7 @@ from samjax.tuned import Base
 from samjax.types import Params
 
 from . import extension, run_folder
+from .automatic import settled
 from .cached.batches import CachedBatches, FeatureCache
 from .cached.plan import make_plan
 from .checkpoints import Checkpoints, check_room
@@ -71,6 +72,7 @@ def train(config: TrainConfig, out: Path) -> Outcome:
         TooManyBadRecords: more of the data is bad than `data.max_bad_share`.
         NotFinite: with the names of the batch's photos; the checkpoints stay.
     """
+    config, _ = settled(config, Path(out))
     if ":/" in str(out):
         raise ValueError(f"a run's folder must be local or mounted, got {out}; data may be remote, runs may not")
     with run_folder.alone_in(Path(out)):

@@ -121,10 +121,12 @@ def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
     """
     known = {mode.name: mode for mode in MODES}
     names = [name.strip() for name in tune.mode.split("+")]
+    if names == ["auto"]:
+        raise ValueError("tune.mode auto is decided by a run's data: call samjax.train.automatic.settled first")
     for name in names:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            hint = f"; did you mean {nearest[0]}?" if nearest else "."
             rows = "".join(f"\n  {mode.name:<12} {mode.help}" for mode in MODES)
             raise ValueError(f'tune.mode: there is no {name!r}{hint} Modes, to be joined by "+", train:{rows}')
         if names.count(name) > 1:

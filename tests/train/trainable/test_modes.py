@@ -62,7 +62,7 @@ def test_the_mode_of_a_recipe_can_be_changed():
     from samjax.train.command import load_recipe
     from samjax.train.trainable import trained_shapes
 
-    config = load_recipe("few_images")
+    config = load_recipe("defects")
     assert names(trained_shapes(config, SMALL)) == DECODER | PROMPTS
     changed = dataclasses.replace(config, tune=dataclasses.replace(config.tune, mode="parser"))
     assert {name.split("/")[1] for name in names(trained_shapes(changed, SMALL))} == {"neck"}
