@@ -135,8 +135,16 @@ def test_one_image_has_the_same_embedding_alone_and_in_a_batch(sam):
         Execution(attention=Blocked(rows=3, heads_together=True)),
         Execution(window_attention=Plain(windows_together=1), images_per_step=1, prompts_per_step=1),
         Execution(window_attention=Plain(windows_together=4), images_per_step=2, prompts_per_step=2),
+        Execution(tokens_per_step=16),
     ],
-    ids=["plain attention", "blocks", "blocks of all heads", "one at a time", "some at a time"],
+    ids=[
+        "plain attention",
+        "blocks",
+        "blocks of all heads",
+        "one at a time",
+        "some at a time",
+        "some tokens at a time",
+    ],
 )
 def test_execution_changes_no_answer(sam, execution):
     photos = [random_photo(60, 90, seed=seed) for seed in range(3)]

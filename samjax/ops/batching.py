@@ -36,6 +36,33 @@ def map_batch(function: Callable[..., Any], *batched: Any, together: int | None)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), results, rest)
 
 
+def by_pieces(
+    function: Callable[[Shaped[Array, "*B C"]], Shaped[Array, "*B F"]], x: Shaped[Array, "H W C"], size: int | None
+) -> Shaped[Array, "H W F"]:
+    """Maps a function of many vectors, each by itself, over a grid: over one piece of neighbours after the other.
+
+    So what it makes of a piece on the way stays in cache. A piece has the largest divisor of H·W that is not above
+    `size`; None: all together. `function` keeps the dtype.
+    """
+    height, width, channels = x.shape
+    size = height * width if size is None else largest_divisor(height * width, size)
+    if size == height * width:
+        return function(x)
+    flat = x.reshape(height * width, channels)
+    features = jax.eval_shape(function, flat).shape[-1]
+    # Not `lax.map`, whose results start as zeros: XLA makes those of all layers at once, as soon as the program starts.
+    # These start as something of x, at best as x, which they then take the place of.
+    results = flat if features == channels else jnp.broadcast_to(flat[:, :1], (len(flat), features))
+
+    def one_piece(results: Array, start: Array) -> tuple[Array, None]:
+        source = results if features == channels else flat
+        piece = function(lax.dynamic_slice_in_dim(source, start, size))
+        return lax.dynamic_update_slice_in_dim(results, piece, start, 0), None
+
+    results, _ = lax.scan(one_piece, results, jnp.arange(0, len(flat), size))
+    return results.reshape(height, width, features)
+
+
 def deal(x: Shaped[Array, "N ..."], together: int) -> Shaped[Array, "K together ..."]:
     """An axis as K pieces, of which each has every K-th item: one of each of `together` neighbouring parts.
 

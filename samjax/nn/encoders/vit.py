@@ -18,6 +18,7 @@ from samjax.execution import Execution
 from samjax.nn.initialise import ONES, ZEROS, declare
 from samjax.nn.layers import Conv3x3, Dense, FeedForward, Layer, LayerNorm, ModuleList, gelu
 from samjax.ops import attention, resize
+from samjax.ops.batching import by_pieces
 from samjax.ops.broadcasting import with_rank
 
 
@@ -50,11 +51,12 @@ class GridAttention(Layer):
         grid, heads = (x.shape[0], x.shape[1]), self.config.heads
         if self.is_global:
             tables = _shortened(tables[0], grid[0]), _shortened(tables[1], grid[1])
-            y = attention.grid_attention(self.qkv(x), tables, heads, self._how(grid, None, x.dtype))
+            qkv = by_pieces(self.qkv, x, self.execution.tokens_per_step)
+            y = attention.grid_attention(qkv, tables, heads, self._how(grid, None, x.dtype))
         else:
             size = self.config.window_size
             how = self._how(grid, size, x.dtype)
-            projected = x @ self.qkv.kernel
+            projected = by_pieces(lambda x: x @ self.qkv.kernel, x, self.execution.tokens_per_step)
             y = attention.window_attention(projected, self.qkv.bias, size, tables, heads, how)
         return self.proj(y)
 
@@ -80,7 +82,7 @@ class Adapter(Layer):
         self.up_proj = Dense(self.hidden, self.width, self.dtype, starts_at_zero=True)
         self.scale = self.param("scale", declare(ONES), (1,))
 
-    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
         """What is added to the MLP's output."""
         return self.up_proj(jax.nn.relu(self.down_proj(x))) * with_rank(self.scale.astype(self.dtype), x.ndim)
 
@@ -108,11 +110,15 @@ class Block(Layer):
         """
         attention_weight, mlp_weight = (1, 1) if weights is None else weights.astype(x.dtype)
         x = x + self.attn(self.norm1(x)) * attention_weight
-        normalised = self.norm2(x)
-        y = self.mlp(normalised)
-        if self.config.adapter:
-            y = y + self.adaptmlp(normalised)
-        return x + y * mlp_weight
+
+        def with_mlp(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+            normalised = self.norm2(x)
+            y = self.mlp(normalised)
+            if self.config.adapter:
+                y = y + self.adaptmlp(normalised)
+            return x + y * mlp_weight
+
+        return by_pieces(with_mlp, x, self.execution.tokens_per_step)
 
 
 class PatchEmbed(Layer):
