@@ -48,3 +48,11 @@ def test_images_on_a_mesh_are_in_work_one_on_each_core_or_all_at_once():
     assert validation_execution(config, cards).images_per_step is None
     assert encoder_execution(config, one).images_per_step == 3
     assert not encoder_execution(config, one).remat
+
+
+def test_a_step_takes_tokens_in_pieces_on_one_device_and_all_at_once_on_a_mesh():
+    one, cores, cards = mesh_of("cpu"), mesh_of("cpu", data=2), mesh_of("gpu", data=2)
+    assert encoder_execution(config_of(), one).tokens_per_step == 1024
+    assert encoder_execution(config_of(), cores).tokens_per_step is None
+    assert encoder_execution(config_of(), cards).tokens_per_step is None
+    assert validation_execution(config_of(), cores).tokens_per_step == 1024  # no gradient
