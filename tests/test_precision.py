@@ -14,7 +14,7 @@ from samjax.amg import program
 from samjax.model import abstract_params, decode, encode, init_params
 from samjax.ops import boxes
 from samjax.sharding import make_mesh
-from samjax.types import Perturbation
+from samjax.types import Features, Perturbation
 
 HOW = Execution.for_backend("gpu")
 
@@ -150,7 +150,8 @@ def test_validation():
     def answer(params, features, masks, points, labels, before):
         return validation._answer(PICO, params, features, masks, HOW, points, labels, before, multimask=False)
 
-    features, points, labels = shape(2, *PICO.grid, PICO.width), shape(2, 2, 3, 2), shape(2, 2, 3, dtype=jnp.int32)
+    features = Features(jnp.zeros((2, *PICO.grid, PICO.width), jnp.float32))
+    points, labels = shape(2, 2, 3, 2), shape(2, 2, 3, dtype=jnp.int32)
     before = shape(2, 2, *PICO.mask_size)
     assert_no_doubles(answer, abstract_params(PICO), features, masks, points, labels, before)
     assert_no_doubles(lambda params, batch: validation._encode(PICO, params, batch, HOW), abstract_params(PICO), batch)

@@ -242,5 +242,5 @@ def test_what_hugging_face_has_no_name_for_is_refused_there_and_goes_elsewhere(s
     convert.write(tmp_path / "sam.pth", MODEL, stages)
     convert.convert(tmp_path / "sam.pth", tmp_path / "native")
     assert convert.read(tmp_path / "native")[0] == MODEL
-    with pytest.raises(CheckpointError, match="no form of this image encoder"):
+    with pytest.raises(CheckpointError, match="no form of this model"):
         convert.convert(tmp_path / "sam.pth", tmp_path / "hf", "huggingface")

@@ -37,8 +37,12 @@ def test_a_run_is_measured_before_its_first_step_and_compared_with_that(recipe, 
     measured = {line["step"]: line["val/iou"] for line in lines(tmp_path / "run") if "val/iou" in line}
     assert measured == pytest.approx({0: 0.11, 4: 0.16, 8: 0.21})
     output, errors = capsys.readouterr()
-    first, *told = [line.split(" ", 2)[2] for line in errors.splitlines()]
+    first, tune, cache, *told = [line.split(" ", 2)[2] for line in errors.splitlines() if line[:2] == "20"]
     assert first.startswith("training on ")
+    assert tune == "tune.mode full"  # a table follows
+    assert (
+        cache == "features are computed at each step: tune.mode full trains the image encoder from its first layer on"
+    )
     assert told[0] == "validation data: 6 photos with 12 masks"
     assert told[1].startswith("compiling validation")
     assert told[2].startswith("compiled validation")
