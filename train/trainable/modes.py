@@ -127,7 +127,8 @@ def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else "."
-            rows = "".join(f"\n  {mode.name:<12} {mode.help}" for mode in MODES)
+            helps = {**{mode.name: mode.help for mode in MODES}, "auto": "one of these, by the number of photos, alone"}
+            rows = "".join(f"\n  {row:<12} {text}" for row, text in helps.items())
             raise ValueError(f'tune.mode: there is no {name!r}{hint} Modes, to be joined by "+", train:{rows}')
         if names.count(name) > 1:
             raise ValueError(f"tune.mode {tune.mode} names {name} twice")
