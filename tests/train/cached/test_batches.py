@@ -65,6 +65,8 @@ def losses(config, params, steps, cached=None):
     [
         (TuneConfig(mode="decoder"), 2),
         (TuneConfig(mode="parser+decoder"), 1),
+        (TuneConfig(mode="parser"), 1),
+        (TuneConfig(mode="last_blocks", last=1), 1),
         (TuneConfig(mode="lora", late=1, targets=("qkv",)), 1),
     ],
     ids=lambda value: getattr(value, "mode", None),
