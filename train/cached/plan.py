@@ -51,24 +51,31 @@ def make_plan(config: TrainConfig, sam: SamConfig, photos: int, measured: int) -
         measured: that are validated on.
 
     Raises:
-        ValueError: features are to be kept, and cannot be or take more than `cache.budget_gb`.
+        ValueError: features are to be kept or rounded, and cannot be kept or take more than `cache.budget_gb`.
     """
     cache = config.cache
     if cache.features == "off":
         return None, ""
     point = latest_point(sam, parameter_names(trained_shapes(config, sam)))
     reason = _obstacle(config, point)
+    # Rounded features are others than those computed anew: whether they are kept may not hang on the machine.
+    rounds = jnp.dtype(cache.dtype or config.run.compute_dtype).itemsize < jnp.dtype(config.run.compute_dtype).itemsize
     if point is not None and reason is None:
         kept = cache.dtype or config.run.compute_dtype
         count = photos * max(cache.views, 1) + measured
         plan = CachePlan(point, kept, cache.features == "disk", count, _photo_bytes(sam, point, kept))
-        if plan.total_bytes <= cache.budget_gb * 1e9 and (cache.features != "auto" or _is_little(plan)):
+        if plan.total_bytes <= cache.budget_gb * 1e9 and (cache.features != "auto" or rounds or _is_little(plan)):
             return plan, str(plan)
         reason = (
             f"{plan.photos:,} photos of {plan.photo_bytes / 1e6:.1f} MB take {plan.total_bytes / 1e9:.2f} GB, and "
             f"cache.budget_gb is {cache.budget_gb:g}"
             + "; auto takes an eighth of the machine's memory at most"
-            * (cache.features == "auto")
+            * (cache.features == "auto" and not rounds)
+        )
+    if cache.features == "auto" and rounds:
+        raise ValueError(
+            f"cache.dtype {cache.dtype} rounds features that are kept, and none can be: {reason}; "
+            "leave --cache.dtype out"
         )
     if cache.features != "auto":
         raise ValueError(f"cache.features {cache.features} keeps nothing here: {reason}")

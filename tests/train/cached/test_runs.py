@@ -162,3 +162,14 @@ def test_resuming_with_other_views_or_another_dtype_is_refused(run):
         run("views", brightness=0.5, features="memory", views=3)
     with pytest.raises(ValueError, match=r"cache\.dtype: None, now 'bfloat16'"):
         run("views", brightness=0.5, features="memory", views=2, dtype="bfloat16")
+
+
+def test_features_that_are_rounded_are_never_left_out_silently(run, monkeypatch):
+    """Where a run resumes with less memory, auto would compute others than it began with."""
+    from samjax.train.cached import plan
+
+    run("rounded", features="auto", dtype="bfloat16", dies_at=5)
+    monkeypatch.setattr(plan, "physical_memory", lambda: 8)
+    assert run("rounded", features="auto", dtype="bfloat16")[1] == 6
+    with pytest.raises(ValueError, match=r"cache\.dtype bfloat16 rounds features.*cache\.budget_gb is 1e-09"):
+        run("small", features="auto", dtype="bfloat16", budget_gb=1e-9)
