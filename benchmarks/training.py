@@ -1,6 +1,6 @@
 """A training step beside the same step as a PyTorch loop over Meta's modules: seconds, and peak memory.
 
-    python benchmarks/training.py --source sa1b=FOLDER [--variant vit_b] [--images 2] [--masks 4] [--steps 3]
+    python benchmarks/training.py --source sa1b=FOLDER [--way lora] [--variant vit_b] [--images 2] [--masks 4]
 
 Needs torch and segment-anything-py (`make parity` installs them). Both start from the same random weights and train on
 the same photos and masks in float32: the image is encoded once, each mask gets 11 passes with simulated prompts, losses
@@ -8,6 +8,9 @@ are 20 · focal + dice + squared IoU error of the best mask at the decoder's res
 The PyTorch loop is what one writes first: eager, a loop over photos, all masks of a photo together, one backward that
 remembers everything. It differs in what costs nothing: its first prompts are points only, both refinements come last,
 and its focal loss averages over the padding too. samjax rematerialises attention, as always, and no blocks.
+
+Ways (`samjax train --tune.mode`): `full`; `lora`, of rank 4 on queries and values, in PyTorch a module in place of each
+`qkv`; `decoder`, with the prompt encoder, where both compute the features of a photo once and keep them.
 """
 
 import argparse
@@ -41,17 +44,19 @@ def read_batch(variant: str, spec: str, images: int, masks: int, folder: Path):
     return Pipeline(data, open_sources((spec,)), VARIANTS[variant], batch=images, seed=0, report=report).batch_at(0)
 
 
-def samjax_stages(checkpoint: Path, batch) -> Stages:
+def samjax_stages(checkpoint: Path, batch, way: str) -> Stages:
     import samjax
     from samjax.convert import describe
     from samjax.sharding import described, make_mesh
-    from samjax.train.config import OptimConfig, RunConfig, TrainConfig
+    from samjax.train.config import CacheConfig, OptimConfig, RunConfig, TrainConfig, TuneConfig
     from samjax.train.cores import use_cores
     from samjax.train.optim import make_optimizer
     from samjax.train.state import init_state
     from samjax.train.step import make_step
 
     config = TrainConfig(
+        tune=TuneConfig(way, prompt_encoder=way == "decoder"),
+        cache=CacheConfig(features="memory" if way == "decoder" else "off"),
         optim=OptimConfig(learning_rate=RATE, schedule="constant", warmup_steps=0, weight_decay=DECAY),
         run=RunConfig(batch=len(batch.image), remat=False),  # attention is rematerialised anyway
     )
@@ -62,6 +67,8 @@ def samjax_stages(checkpoint: Path, batch) -> Stages:
     print(f"samjax: on {described(mesh)}", file=sys.stderr)
     optimizer = make_optimizer(config.optim, sam.config, 100)
     held = [init_state(config, sam.config, sam.params, optimizer, mesh)]
+    if way == "decoder":
+        batch = with_kept_features(config, sam.config, mesh, held[0], batch)
     step_function = make_step(config, sam.config, optimizer, mesh)
     del sam
 
@@ -72,7 +79,23 @@ def samjax_stages(checkpoint: Path, batch) -> Stages:
     return {"step": step}
 
 
-def torch_stages(checkpoint: Path, batch) -> Stages:
+def with_kept_features(config, sam, mesh, state, batch):
+    """A batch with the features of its photos.
+
+    Raises:
+        ValueError: these features cannot be kept.
+    """
+    from samjax.train.cached.batches import FeatureCache
+    from samjax.train.cached.plan import make_plan
+    from samjax.train.trainable import make_trainable
+
+    plan, reason = make_plan(config, sam, len(batch.image), 0)
+    assert plan is not None, reason
+    params = make_trainable(config, sam).merge(state.frozen, state.params)
+    return FeatureCache(plan, config, sam, mesh, params, Path()).attach(batch, keep_images=False)
+
+
+def torch_stages(checkpoint: Path, batch, way: str) -> Stages:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import torch
     from parity.reference import build_reference
@@ -85,7 +108,35 @@ def torch_stages(checkpoint: Path, batch) -> Stages:
     config = describe(checkpoint).config
     model = build_reference(config).train()
     model.load_state_dict(torch.load(checkpoint))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+
+    class LowRank(torch.nn.Module):
+        """A projection to queries, keys and values with changes of rank 4 for the first and the last."""
+
+        def __init__(self, qkv):
+            super().__init__()
+            self.qkv, width = qkv, qkv.in_features
+            self.down = torch.nn.ModuleList(torch.nn.Linear(width, 4, bias=False) for _ in range(2))
+            self.up = torch.nn.ModuleList(torch.nn.Linear(4, width, bias=False) for _ in range(2))
+            for layer in self.up:
+                torch.nn.init.zeros_(layer.weight)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).chunk(3, -1)
+            q, v = (part + up(down(x)) for part, down, up in zip((q, v), self.down, self.up, strict=True))
+            return torch.cat((q, k, v), -1)
+
+    if way == "lora":
+        model.requires_grad_(False)
+        for block in model.image_encoder.blocks:
+            block.attn.qkv = LowRank(block.attn.qkv)
+            block.attn.qkv.down.requires_grad_(True)
+            block.attn.qkv.up.requires_grad_(True)
+    elif way == "decoder":
+        model.image_encoder.requires_grad_(False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    print(f"PyTorch: trains {sum(parameter.numel() for parameter in trained):,} numbers", file=sys.stderr)
+    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=DECAY)
+    kept: dict[int, Any] = {}
     ratio = config.image_encoder.stride // 4
     rng = np.random.default_rng(0)
 
@@ -112,10 +163,15 @@ def torch_stages(checkpoint: Path, batch) -> Stages:
     def step():
         optimizer.zero_grad()
         total: Any = 0.0
-        for photo, size, cells, valid in zip(batch.image, batch.size, batch.cells, batch.valid, strict=True):
-            pixels = (photo.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD
-            pixels[size[0] :] = pixels[:, size[1] :] = 0
-            features = model.image_encoder(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        rows = zip(batch.image, batch.size, batch.cells, batch.valid, strict=True)
+        for row, (photo, size, cells, valid) in enumerate(rows):
+            features = kept.get(row)
+            if features is None:
+                pixels = (photo.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD
+                pixels[size[0] :] = pixels[:, size[1] :] = 0
+                features = model.image_encoder(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+            if way == "decoder":
+                kept[row] = features
             truth = unpack_cells(cells[valid], ratio)
             shares = functional.avg_pool2d(torch.from_numpy(truth.astype(np.float32))[:, None], ratio)
             points, labels = [], []
@@ -151,6 +207,7 @@ def torch_stages(checkpoint: Path, batch) -> Stages:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", required=True, help="as in data.train: FORMAT=PATH")
+    parser.add_argument("--way", default="full", choices=("full", "lora", "decoder"), help="what is tuned")
     parser.add_argument("--variant", default="vit_b")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--masks", type=int, default=4)
@@ -163,9 +220,10 @@ def main() -> None:
         apart(write_checkpoint, arguments.variant, checkpoint)
         batch = apart(read_batch, arguments.variant, arguments.source, arguments.images, arguments.masks, folder)
         masks = int(batch.valid.sum())
-        print(f"{arguments.variant}, {arguments.images} photo(s), {masks} masks, {PASSES} passes, float32,")
-        print(f"median of {arguments.steps}; {machine()}", flush=True)
-        with contest({"PyTorch": torch_stages, "samjax": samjax_stages}, checkpoint, batch) as contestants:
+        print(f"{arguments.variant}, {arguments.way}, {arguments.images} photo(s), {masks} masks, {PASSES} passes,")
+        print(f"float32, median of {arguments.steps}; {machine()}", flush=True)
+        stages = {"PyTorch": torch_stages, "samjax": samjax_stages}
+        with contest(stages, checkpoint, batch, arguments.way) as contestants:
             results = contestants.run("step", arguments.steps)
     print("\n| | seconds a step | peak GB | first step s |\n|---|---|---|---|")
     for contender, result in results.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contest import apart
-from training import read_batch, write_checkpoint
+from training import read_batch, with_kept_features, write_checkpoint
 
 # Names for the table, with options of `tune`; the first is what the others are compared with.
 WAYS: dict[str, dict[str, Any]] = {
@@ -46,14 +46,11 @@ def measure(
     import samjax
     from samjax.convert import describe
     from samjax.sharding import make_mesh
-    from samjax.train.cached.batches import FeatureCache
-    from samjax.train.cached.plan import make_plan
     from samjax.train.config import CacheConfig, InteractionConfig, OptimConfig, RunConfig, TrainConfig, TuneConfig
     from samjax.train.cores import use_cores
     from samjax.train.optim import make_optimizer
     from samjax.train.state import init_state
     from samjax.train.step import make_step
-    from samjax.train.trainable import make_trainable
 
     later = max(passes - 1, 0)
     config = TrainConfig(
@@ -69,13 +66,9 @@ def measure(
     state = init_state(config, sam.config, sam.params, optimizer, mesh)
     if kept:
         try:
-            plan, _ = make_plan(config, sam.config, len(batch.image), 0)
+            batch = with_kept_features(config, sam.config, mesh, state, batch)
         except ValueError:
             return None
-        assert plan is not None
-        params = make_trainable(config, sam.config).merge(state.frozen, state.params)
-        batch = FeatureCache(plan, config, sam.config, mesh, params, Path()).attach(batch, keep_images=False)
-        del params
     step_function = make_step(config, sam.config, optimizer, mesh)
     del sam
 

@@ -48,6 +48,18 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+MAPPED = 20_000  # regions of memory; Linux gives a process 65,530, and each compiled program takes some
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_programs():
+    """Compiled programs are let go between files before a process runs out of memory, or of regions to map it in."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPPED:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The top of the source tree."""

@@ -66,20 +66,11 @@ def results(folder):
     return found
 
 
-QUICK = ("peaks", "correctness", "attention", "encoder_b8", "decoder")
-
-
-@pytest.mark.parametrize(
-    "sections",
-    [
-        pytest.param(QUICK, id="quick"),
-        pytest.param((*QUICK, "training_b", "everything"), id="all", marks=pytest.mark.heavy),
-    ],
-)
-def test_all_that_needs_no_torch_works_and_the_rest_says_so(
-    sections, tmp_path, capsys, without_torch, quickly, traced_only
-):
+@pytest.mark.heavy
+def test_all_that_needs_no_torch_works_and_the_rest_says_so(tmp_path, capsys, without_torch, quickly, traced_only):
     import gpu
+
+    sections = ("peaks", "correctness", "attention", "encoder_b8", "decoder", "training_b", "everything")
 
     assert gpu.main(["--tiny", "--in-process", "--out", str(tmp_path), "--sections", *sections]) == 0
     found = results(tmp_path)

@@ -71,6 +71,7 @@ def test_the_predictor_runs_and_its_masks_fit_outlines_drawn_by_hand(tmp_path):
     assert second > first + 0.03  # the second click helps
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("default")
 def test_fine_tuning_runs_and_finds_coins_that_were_held_out(tmp_path):
     """Of a click on each; filled boxes would have an IoU of 0.78 with the coins."""

@@ -98,6 +98,7 @@ for sides in ((2, 2, 1), (2, 1, 2)):
 """
 
 
+@pytest.mark.heavy
 def test_the_kernel_works_on_every_devices_part_of_a_batch(run_python, root, monkeypatch):
     monkeypatch.chdir(root)
     run_python(KERNEL, XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")

@@ -77,7 +77,7 @@ class Runs:
         file = self.folder / out / "metrics.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         entries = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [(entry["step"], entry["loss"], entry["gradient_norm"]) for entry in entries]
+        return [(entry["step"], entry["loss"], entry["gradient_norm"]) for entry in entries if "loss" in entry]
 
     def wait_for(self, out: str, step: int, process: subprocess.Popen) -> None:
         deadline = time.monotonic() + 500
@@ -130,6 +130,7 @@ def test_a_run_that_is_killed_in_a_save_goes_on_from_the_save_before(runs, undis
     assert runs.curve("killed in a save") == undisturbed
 
 
+@pytest.mark.heavy
 def test_sigterm_saves_says_so_and_the_same_command_continues(runs, undisturbed):
     process = runs.start("stopped", before=SLOWLY)
     runs.wait_for("stopped", 4, process)
@@ -193,6 +194,7 @@ cores.physical_cores = lambda: 2
 """
 
 
+@pytest.mark.heavy
 def test_a_run_begun_on_one_core_resumes_on_two(runs, undisturbed):
     process = runs.start("cores", "--run.cpu-devices", "1", before=SLOWLY)
     runs.wait_for("cores", 3, process)
@@ -214,8 +216,8 @@ jax.distributed.initialize("127.0.0.1:" + sys.argv.pop(1), 2, int(sys.argv.pop(1
 """
 
 
-@pytest.mark.heavy
-def test_two_processes_train_what_one_trains(runs, undisturbed):
+def finish_in_two_processes(runs: Runs, out: str, *options: str) -> str:
+    """Runs a recipe in two processes, and returns what the first says."""
     import socket
 
     with socket.socket() as probe:
@@ -224,12 +226,35 @@ def test_two_processes_train_what_one_trains(runs, undisturbed):
     processes = []
     for index in ("0", "1"):
         before = f"sys.argv[1:1] = {[port, index]}\n{TWO_PROCESSES}"
-        processes.append(runs.start("two", before=before))
-    for process in processes:
-        _, errors = process.communicate(timeout=600)
+        processes.append(runs.start(out, *options, before=before))
+    said = [process.communicate(timeout=600) for process in processes]
+    for process, (_, errors) in zip(processes, said, strict=True):
         assert process.returncode == 0, errors
+    return said[0][1]
+
+
+@pytest.mark.heavy
+def test_two_processes_train_what_one_trains(runs, undisturbed):
+    finish_in_two_processes(runs, "two")
     for (_, loss, _), (_, expected, _) in zip(runs.curve("two"), undisturbed, strict=True):
         assert abs(loss - expected) <= 1e-4 * expected
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("where", ["memory", "disk", "auto"])
+def test_two_processes_keep_the_features_of_their_photos(runs, where):
+    tuned = ("--tune.mode", "decoder", "--data.flip", "0", "--data.val", f"sa1b={runs.folder / 'data'}")
+    runs.finish(f"alone beside {where}", *tuned, "--cache.features", "off")
+    folder = runs.folder / f"features {where}"
+    kept = ("--cache.features", where, "--cache.folder", str(folder))
+    said = finish_in_two_processes(runs, f"features in two, {where}", *tuned, *kept)
+    assert "features after the image encoder are computed once" in said
+    curve, expected = runs.curve(f"features in two, {where}"), runs.curve(f"alone beside {where}")
+    assert [step for step, *_ in curve] == list(range(1, 9))
+    for (_, loss, _), (_, alone, _) in zip(curve, expected, strict=True):
+        assert abs(loss - alone) <= 1e-4 * alone
+    photos = 7 if where == "disk" else 0  # one is black: it fills a batch
+    assert len(list(folder.rglob("*.safetensors"))) == photos
 
 
 # What needs no step computed is told in this process.

@@ -91,6 +91,7 @@ for shape, accumulate in RUNS:
 # grow: after twenty steps parameters may differ by 5e-5, after twelve they do not by 1e-5.
 
 
+@pytest.mark.heavy
 def test_a_mesh_of_three_axes_trains_what_one_device_trains(run_python, root, monkeypatch):
     monkeypatch.chdir(root)
     runs = [((1, 1, 1), 1), ((2, 2, 2), 1)]

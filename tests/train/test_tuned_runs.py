@@ -1,5 +1,7 @@
 """Runs in each mode: what is frozen stays bit for bit, and what was tuned is exported whole or alone."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -68,10 +70,27 @@ def run(base, folder, mode, steps=2):
     return before, flat(weights(trainable, state)), set(flat(state.params))
 
 
-@pytest.fixture(scope="module", params=MODES)
-def tuned_run(request, base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    return (request.param, folder, *run(base, folder, request.param))
+@pytest.fixture(scope="module")
+def run_of(base, tmp_path_factory):
+    """The run of a mode, which all tests share."""
+
+    @functools.cache
+    def run_of(mode):
+        folder = tmp_path_factory.mktemp("runs") / "run"
+        return mode, folder, *run(base, folder, mode)
+
+    return run_of
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        mode if mode in ("lora+parser", "last_blocks") else pytest.param(mode, marks=pytest.mark.heavy)
+        for mode in MODES
+    ],
+)
+def tuned_run(request, run_of):
+    return run_of(request.param)
 
 
 def exported(folder, path, **options):
@@ -117,36 +136,37 @@ def test_what_was_tuned_applied_to_its_base_is_the_merged_export(tuned_run, base
 
 
 @pytest.fixture(scope="module")
-def shared(base, tmp_path_factory):
-    """A file of what a run has tuned, and the base it belongs to."""
-    folder = tmp_path_factory.mktemp("shared")
-    run(base, folder / "run", "lora+decoder", steps=1)
-    exported(folder / "run", folder / "mine.safetensors", tuned=True)
-    return folder / "mine.safetensors"
+def shared(run_of, tmp_path_factory):
+    """A file of what a run has tuned, and the run."""
+    _, folder, *_ = run_of("lora+parser")
+    file = tmp_path_factory.mktemp("shared") / "mine.safetensors"
+    exported(folder, file, tuned=True)
+    return file, folder
 
 
 def test_the_wrong_base_is_refused_with_both_checksums(shared, base, tmp_path):
     checkpoint.save(tmp_path / "other", PICO, random_params(PICO, 4))
     right, wrong = (convert.describe(path).checksum for path in (base, tmp_path / "other"))
     with pytest.raises(CheckpointError, match=rf"tuned from base.*{right}.*other have {wrong}"):
-        hub.load(tmp_path / "other", tuned=shared)
+        hub.load(tmp_path / "other", tuned=shared[0])
 
 
 def test_the_base_may_be_in_any_format(shared, base, tmp_path):
     convert.convert(base, tmp_path / "base.pth")
-    expected = flat(hub.load(base, tuned=shared).params)
-    for name, leaf in flat(hub.load(tmp_path / "base.pth", tuned=shared).params).items():
+    expected = flat(hub.load(base, tuned=shared[0]).params)
+    for name, leaf in flat(hub.load(tmp_path / "base.pth", tuned=shared[0]).params).items():
         np.testing.assert_array_equal(leaf, expected[name])
 
 
 def test_damaged_and_foreign_files_are_refused(shared, base, tmp_path):
-    content = bytearray(shared.read_bytes())
+    file, _ = shared
+    content = bytearray(file.read_bytes())
     content[-3] ^= 1
     (tmp_path / "flipped.safetensors").write_bytes(content)
     (tmp_path / "short.safetensors").write_bytes(content[:-100])
     (tmp_path / "text.safetensors").write_text("no such thing")
     (tmp_path / "newer.safetensors").write_bytes(
-        shared.read_bytes().replace(rb"\"format_version\": 1", rb"\"format_version\": 7")
+        file.read_bytes().replace(rb"\"format_version\": 1", rb"\"format_version\": 7")
     )
     convert.convert(base, tmp_path / "whole.safetensors")
     for name, message in {
@@ -163,15 +183,15 @@ def test_damaged_and_foreign_files_are_refused(shared, base, tmp_path):
 
 def test_what_was_tuned_is_no_checkpoint(shared):
     with pytest.raises(CheckpointError, match="needs its base"):
-        hub.load(shared)
+        hub.load(shared[0])
 
 
 @pytest.mark.parametrize("options", [{"to": "meta"}, {"dtype": "float16"}], ids=str)
 def test_options_of_whole_checkpoints_are_refused(shared, tmp_path, options):
     with pytest.raises(ValueError, match="neither --to nor --dtype"):
-        exported(shared.parent / "run", tmp_path / "a.safetensors", tuned=True, **options)
+        exported(shared[1], tmp_path / "a.safetensors", tuned=True, **options)
     with pytest.raises(CheckpointError, match=r"written as \.safetensors"):
-        exported(shared.parent / "run", tmp_path / "a.pth", tuned=True)
+        exported(shared[1], tmp_path / "a.pth", tuned=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from samjax.checkpoint import Checksum
 from samjax.config import SamConfig
 from samjax.model import abstract_params, encode
 from samjax.nn.encoders import family_of
-from samjax.sharding import batch_sharding
+from samjax.sharding import batch_sharding, make_mesh
 from samjax.transforms import channel_statistics
 from samjax.types import Params
 
@@ -37,7 +37,9 @@ class FeatureCache:
     """The features of photos at the point of a plan: looked up, or else computed and kept.
 
     A photo is known by its pixels in the INPUT frame, so that neither a file that was changed nor another augmentation
-    is mistaken for it; what is on disk also by the encoder's parameters up to the point. Used by several threads.
+    is mistaken for it; what is on disk also by the encoder's parameters up to the point. Used by several threads. Each
+    of several processes computes the features of its own part of a batch, each on a device of its own; what is on disk
+    serves all of them.
 
     Args:
         plan: what is kept.
@@ -45,8 +47,8 @@ class FeatureCache:
         sam: the network.
         mesh: what it trains on.
         params: the network's parameters. Those of the encoder up to the point are copied, because a step reuses the
-            memory of its state, and whole onto each device: a program with collectives, run by the thread that reads
-            ahead, could wait for a step's while that waits for it.
+            memory of its state, and whole onto each of this process's devices: a program with collectives, run by the
+            thread that reads ahead, could wait for a step's while that waits for it.
         folder: of all features on disk.
     """
 
@@ -55,17 +57,20 @@ class FeatureCache:
     ) -> None:
         self.plan, self.encoded = plan, 0
         self._sam, self._lock = sam, threading.Lock()
-        self._sharding = batch_sharding(mesh)
-        self._execution = encoder_execution(config, mesh)
-        is_cpu = mesh.devices.flat[0].platform == "cpu"
+        own = make_mesh(devices=mesh.local_devices)
+        self._sharding = batch_sharding(own)
+        self._execution = encoder_execution(config, own)
         # As many photos as are in work at a time: a CPU has one on each device.
-        self._piece = mesh.shape["data"] * mesh.shape["fsdp"] if is_cpu else config.run.batch // config.run.accumulate
+        at_once = config.run.batch // config.run.accumulate * own.size // mesh.size
+        self._piece = own.size if own.devices.flat[0].platform == "cpu" else -(-at_once // own.size) * own.size
         copied = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=NamedSharding(mesh, P()))
-        self._params = copied(_before(sam, plan.point, params["image_encoder"]))
+        whole = copied(_before(sam, plan.point, params["image_encoder"]))
+        self._params = jax.tree.map(functools.partial(_held_by, own), whole)
         if plan.on_disk:
-            own = folder / self._namespace(config)[:16]
-            make_room(folder, own, config.cache.budget_gb * 1e9 - plan.total_bytes)
-            self._store = DiskStore(own)
+            namespace = folder / self._namespace(config)[:16]
+            if jax.process_index() == 0:
+                make_room(folder, namespace, config.cache.budget_gb * 1e9 - plan.total_bytes)
+            self._store = DiskStore(namespace)
         else:
             self._store = MemoryStore()
 
@@ -118,6 +123,12 @@ class CachedBatches:
     def get_state(self) -> dict[str, Any]:
         """As that of the batches."""
         return self._batches.get_state()
+
+
+def _held_by(mesh: Mesh, leaf: jax.Array) -> jax.Array:
+    """An array that is whole on every device, as one of a mesh of some of them."""
+    shards = [shard.data for shard in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, NamedSharding(mesh, P()), shards)
 
 
 def _key(image: np.ndarray, size: np.ndarray) -> str:

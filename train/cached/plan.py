@@ -5,6 +5,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
 from samjax.config import SamConfig
 from samjax.execution import Execution
@@ -83,9 +85,11 @@ def make_plan(config: TrainConfig, sam: SamConfig, photos: int, measured: int) -
 
 
 def _is_little(plan: CachePlan) -> bool:
-    """Whether a machine has memory for features that nobody asked it to keep: they take no more than an eighth."""
+    """Whether every machine has memory for features that nobody asked it to keep: they take no more than an eighth."""
     memory = physical_memory()
-    return memory is None or plan.total_bytes <= memory / 8
+    fits = memory is None or plan.total_bytes <= memory / 8
+    # Processes that decided differently would run different programs, and wait for each other forever.
+    return bool(np.all(multihost_utils.process_allgather(np.array(fits)))) if jax.process_count() > 1 else fits
 
 
 def _obstacle(config: TrainConfig, point: str | None) -> str | None:
@@ -97,8 +101,6 @@ def _obstacle(config: TrainConfig, point: str | None) -> str | None:
         return "training sees another window of a photo each time (model.window)"
     if config.run.drop_path:
         return "paths are dropped within the encoder (run.drop_path)"
-    if jax.process_count() > 1:
-        return "several processes train"
     varied = data.scale != (1.0, 1.0) or any((data.flip, data.brightness, data.contrast, data.saturation, data.hue))
     if varied and not config.cache.views:
         return "photos are augmented anew each time; --cache.views 8 gives each photo eight fixed augmentations"

@@ -64,9 +64,9 @@ def losses(config, params, steps, cached=None):
     ("tune", "accumulate"),
     [
         (TuneConfig(mode="decoder"), 2),
-        (TuneConfig(mode="parser+decoder"), 1),
-        (TuneConfig(mode="parser"), 1),
-        (TuneConfig(mode="last_blocks", last=1), 1),
+        pytest.param(TuneConfig(mode="parser+decoder"), 1, marks=pytest.mark.heavy),
+        pytest.param(TuneConfig(mode="parser"), 1, marks=pytest.mark.heavy),
+        pytest.param(TuneConfig(mode="last_blocks", last=1), 1, marks=pytest.mark.heavy),
         (TuneConfig(mode="lora", late=1, targets=("qkv",)), 1),
     ],
     ids=lambda value: getattr(value, "mode", None),

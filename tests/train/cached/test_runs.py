@@ -49,6 +49,7 @@ print("agree")
 """
 
 
+@pytest.mark.heavy
 def test_on_two_devices_losses_are_those_of_one_without(root):
     environment = {
         **os.environ,
@@ -123,6 +124,7 @@ def test_a_run_has_the_losses_of_one_without_and_resumes_to_the_same(run, mode):
     assert run("died", mode, features="memory")[0] == kept
 
 
+@pytest.mark.heavy
 def test_a_run_may_resume_without_what_it_kept(run):
     kept, _ = run("kept", features="memory")
     run("died", features="memory", dies_at=5)
@@ -141,6 +143,7 @@ def test_validation_shares_what_is_kept(run):
     assert encoded == 7  # the black photo that fills its last batch is one
 
 
+@pytest.mark.heavy
 def test_another_run_finds_what_one_kept_on_disk(run, tmp_path):
     folder = str(tmp_path / "features")
     first, encoded = run("first", features="disk", folder=folder)
