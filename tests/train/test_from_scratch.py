@@ -17,6 +17,7 @@ def test_the_first_300_steps_find_something(run_python, test_data, tmp_path):
     runs = {"train": f"sa1b={mini / 'train'}", "val": f"sa1b={mini / 'val'}"}
     options = {f"--data.{name}": place for name, place in runs.items()}
     options |= {"--run.steps": "300", "--run.validate-every": "300", "--run.validation-images": "8"}
+    options |= {"--interaction.corrections": "1", "--interaction.refinements": "0"}  # the first pass is looked at
     options |= {"--run.picture-every": "300", "--run.checkpoint-every": "300", "--out": str(tmp_path / "run")}
     arguments = ["train", "tiny", *(word for option in options.items() for word in option)]
     run_python(TRAIN.format(arguments=arguments), JAX_PLATFORMS="cpu")

@@ -241,7 +241,7 @@ def test_two_processes_train_what_one_trains(runs, undisturbed):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("where", ["memory", "disk", "auto"])
+@pytest.mark.parametrize("where", ["disk", "auto"])
 def test_two_processes_keep_the_features_of_their_photos(runs, where):
     tuned = ("--tune.mode", "decoder", "--data.flip", "0", "--data.val", f"sa1b={runs.folder / 'data'}")
     runs.finish(f"alone beside {where}", *tuned, "--cache.features", "off")

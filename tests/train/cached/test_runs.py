@@ -111,7 +111,7 @@ def run(tmp_path, monkeypatch, quick_compilation):
     return run
 
 
-@pytest.mark.parametrize("mode", ["decoder", "parser"])
+@pytest.mark.parametrize("mode", ["decoder", pytest.param("parser", marks=pytest.mark.heavy)])
 def test_a_run_has_the_losses_of_one_without_and_resumes_to_the_same(run, mode):
     without, encoded = run("without", mode, features="off")
     assert encoded is None
@@ -167,6 +167,7 @@ def test_resuming_with_other_views_or_another_dtype_is_refused(run):
         run("views", brightness=0.5, features="memory", views=2, dtype="bfloat16")
 
 
+@pytest.mark.heavy
 def test_features_that_are_rounded_are_never_left_out_silently(run, monkeypatch):
     """Where a run resumes with less memory, auto would compute others than it began with."""
     from samjax.train.cached import plan
