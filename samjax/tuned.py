@@ -45,7 +45,6 @@ class Tuned:
     tune: dict[str, Any]  # the mode and its options, as plain JSON
     scale: float  # of low-rank changes
     leaves: Mapping[str, LazyArray]  # float32, by name
-    checksum: str  # of `leaves`
     thresholds: MaskThresholds  # of mask generation
     provenance: dict[str, Any]  # where it comes from, as plain JSON
 

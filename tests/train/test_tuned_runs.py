@@ -209,9 +209,9 @@ def test_another_input_size_is_part_of_what_was_tuned(base, tmp_path):
     """The base is resampled as the run did."""
     from samjax.tuned import Base, Tuned
 
-    size, nothing = (48, 32), checkpoint.Checksum().hexdigest()
+    size = (48, 32)
     begun = Base("base", convert.describe(base).checksum, PICO)
-    tuned = Tuned(begun, PICO.with_image_size(size), {}, 1.0, {}, nothing, MaskThresholds(), {})
+    tuned = Tuned(begun, PICO.with_image_size(size), {"mode": "decoder"}, 1.0, {}, MaskThresholds(), {})
     convert.write_tuned(tmp_path / "size.safetensors", tuned)
     expected = hub.load(base, image_size=size)
     sam = hub.load(base, tuned=tmp_path / "size.safetensors")
