@@ -226,7 +226,7 @@ class TuneConfig:
     prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; other modes do not ask
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
     patterns: _Texts = ()  # patterns: regular expressions, found anywhere in the names of parameters that are trained
-    rank: int = 4  # lora: of the changes
+    rank: int = 4  # lora: of the changes; that of the smallest changed kernel at most
     # lora: a change is A·B times this over the rank. None: as much as the rank, so that it is A·B itself
     alpha: float | None = None
     targets: tuple[str, ...] = ("q", "v")  # lora: what is changed, of q, k, v, qkv (the three as one), proj and mlp

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float32, Key
 
 from samjax.config import SamConfig
 from samjax.model import abstract_params
@@ -18,7 +17,6 @@ from samjax.tuned import BLOCKS, add_changes
 from samjax.types import Params
 
 from ..config import TrainConfig, TuneConfig
-from .freezing import parameter_names
 
 TARGETS = ("q", "k", "v", "qkv", "proj", "mlp")
 PARTS = {"encoder": "image_encoder", "decoder": "mask_decoder"}
@@ -40,7 +38,7 @@ class LowRank:
     def split(self, params: Params) -> tuple[Params, Params]:
         """(The factors, all parameters)."""
         flat: dict[str, Any] = flatten_dict(params, sep="/")
-        sides = {factor: flat[f"{factor.rpartition('/')[0]}/kernel"].shape for factor in self.factors}
+        sides = {factor: flat[_kernel(factor)].shape for factor in self.factors}
         trained = {}
         key = jax.random.key(self.seed)
         # One draw for all of a size: XLA takes a second to compile each.
@@ -53,8 +51,7 @@ class LowRank:
             )
             trained |= dict(zip(names, drawn(jnp.stack(folded)), strict=True))
         for factor, (_, outputs) in sides.items():
-            columns = outputs if factor.endswith("/lora") else outputs // len(BLOCKS)
-            trained[f"{factor}/b"] = jnp.zeros((self.rank, columns), jnp.float32)
+            trained[f"{factor}/b"] = jnp.zeros((self.rank, _columns(factor, outputs)), jnp.float32)
         return unflatten_dict(trained, sep="/"), params
 
     def merge(self, frozen: Params, trained: Params) -> Params:
@@ -65,15 +62,21 @@ class LowRank:
         return unflatten_dict({**add_changes(own, self.scale), **beside}, sep="/")
 
 
-def _draw(inputs: int, rank: int, key: Key[Array, ""]) -> Float32[Array, "inputs rank"]:
-    return jax.random.uniform(key, (inputs, rank), jnp.float32, -(inputs**-0.5), inputs**-0.5)
+def _kernel(factor: str) -> str:
+    """The kernel that a factor changes."""
+    return f"{factor.rpartition('/')[0]}/kernel"
+
+
+def _columns(factor: str, outputs: int) -> int:
+    """How many of a kernel's columns a factor changes: all, or a third where it is one of q, k and v."""
+    return outputs if factor.endswith("/lora") else outputs // len(BLOCKS)
 
 
 def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
     """The factors that a recipe's `tune` names.
 
-    Raises ValueError for a target or part that there is not, two targets of the same columns, and a late block beyond
-    the encoder's depth.
+    Raises ValueError for a target or part that there is not, two targets of the same columns, a late block beyond the
+    encoder's depth, and a rank above a kernel's.
     """
     tune, encoder = config.tune, sam.image_encoder
     for option, values, known in (("targets", tune.targets, TARGETS), ("where", tune.where, tuple(PARTS))):
@@ -89,7 +92,8 @@ def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
         if tune.late > encoder.depth:
             raise ValueError(f"tune.late is {tune.late}, and the image encoder has {encoder.depth} blocks")
     family, factors = family_of(encoder), []
-    for name in parameter_names(abstract_params(sam)):
+    shapes: dict[str, Any] = flatten_dict(abstract_params(sam), sep="/")
+    for name in shapes:
         part, _, within = name.partition("/")
         kernels = {"image_encoder": family.low_rank, "mask_decoder": DECODER}.get(part, {})
         if part not in [PARTS[where] for where in tune.where]:
@@ -105,6 +109,14 @@ def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
     for where in tune.where:
         if not any(factor.startswith(f"{PARTS[where]}/") for factor in factors):
             raise ValueError(f"tune.targets {' '.join(tune.targets)} are no kernels of this network's {where}")
+    for factor in factors:
+        kernel = _kernel(factor)
+        sides = shapes[kernel].shape[0], _columns(factor, shapes[kernel].shape[1])
+        if tune.rank > min(sides):
+            raise ValueError(
+                f"tune.rank is {tune.rank}, and {factor.rpartition('/')[2]} changes {sides[0]} x {sides[1]} numbers of "
+                f"{kernel}, whose rank is {min(sides)} at most; --tune.rank 4 is usual"
+            )
     return LowRank(tuple(factors), tune.rank, factor_scale(tune), config.run.seed)
 
 
