@@ -186,6 +186,20 @@ def test_what_was_tuned_is_no_checkpoint(shared):
         hub.load(shared[0])
 
 
+def test_a_run_and_what_it_tuned_are_merged_with_the_base_alike(shared, base, tmp_path, capsys):
+    from samjax.cli import command
+
+    file, folder = shared
+    for name, tuned in {"run": folder, "file": file}.items():
+        assert command.main(["merge", str(base), str(tuned), str(tmp_path / name), "--alpha", "0.5"]) == 0
+    assert "run: step 2 (the latest), averaged parameters" in capsys.readouterr().out
+    half, after = (flat(convert.read(tmp_path / name)[1]) for name in ("run", "file"))
+    for name, leaf in half.items():
+        np.testing.assert_array_equal(leaf, after[name])
+    before = flat(random_params(PICO, 3))
+    assert any(not np.array_equal(leaf, before[name]) for name, leaf in half.items())
+
+
 @pytest.mark.parametrize("options", [{"to": "meta"}, {"dtype": "float16"}], ids=str)
 def test_options_of_whole_checkpoints_are_refused(shared, tmp_path, options):
     with pytest.raises(ValueError, match="neither --to nor --dtype"):
