@@ -18,7 +18,7 @@ def settled(config: TrainConfig, out: Path) -> tuple[TrainConfig, str | None]:
     A run that has begun keeps its mode; its other options are compared by `run_folder.check_same_run`. Raises
     ValueError and OSError where the training data cannot be opened.
     """
-    if config.tune.mode != AUTO:
+    if config.tune.mode.strip() != AUTO:
         return config, None
     if run_folder.is_started(out):
         mode, why = run_folder.read_config(out)[0].tune.mode, "as this run began"

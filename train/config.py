@@ -223,7 +223,7 @@ class TuneConfig:
     # HQ-SAM's token, which joins no other mode. Several are joined by "+": lora+decoder. auto: one that suits the
     # number of photos
     mode: str = "full"
-    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; other modes do not ask
+    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; others warn
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
     patterns: _Texts = ()  # patterns: regular expressions, found anywhere in the names of parameters that are trained
     rank: int = 4  # lora: of the changes; that of the smallest changed kernel at most

@@ -10,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from samjax.config import SamConfig
+from samjax.model import abstract_params
 from samjax.nn.encoders import family_of
 from samjax.sharding import path_name
 from samjax.tuned import changed_kernel
@@ -83,10 +84,21 @@ def _group(sam: SamConfig, name: str) -> str:
     words, encoder = part.replace("_", " "), sam.image_encoder
     if changed_kernel(name) is not None:
         return f"{'low-rank changes' if '/lora' in name else 'singular values'}, {words}"
+    if name in _of_hq(sam):
+        return "HQ token"
+    if "/adaptmlp/" in name:
+        return "adapters"
     if part != "image_encoder":
         return words
     layer = family_of(encoder).layer(encoder, within)
     return "patches and positions" if layer == 0 else "encoder blocks" if layer <= encoder.depth else "neck"
+
+
+@functools.cache
+def _of_hq(sam: SamConfig) -> frozenset[str]:
+    """Names of what HQ-SAM has beside SAM; none in another model."""
+    has, had = (flatten_dict(abstract_params(each), sep="/").keys() for each in (sam, sam.with_hq(False)))
+    return frozenset(has - had)
 
 
 def _ending(path: str, names: dict[str, Any]) -> str | None:

@@ -54,6 +54,18 @@ def test_groups_of_full_tuning_with_their_rates():
     assert groups["mask decoder"].numbers == numbers(abstract_params(NANO)["mask_decoder"])
 
 
+@pytest.mark.parametrize(("mode", "group"), [("hq", "HQ token"), ("adapter+decoder", "adapters")])
+def test_what_a_mode_adds_is_a_group_of_its_own(mode, group):
+    """Counts of HQ-SAM's authors' code and of AdaptFormer's bottleneck (two matrices, two biases, a scale)."""
+    from samjax.train.groups import trained_groups
+    from samjax.train.trainable import grown_network
+
+    config, vit_b = recipe(mode), VARIANTS["vit_b"]
+    groups = {each.name: each for each in trained_groups(config, grown_network(config.tune, vit_b))}
+    assert list(groups) == [group, *(["mask decoder"] if mode == "adapter+decoder" else [])]
+    assert groups[group].numbers == (1_071_104 if mode == "hq" else 12 * (2 * 768 * 64 + 64 + 768 + 1))
+
+
 def test_the_table_says_it_in_a_line_each():
     from samjax.train.groups import table, trained_groups
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import zlib
+from collections.abc import Set
 from typing import Any
 
 import jax
@@ -34,6 +35,13 @@ class LowRank:
     rank: int
     scale: float
     seed: int
+
+    def beside(self, whole: Set[str]) -> "LowRank":
+        """The same without the factors of kernels that are trained whole, by another mode; as it is if that would leave
+        none in one of its parts of the network."""
+        left = tuple(factor for factor in self.factors if _kernel(factor) not in whole)
+        parts, had = ({factor.partition("/")[0] for factor in factors} for factors in (left, self.factors))
+        return dataclasses.replace(self, factors=left) if parts == had else self
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """(The factors, all parameters)."""
@@ -82,6 +90,8 @@ def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
     for option, values, known in (("targets", tune.targets, TARGETS), ("where", tune.where, tuple(PARTS))):
         if unknown := [value for value in values if value not in known]:
             raise ValueError(f"tune.{option}: there is no {unknown[0]!r}; there are {', '.join(known)}")
+        if twice := [value for value in known if values.count(value) > 1]:
+            raise ValueError(f"tune.{option} names {twice[0]} twice")
         if not values:
             raise ValueError(f"tune.{option} is empty, so lora trains nothing; there are {', '.join(known)}")
     if "qkv" in tune.targets and (twice := [block for block in "qkv" if block in tune.targets]):

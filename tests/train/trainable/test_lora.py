@@ -105,6 +105,8 @@ def test_first_factors_are_uniform_and_follow_seed_and_name():
         ({"targets": ("q", "query")}, "tune.targets: there is no 'query'; there are q, k, v, qkv, proj, mlp"),
         ({"where": ("neck",)}, "tune.where: there is no 'neck'; there are encoder, decoder"),
         ({"targets": ()}, "tune.targets is empty, so lora trains nothing"),
+        ({"targets": ("q", "v", "q")}, "tune.targets names q twice"),
+        ({"where": ("encoder", "encoder")}, "tune.where names encoder twice"),
         ({"targets": ("qkv", "v")}, "qkv changes the columns of v already"),
         ({"late": 3}, "tune.late is 3, and the image encoder has 2 blocks"),
         ({"late": 1, "where": ("decoder",)}, "tune.where has none"),
@@ -133,10 +135,14 @@ def test_a_rank_above_that_of_a_kernel_is_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "lora+decoder", "where": ("decoder",)}, "lora changes mask_decoder/.*, and decoder trains it too"),
         (
-            {"mode": "last_blocks+lora", "last": 1},
-            "lora changes image_encoder/blocks/1/attn/.*, and last_blocks",
+            {"mode": "lora+decoder", "where": ("decoder",)},
+            "lora changes mask_decoder/.*, and decoder trains it too; .* by --tune.targets, --tune.where, --tune.late",
+        ),
+        ({"mode": "lora+decoder", "where": ("encoder", "decoder")}, "lora changes mask_decoder/.*, and decoder trains"),
+        (
+            {"mode": "last_blocks+lora", "last": 2},
+            "lora changes image_encoder/blocks/0/attn/.*, and last_blocks trains it too",
         ),
         (
             {"mode": "lora+parser", "matrices": ("blocks/1/attn/qkv",)},
@@ -151,6 +157,26 @@ def test_one_kernel_has_one_way_to_change(options, message):
 
     with pytest.raises(ValueError, match=message):
         make_trainable(TrainConfig(tune=TuneConfig(**options)), SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "blocks"),
+    [
+        ({"mode": "lora", "last": 2}, {"0", "1"}),
+        ({"mode": "lora+last_blocks", "last": 1}, {"0"}),
+        ({"mode": "last_blocks+lora", "last": 1}, {"0"}),
+        ({"mode": "lora+patterns", "patterns": ("blocks/0/attn",)}, {"1"}),
+    ],
+    ids=str,
+)
+def test_kernels_that_another_mode_trains_whole_get_no_factors(options, blocks):
+    from samjax.train.config import TrainConfig, TuneConfig
+    from samjax.train.trainable import make_trainable
+
+    way, params = make_trainable(TrainConfig(tune=TuneConfig(**options)), SMALL), random_params(SMALL, 1)
+    trained, frozen = way.split(params)
+    assert {name.split("/")[2] for name in flat(trained) if "/lora_" in name} == blocks
+    jax.tree.map(np.testing.assert_array_equal, way.merge(frozen, trained), params)
 
 
 def test_low_rank_and_singular_changes_and_whole_parameters_together():
