@@ -14,7 +14,7 @@ from samjax.config import SamConfig
 from samjax.model import abstract_params
 from samjax.nn.encoders import family_of
 from samjax.nn.mask_decoder import LOW_RANK as DECODER
-from samjax.tuned import BLOCKS, add_changes
+from samjax.tuned import THIRDS, add_factors
 from samjax.types import Params
 
 from ..config import TrainConfig, TuneConfig
@@ -65,9 +65,7 @@ class LowRank:
     def merge(self, frozen: Params, trained: Params) -> Params:
         """The network's parameters: the factors are in its kernels."""
         leaves = {**flatten_dict(frozen, sep="/"), **flatten_dict(trained, sep="/")}
-        beside = {name: leaf for name, leaf in leaves.items() if "/svd/" in name}  # another way's
-        own = {name: leaf for name, leaf in leaves.items() if name not in beside}
-        return unflatten_dict({**add_changes(own, self.scale), **beside}, sep="/")
+        return unflatten_dict(add_factors(leaves, self.scale), sep="/")
 
 
 def _kernel(factor: str) -> str:
@@ -77,7 +75,7 @@ def _kernel(factor: str) -> str:
 
 def _columns(factor: str, outputs: int) -> int:
     """How many of a kernel's columns a factor changes: all, or a third where it is one of q, k and v."""
-    return outputs if factor.endswith("/lora") else outputs // len(BLOCKS)
+    return outputs if factor.endswith("/lora") else outputs // len(THIRDS)
 
 
 def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
