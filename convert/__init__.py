@@ -291,7 +291,7 @@ def _open(path: Path, drop: Sequence[str] | str) -> Matched:
 
 
 def _open_tuned(base: Path, path: Path) -> Matched:
-    """What was tuned, applied to its base, as a checkpoint. Raises as `apply_tuned`."""
+    """Opens a base with what was tuned of it as one checkpoint. Raises as `apply_tuned`."""
     config, params, _ = apply_tuned(base, path)
     leaves = {name: lazy(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
     return Matched(config, leaves, "tuned", files=(path,))

@@ -78,7 +78,7 @@ def read_tuned(path: Path) -> Tuned:
 
 
 def _from_fields(fields: dict[str, Any], leaves: Mapping[str, LazyArray], thresholds: MaskThresholds) -> Tuned:
-    """What a header says, where it says it in the types that were written. Raises TypeError, ValueError, KeyError."""
+    """Takes a header's fields if they have the types that were written. Raises TypeError, ValueError or KeyError."""
     base, config = from_json(Base, fields["base"]), from_json(SamConfig, fields["config"])
     tune, scale, provenance = fields["tune"], fields["scale"], fields["provenance"]
     named = isinstance(base.name, str) and isinstance(base.checksum, str) and isinstance(provenance, dict)

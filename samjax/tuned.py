@@ -1,4 +1,4 @@
-"""What was tuned of a network, apart from the network: to share it, and to apply it to the base it was tuned from.
+"""The tuned part of a network, apart from the network: to share it, and to apply it to the base it was tuned from.
 
 A tuned parameter is one of the network's own, by its name, or changes the kernel MODULE/kernel:
 
@@ -38,7 +38,7 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What was tuned of a network, and what belongs with it."""
+    """The tuned part of a network, and what belongs with it."""
 
     base: Base
     config: SamConfig  # of the tuned network: the base's, but for what the mode adds and for the size of its input

@@ -201,7 +201,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What a validation measures beside data.val."""
+    """Measurements of a validation beside those on data.val."""
 
     # sources of old data, which the model could segment before: clicks and boxes are measured on them at each
     # validation, too, as retain/iou_1 and so on. The best checkpoint is chosen by val/iou alone
@@ -214,7 +214,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TuneConfig:
-    """What of the network is trained: a mode or several, and their options; an option of no mode that is chosen is an
+    """The choice of what is trained: a mode or several, and their options; an option of no mode that is chosen is an
     error. `optim.frozen` then freezes a part of what they would train."""
 
     # full: all of it. decoder: the mask decoder. last_blocks: the last blocks of the image encoder, and all that comes

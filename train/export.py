@@ -115,8 +115,8 @@ def export(
 
 
 def _tuned(config: TrainConfig, sam: SamConfig, base: Base, kept: Params, carried: dict[str, Any]) -> Tuned:
-    """What was tuned, of what a checkpoint keeps: the trained parameters of SAM, all that changes a kernel, and what
-    the base lacks."""
+    """The tuned part of what a checkpoint keeps: the trained parameters of SAM, all that changes a kernel, and what the
+    base lacks."""
     had = _shapes(base.config.with_image_size(sam.image_size))
     new = {name for name, shape in _shapes(sam).items() if had.get(name) != shape}
     trained = flatten_dict(trained_shapes(config, sam), sep="/").keys() | new

@@ -25,14 +25,14 @@ class Group:
     """Trained parameters that belong together."""
 
     name: str
-    numbers: int
-    share: float  # of all numbers of the network before training
+    parameters: int  # how many numbers they are
+    share: float  # of all parameters of the network before training
     rates: tuple[float, float]  # the smallest and the largest learning rate at the schedule's peak
     optimizer_bytes: int  # of its moments and other state, on all devices together
 
 
 def trained_groups(config: TrainConfig, sam: SamConfig) -> list[Group]:
-    """What a recipe trains, from the photo to the masks."""
+    """The groups of parameters that a recipe trains, from the photo to the masks."""
     trained: dict[str, Any] = flatten_dict(trained_shapes(config, sam), sep="/")
     network = sum(leaf.size for leaf in jax.tree.leaves(abstract_network(config, sam)))
     memory = dict.fromkeys(trained, 0)
@@ -45,9 +45,9 @@ def trained_groups(config: TrainConfig, sam: SamConfig) -> list[Group]:
     groups = []
     for group, names in members.items():
         rates = [config.optim.learning_rate * learning_rate_factor(config.optim, sam, name) for name in names]
-        numbers = sum(trained[name].size for name in names)
+        count = sum(trained[name].size for name in names)
         kept = sum(memory[name] for name in names)
-        groups.append(Group(group, numbers, numbers / network, (min(rates), max(rates)), kept))
+        groups.append(Group(group, count, count / network, (min(rates), max(rates)), kept))
     return groups
 
 
@@ -60,14 +60,14 @@ def optimizer_state(config: TrainConfig, sam: SamConfig) -> Any:
 
 def table(groups: list[Group]) -> str:
     """The groups and their sum as lines of text."""
-    rows = [(group.name, group.numbers, group.share, _rates(group.rates), group.optimizer_bytes) for group in groups]
-    sums = sum(group.numbers for group in groups), sum(group.share for group in groups)
+    rows = [(group.name, group.parameters, group.share, _rates(group.rates), group.optimizer_bytes) for group in groups]
+    sums = sum(group.parameters for group in groups), sum(group.share for group in groups)
     rows.append(("all that is trained", *sums, "", sum(group.optimizer_bytes for group in groups)))
     width = max(len(row[0]) for row in rows)
     rate = max(len("learning rate"), *(len(row[3]) for row in rows))
-    lines = [f"{'trained':<{width}}  {'numbers':>13}  {'share':>9}  {'learning rate':>{rate}}  {'optimiser':>10}"]
-    for name, numbers, share, rates, kept in rows:
-        lines.append(f"{name:<{width}}  {numbers:>13,}  {share:>9.4%}  {rates:>{rate}}  {kept / 1e6:>7.3g} MB")
+    lines = [f"{'trained':<{width}}  {'parameters':>13}  {'share':>9}  {'learning rate':>{rate}}  {'optimiser':>10}"]
+    for name, count, share, rates, kept in rows:
+        lines.append(f"{name:<{width}}  {count:>13,}  {share:>9.4%}  {rates:>{rate}}  {kept / 1e6:>7.3g} MB")
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ import samjax
 from samjax.assets import BUNDLED
 from samjax.cli.descriptions import print_description, print_tuned
 from samjax.cli.everything import everything
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, Tuned, check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile, check_writable
 from samjax.download import cache_dir
 from samjax.names import portable, print_anything, printable
 
@@ -58,7 +58,7 @@ def segment_images(
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
     checkpoint: Checkpoint = BUNDLED,
-    tuned: Tuned = None,
+    tuned: TunedFile = None,
     point: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
@@ -241,7 +241,7 @@ def _list_parameters(leaves: Mapping[str, Any]) -> None:
 @command
 def warmup(
     checkpoint: Checkpoint,
-    tuned: Tuned = None,
+    tuned: TunedFile = None,
     points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
     prompts: Annotated[tuple[int, ...], arg(help="Numbers of prompts that will be asked at once.")] = (1,),
     photo_sizes: Annotated[
@@ -322,8 +322,8 @@ def export(
     if isinstance(described, Description):
         print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
     else:
-        numbers, mode = sum(leaf.size for leaf in described.leaves.values()), described.tune["mode"]
-        print(f"{destination}: {mode} of {described.base.name}, {numbers:,} numbers")
+        count, mode = sum(leaf.size for leaf in described.leaves.values()), described.tune["mode"]
+        print(f"{destination}: {mode} of {described.base.name}, {count:,} parameters")
     print(f"  step {written.step} ({written.why})")
     print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
     of = " (of the averaged parameters)" if written.unmeasured else ""

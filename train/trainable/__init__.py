@@ -1,4 +1,4 @@
-"""What of a network is trained: transforms of its tree of parameters, which the network itself does not know."""
+"""Ways to train a network: transforms of its tree of parameters, which the network itself does not know."""
 
 from .freezing import Frozen, freeze
 from .lora import factor_scale

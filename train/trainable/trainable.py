@@ -12,8 +12,8 @@ from samjax.types import Params
 
 from ..config import TrainConfig
 from ..tasks import task_type
+from .combined import Combined
 from .freezing import Frozen, check_patterns, freeze, parameter_names
-from .joined import Joined
 from .lora import LowRank
 from .modes import MODES, chosen_modes
 from .named import Named
@@ -29,7 +29,7 @@ def abstract_network(config: TrainConfig, sam: SamConfig) -> Params:
 
 
 def make_trainable(config: TrainConfig, sam: SamConfig) -> Trainable:
-    """What of the network a recipe trains: by its modes, all but what fits a pattern of `optim.frozen`.
+    """The way to train that a recipe names: by its modes, without what fits a pattern of `optim.frozen`.
 
     Raises ValueError for unknown modes and ones that cannot be joined, for options of others, for patterns that fit no
     parameter, of the network or trained, and where nothing is left to train.
@@ -66,7 +66,7 @@ def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
     _check_apart(moved)
     _check_needed(moved)
     _check_left(moved, config.optim.frozen)
-    way = Joined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
+    way = Combined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
     trained = trained_names(way)
     still = frozenset(name for name in trained if name.partition("/")[0] in unused)
     if len(still) == len(trained):
