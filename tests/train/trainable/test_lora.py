@@ -121,8 +121,11 @@ def test_targets_that_there_are_not_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 49}, "lora_q changes 48 x 48 numbers of image_encoder/blocks/0/attn/qkv/kernel, whose rank is 48 at"),
-        ({"rank": 129, "where": ("decoder",)}, r"lora changes .* numbers of mask_decoder/.*q_proj/kernel"),
+        (
+            {"rank": 49},
+            "lora_q changes 48 x 48 parameters of image_encoder/blocks/0/attn/qkv/kernel, whose rank is 48 at",
+        ),
+        ({"rank": 129, "where": ("decoder",)}, r"lora changes .* parameters of mask_decoder/.*q_proj/kernel"),
         ({"rank": 100_000, "targets": ("mlp",)}, r"tune\.rank is 100000, and lora changes 48 x \d+ .*mlp/lin1/kernel"),
     ],
     ids=str,
