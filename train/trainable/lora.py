@@ -122,8 +122,8 @@ def low_rank(config: TrainConfig, sam: SamConfig) -> LowRank:
         sides = shapes[kernel].shape[0], _columns(factor, shapes[kernel].shape[1])
         if tune.rank > min(sides):
             raise ValueError(
-                f"tune.rank is {tune.rank}, and {factor.rpartition('/')[2]} changes {sides[0]} x {sides[1]} parameters of "
-                f"{kernel}, whose rank is {min(sides)} at most; --tune.rank 4 is usual"
+                f"tune.rank is {tune.rank}, and {factor.rpartition('/')[2]} changes {sides[0]} x {sides[1]} parameters "
+                f"of {kernel}, whose rank is {min(sides)} at most; --tune.rank 4 is usual"
             )
     return LowRank(tuple(factors), tune.rank, factor_scale(tune), config.run.seed)
 

@@ -123,7 +123,7 @@ def test_targets_that_there_are_not_are_refused(options, message):
     [
         (
             {"rank": 49},
-            "lora_q changes 48 x 48 parameters of image_encoder/blocks/0/attn/qkv/kernel, whose rank is 48 at",
+            "lora_q changes 48 x 48 parameters of image_encoder/blocks/0/attn/qkv/kernel, whose rank is 48",
         ),
         ({"rank": 129, "where": ("decoder",)}, r"lora changes .* parameters of mask_decoder/.*q_proj/kernel"),
         ({"rank": 100_000, "targets": ("mlp",)}, r"tune\.rank is 100000, and lora changes 48 x \d+ .*mlp/lin1/kernel"),
