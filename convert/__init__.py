@@ -18,12 +18,13 @@ from samjax import checkpoint
 from samjax.atomic import replacing
 from samjax.checkpoint import CheckpointError, Checksum, Description, LazyArray, lazy
 from samjax.config import MaskThresholds, SamConfig
+from samjax.nn.encoders import family_of
 from samjax.types import Params
 
 from .huggingface import write_configs
 from .mapping import rename
 from .matching import Matched, expected_entries, match
-from .merging import average, check_same
+from .merging import average, check_alpha, check_same
 from .provenance import provenance_of
 from .safetensors_file import write_safetensors
 from .state_dict import open_state_dict
@@ -33,8 +34,10 @@ from .tuned_file import is_tuned, read_tuned, write_tuned
 
 __all__ = [
     "CheckpointFormat",
+    "apply_tuned",
     "convert",
     "describe",
+    "is_tuned",
     "merge",
     "read",
     "read_thresholds",
@@ -168,7 +171,7 @@ def merge(
     *,
     overwrite: bool = False,
 ) -> Description:
-    """Averages the weights of two checkpoints of one network, of any formats: (1 - alpha) · base + alpha · tuned.
+    """Averages the weights of two models of one network, of any formats: (1 - alpha) · base + alpha · tuned.
 
     Between a model and what was tuned from it, the average keeps most of both abilities (WiSE-FT, arXiv 2109.01903).
     It is computed in float32, one parameter at a time; one that has the same dtype in both is written in that, others
@@ -177,7 +180,7 @@ def merge(
 
     Args:
         base: the model before tuning.
-        tuned: the model after.
+        tuned: the model after, or a file of what was tuned (`write_tuned`), which is applied to the base.
         alpha: the share of `tuned`, 0 to 1.
 
     Returns:
@@ -186,13 +189,18 @@ def merge(
     Raises:
         ValueError: `alpha` is not between 0 and 1.
         FileExistsError: as `convert`, for either source.
-        CheckpointError: the two are not of one network, which their fields that differ show; or as `read` and `write`.
+        CheckpointError: the two are not of one network, which their fields that differ show; or as `read`, `write` and
+            `apply_tuned`.
         OSError: as `read` and `write`.
     """
+    check_alpha(alpha)
     destination, sources = Path(destination), {"base": Path(base), "tuned": Path(tuned)}
     for source in sources.values():
         _check_apart(source, destination)
-    opened = {role: _open(source, ()) for role, source in sources.items()}
+    opened = {"base": _open(sources["base"], ())}
+    opened["tuned"] = (
+        _open_tuned(sources["base"], sources["tuned"]) if is_tuned(sources["tuned"]) else _open(sources["tuned"], ())
+    )
     for role, source in sources.items():
         _warn(source, opened[role])
     first, second = opened["base"], opened["tuned"]
@@ -204,6 +212,35 @@ def merge(
     carried = {"provenance": provenance, "thresholds": thresholds[thresholds[0] == MaskThresholds()]}
     write(destination, first.config, params, to=to, overwrite=overwrite, **carried)
     return describe(destination)
+
+
+def apply_tuned(
+    base: PathLike, tuned: PathLike, *, name: str | None = None, drop: Sequence[str] | str = ()
+) -> tuple[SamConfig, Params, MaskThresholds]:
+    """Reads a base, in any format, and applies what was tuned of it.
+
+    Args:
+        base: a checkpoint.
+        tuned: a file that `write_tuned` has written.
+        name: of the base, in errors; by default its path.
+        drop: as `read`, of the base.
+
+    Returns:
+        The tuned network's configuration, its parameters in float32 on the host, and its thresholds.
+
+    Raises:
+        CheckpointError: what was tuned belongs to another base; or as `read` and `read_tuned`.
+    """
+    change = read_tuned(Path(tuned))
+    change.check_base(name or str(base), describe(base, drop=drop).checksum)
+    config, params = read(base, drop=drop)
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
+    params = unflatten_dict({n: checkpoint.cast(n, leaf, np.float32) for n, leaf in leaves.items()}, sep="/")
+    if config.image_size != change.config.image_size:
+        config = config.with_image_size(change.config.image_size)
+        resample = family_of(config.image_encoder).resample
+        params = {**params, "image_encoder": resample(params["image_encoder"], config.image_encoder)}
+    return change.config, change.apply(params), change.thresholds
 
 
 def describe(path: PathLike, *, drop: Sequence[str] | str = ()) -> Description:
@@ -247,9 +284,17 @@ def _open(path: Path, drop: Sequence[str] | str) -> Matched:
     if is_tuned(path):
         raise CheckpointError(
             f"{path} holds only what was tuned of a network, and needs its base: samjax.load(BASE, tuned=FILE) or "
-            "--checkpoint BASE --tuned FILE"
+            "--checkpoint BASE --tuned FILE; `samjax info FILE` says which, `samjax merge BASE FILE OUT --alpha 1` "
+            "writes both as one"
         )
     return match(open_state_dict(path), path, [drop] if isinstance(drop, str) else drop)
+
+
+def _open_tuned(base: Path, path: Path) -> Matched:
+    """Opens a base with what was tuned of it as one checkpoint. Raises as `apply_tuned`."""
+    config, params, _ = apply_tuned(base, path)
+    leaves = {name: lazy(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
+    return Matched(config, leaves, "tuned", files=(path,))
 
 
 def _warn(path: Path, matched: Matched) -> None:

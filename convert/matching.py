@@ -36,7 +36,7 @@ class Matched:
 
     config: SamConfig
     params: dict[str, LazyArray]
-    convention: str  # of the names: "meta", "huggingface" or "native"
+    convention: str  # of the names: "meta", "huggingface" or "native"; "tuned" where that was applied to its base
     files: tuple[Path, ...] = ()
     place: str = ""  # of the state dict in a saved object
     skipped: tuple[str, ...] = ()  # everything beside it, as "name (class)"

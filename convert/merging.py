@@ -24,16 +24,18 @@ def check_same(base: SamConfig, tuned: SamConfig, names: tuple[str, str]) -> Non
         )
 
 
+def check_alpha(alpha: float) -> None:
+    """Raises ValueError if a share is not between 0 and 1."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is the share of the tuned weights, between 0 and 1, got {alpha}")
+
+
 def average(base: Mapping[str, LazyArray], tuned: Mapping[str, LazyArray], alpha: float) -> dict[str, LazyArray]:
     """(1 - alpha) · base + alpha · tuned, computed in float32 when a parameter is read, and of one at a time.
 
     A parameter that has the same dtype in both keeps it; otherwise it is float32. Numbers that are equal in both, as
     those that were frozen are, stay as they are bit for bit, and so do all at an alpha of 0 or 1.
-
-    Raises ValueError if `alpha` is not between 0 and 1.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is the share of the tuned weights, between 0 and 1, got {alpha}")
     return {name: _average(leaf, tuned[name], alpha) for name, leaf in base.items()}
 
 

@@ -35,7 +35,7 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
                 dtype = dtype_named(_DTYPES.get(view.get_dtype(), "V1"))
                 tensors[name] = LazyArray(tuple(view.get_shape()), dtype, functools.partial(_read, path, name))
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch it again") from None
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch or export it again") from None
     return tensors
 
 
@@ -60,7 +60,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch it again") from None
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch or export it again") from None
 
 
 def _read(path: Path, name: str) -> np.ndarray:

@@ -13,10 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from samjax import assets, checkpoint
 from samjax.assets import BUNDLED
 from samjax.checkpoint import CheckpointError, Description, ParamSharding
-from samjax.config import VARIANTS, MaskThresholds, SamConfig
+from samjax.config import VARIANTS, MaskThresholds
 from samjax.download import ChecksumMismatch, RemoteFile, download
 from samjax.sam import Sam
-from samjax.types import Params
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -97,7 +96,7 @@ def load(
     path = locate(name_or_path, files=files)
     carried = convert.read_thresholds(path)
     if tuned is not None:
-        config, whole, carried = _with_tuned(path, str(name_or_path), Path(tuned), drop)
+        config, whole, carried = convert.apply_tuned(path, tuned, name=str(name_or_path), drop=drop)
         leaves = flatten_dict(whole, sep="/").items()
         placed = {n: checkpoint.place(n, np.asarray(leaf), dtype=dtype, sharding=sharding) for n, leaf in leaves}
         params = unflatten_dict(placed, sep="/")
@@ -115,23 +114,6 @@ def load(
     if image_size is None:
         return sam
     return sam.with_image_size(image_size if isinstance(image_size, int) else (image_size[0], image_size[1]))
-
-
-def _with_tuned(
-    path: Path, name: str, file: Path, drop: Sequence[str] | str
-) -> tuple[SamConfig, Params, MaskThresholds]:
-    """A base on the host with what was tuned of it, float32."""
-    from samjax import convert
-
-    tuned = convert.read_tuned(file)
-    tuned.check_base(name, convert.describe(path, drop=drop).checksum)
-    config, params = convert.read(path, drop=drop)
-    leaves: dict[str, Any] = flatten_dict(params, sep="/")
-    flat = {name: checkpoint.cast(name, leaf, np.float32) for name, leaf in leaves.items()}
-    base = Sam(config, unflatten_dict(flat, sep="/"))
-    if config.image_size != tuned.config.image_size:
-        base = base.with_image_size(tuned.config.image_size)
-    return tuned.config, tuned.apply(base.params), tuned.thresholds
 
 
 def describe(name_or_path: str | os.PathLike[str]) -> Description:

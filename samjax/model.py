@@ -83,7 +83,7 @@ def encode_from(
     taps: tuple[str, ...] = (),
     perturbation: Perturbation | None = None,
 ) -> Features:
-    """What `encode` gives, computed from one of its taps on: what comes before it is not computed again.
+    """Computes what `encode` gives from one of its taps on: what comes before it is not computed again.
 
     Args:
         config: the model.

@@ -1,4 +1,4 @@
-"""What was tuned of a network, apart from the network: to share it, and to apply it to the base it was tuned from.
+"""The tuned part of a network, apart from the network: to share it, and to apply it to the base it was tuned from.
 
 A tuned parameter is one of the network's own, by its name, or changes the kernel MODULE/kernel:
 
@@ -22,8 +22,8 @@ from samjax.ops.low_rank import add_low_rank
 from samjax.ops.singular_values import add_singular
 from samjax.types import Params
 
-BLOCKS = "qkv"  # of columns, in their order
-_LOW_RANK = re.compile(r"(?P<module>.+)/lora(?:_(?P<block>[qkv]))?/[ab]")
+THIRDS = "qkv"  # of a kernel's columns, in their order
+_LOW_RANK = re.compile(r"(?P<module>.+)/lora(?:_(?P<third>[qkv]))?/[ab]")
 _SINGULAR = re.compile(r"(?P<module>.+)/svd/(?:shift|u|v)")
 
 
@@ -38,14 +38,13 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What was tuned of a network, and what belongs with it."""
+    """The tuned part of a network, and what belongs with it."""
 
     base: Base
     config: SamConfig  # of the tuned network: the base's, but for what the mode adds and for the size of its input
     tune: dict[str, Any]  # the mode and its options, as plain JSON
     scale: float  # of low-rank changes
     leaves: Mapping[str, LazyArray]  # float32, by name
-    checksum: str  # of `leaves`
     thresholds: MaskThresholds  # of mask generation
     provenance: dict[str, Any]  # where it comes from, as plain JSON
 
@@ -79,7 +78,7 @@ def changed_kernel(name: str) -> str | None:
 
 
 def add_changes(leaves: Mapping[str, Any], scale: float) -> dict[str, Any]:
-    """A network's parameters of its own and what was tuned beside them, all by name; differentiable.
+    """A network's own parameters with all changes added, which stand beside them by name; differentiable.
 
     Args:
         leaves: float32 arrays.
@@ -88,13 +87,25 @@ def add_changes(leaves: Mapping[str, Any], scale: float) -> dict[str, Any]:
     Raises:
         KeyError: a part of a change, or the kernel that it changes, is missing.
     """
-    network = {name: leaf for name, leaf in leaves.items() if changed_kernel(name) is None}
+    return add_shifts(add_factors(leaves, scale))
+
+
+def add_factors(leaves: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """`add_changes` for low-rank changes; all else is handed on as it is."""
+    network = {name: leaf for name, leaf in leaves.items() if not _LOW_RANK.fullmatch(name)}
     for name in leaves:
         if name.endswith("/a") and (found := _LOW_RANK.fullmatch(name)):
             kernel, b = f"{found['module']}/kernel", leaves[f"{name[:-1]}b"]
-            first = BLOCKS.index(found["block"]) * b.shape[1] if found["block"] else 0
+            first = THIRDS.index(found["third"]) * b.shape[1] if found["third"] else 0
             network[kernel] = add_low_rank(network[kernel], leaves[name], b, scale, first)
-        elif name.endswith("/shift") and (found := _SINGULAR.fullmatch(name)):
+    return network
+
+
+def add_shifts(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """`add_changes` for changes of singular values; all else is handed on as it is."""
+    network = {name: leaf for name, leaf in leaves.items() if not _SINGULAR.fullmatch(name)}
+    for name in leaves:
+        if name.endswith("/shift") and (found := _SINGULAR.fullmatch(name)):
             kernel, beside = f"{found['module']}/kernel", name.removesuffix("shift")
             u, v = leaves[f"{beside}u"], leaves[f"{beside}v"]
             network[kernel] = add_singular(network[kernel], u, leaves[name], v)

@@ -15,26 +15,24 @@ MANY = 200  # photos
 def settled(config: TrainConfig, out: Path) -> tuple[TrainConfig, str | None]:
     """A recipe whose mode is decided, and a line about the decision; None if there was none to make.
 
-    A run that has begun keeps its mode. Raises ValueError and OSError where the training data cannot be opened.
+    A run that has begun keeps its mode; its other options are compared by `run_folder.check_same_run`. Raises
+    ValueError and OSError where the training data cannot be opened.
     """
-    if config.tune.mode != AUTO:
+    if config.tune.mode.strip() != AUTO:
         return config, None
     if run_folder.is_started(out):
-        tune = run_folder.read_config(out)[0].tune
-        return dataclasses.replace(config, tune=tune), f"tune.mode auto: {tune.mode}, as this run began"
-    mode, why = _choice(_photos(config))
+        mode, why = run_folder.read_config(out)[0].tune.mode, "as this run began"
+    else:
+        mode, why = _choice(_photos(config))
     tune = dataclasses.replace(config.tune, mode=mode)
-    return dataclasses.replace(config, tune=tune), f"tune.mode auto: {mode}, because {why}"
+    return dataclasses.replace(config, tune=tune), f"tune.mode auto: {mode}, {why}"
 
 
 def _choice(photos: int) -> tuple[str, str]:
     """A mode, and the reason for it."""
     if photos < MANY:
-        return "decoder", (
-            f"{photos:,} photos are too few to change the image encoder without forgetting; features of photos are "
-            "computed once"
-        )
-    return "lora+decoder", f"{photos:,} photos are enough to change the image encoder too, a little (LoRA)"
+        return "decoder", f"because {photos:,} photos are too few to change the image encoder without forgetting"
+    return "lora+decoder", f"because {photos:,} photos are enough to change the image encoder too, a little (LoRA)"
 
 
 def _photos(config: TrainConfig) -> int:

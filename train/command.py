@@ -24,6 +24,7 @@ from .cores import use_cores
 from .data.report import TooManyBadRecords
 from .loop import NotFinite, Outcome, run_network, train
 from .metrics import JSONL, RETAINED, validations
+from .trainable import warn_of_unread
 
 USAGE = "usage: samjax train RECIPE [--out DIR] [--print-config] [--distributed] [--FIELD.SUB VALUE ...]"
 
@@ -67,6 +68,7 @@ def main(args: Sequence[str]) -> int:
     config, said = settled(command.config, command.out)
     if said and (not command.distributed or jax.process_index() == 0):
         print(said)
+    warn_of_unread(config.tune)
     if not command.distributed and (said := use_cores(config, functools.partial(run_network, config, command.out))):
         print(said)
     if _is_saved(recipe) and not run_folder.is_started(command.out) and (more := run_folder.extensions(recipe)):

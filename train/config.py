@@ -201,7 +201,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What a validation measures beside data.val."""
+    """Measurements of a validation beside those on data.val."""
 
     # sources of old data, which the model could segment before: clicks and boxes are measured on them at each
     # validation, too, as retain/iou_1 and so on. The best checkpoint is chosen by val/iou alone
@@ -214,7 +214,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TuneConfig:
-    """What of the network is trained: a mode or several, and their options; an option of no mode that is chosen is an
+    """The choice of what is trained: a mode or several, and their options; an option of no mode that is chosen is an
     error. `optim.frozen` then freezes a part of what they would train."""
 
     # full: all of it. decoder: the mask decoder. last_blocks: the last blocks of the image encoder, and all that comes
@@ -223,10 +223,10 @@ class TuneConfig:
     # HQ-SAM's token, which joins no other mode. Several are joined by "+": lora+decoder. auto: one that suits the
     # number of photos
     mode: str = "full"
-    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; other modes do not ask
+    prompt_encoder: bool = False  # decoder, last_blocks: train the prompt encoder as well; others warn
     last: int = 2  # last_blocks: how many blocks; the neck and the mask decoder are trained with them
     patterns: _Texts = ()  # patterns: regular expressions, found anywhere in the names of parameters that are trained
-    rank: int = 4  # lora: of the changes
+    rank: int = 4  # lora: of the changes; that of the smallest changed kernel at most
     # lora: a change is A·B times this over the rank. None: as much as the rank, so that it is A·B itself
     alpha: float | None = None
     targets: tuple[str, ...] = ("q", "v")  # lora: what is changed, of q, k, v, qkv (the three as one), proj and mlp

@@ -63,7 +63,8 @@ def devices_for(config: TrainConfig, sam: SamConfig, cores: int, memory: int | N
         return devices, ""
     if devices == fitting:
         return devices, f"each takes about {needed / 1e9:.1f} GB"
-    return devices, f"{photos} photos at a time (run.batch / run.accumulate) cannot be spread over {fitting}"
+    together = "1 photo" if photos == 1 else f"{photos} photos"
+    return devices, f"{together} at a time (run.batch / run.accumulate) cannot be spread over {fitting}"
 
 
 def on_cpu() -> bool:

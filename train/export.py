@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import checkpoint, convert
-from samjax.checkpoint import CheckpointError, Checksum, Description, lazy
+from samjax.checkpoint import CheckpointError, Description, lazy
 from samjax.config import SamConfig
 from samjax.convert import CheckpointFormat
 from samjax.model import abstract_params
@@ -115,21 +115,19 @@ def export(
 
 
 def _tuned(config: TrainConfig, sam: SamConfig, base: Base, kept: Params, carried: dict[str, Any]) -> Tuned:
-    """What was tuned, of what a checkpoint keeps: the trained parameters of SAM, all that changes a kernel, and what
-    the base lacks."""
+    """The tuned part of what a checkpoint keeps: the trained parameters of SAM, all that changes a kernel, and what the
+    base lacks."""
     had = _shapes(base.config.with_image_size(sam.image_size))
     new = {name for name, shape in _shapes(sam).items() if had.get(name) != shape}
     trained = flatten_dict(trained_shapes(config, sam), sep="/").keys() | new
-    leaves, checksum = {}, Checksum()
+    leaves = {}
     for name, leaf in flatten_dict(kept, sep="/").items():
         if name.partition("/")[0] in abstract_params(sam) and (name in trained or changed_kernel(name)):
-            array = np.asarray(leaf, np.float32)
-            leaves[name] = lazy(array)
-            checksum.add(name, array)
+            leaves[name] = lazy(np.asarray(leaf, np.float32))
     tune = {"mode": config.tune.mode}
     for mode in chosen_modes(config.tune):
         tune |= {option: getattr(config.tune, option) for option in mode.options}
-    return Tuned(base, sam, tune, factor_scale(config.tune), leaves, checksum.hexdigest(), **carried)
+    return Tuned(base, sam, tune, factor_scale(config.tune), leaves, **carried)
 
 
 def _shapes(sam: SamConfig) -> dict[str, tuple[int, ...]]:

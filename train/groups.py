@@ -10,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from samjax.config import SamConfig
+from samjax.model import abstract_params
 from samjax.nn.encoders import family_of
 from samjax.sharding import path_name
 from samjax.tuned import changed_kernel
@@ -24,14 +25,14 @@ class Group:
     """Trained parameters that belong together."""
 
     name: str
-    numbers: int
-    share: float  # of all numbers of the network before training
+    parameters: int  # how many numbers they are
+    share: float  # of all parameters of the network before training
     rates: tuple[float, float]  # the smallest and the largest learning rate at the schedule's peak
     optimizer_bytes: int  # of its moments and other state, on all devices together
 
 
 def trained_groups(config: TrainConfig, sam: SamConfig) -> list[Group]:
-    """What a recipe trains, from the photo to the masks."""
+    """The groups of parameters that a recipe trains, from the photo to the masks."""
     trained: dict[str, Any] = flatten_dict(trained_shapes(config, sam), sep="/")
     network = sum(leaf.size for leaf in jax.tree.leaves(abstract_network(config, sam)))
     memory = dict.fromkeys(trained, 0)
@@ -44,9 +45,9 @@ def trained_groups(config: TrainConfig, sam: SamConfig) -> list[Group]:
     groups = []
     for group, names in members.items():
         rates = [config.optim.learning_rate * learning_rate_factor(config.optim, sam, name) for name in names]
-        numbers = sum(trained[name].size for name in names)
+        count = sum(trained[name].size for name in names)
         kept = sum(memory[name] for name in names)
-        groups.append(Group(group, numbers, numbers / network, (min(rates), max(rates)), kept))
+        groups.append(Group(group, count, count / network, (min(rates), max(rates)), kept))
     return groups
 
 
@@ -59,14 +60,14 @@ def optimizer_state(config: TrainConfig, sam: SamConfig) -> Any:
 
 def table(groups: list[Group]) -> str:
     """The groups and their sum as lines of text."""
-    rows = [(group.name, group.numbers, group.share, _rates(group.rates), group.optimizer_bytes) for group in groups]
-    sums = sum(group.numbers for group in groups), sum(group.share for group in groups)
+    rows = [(group.name, group.parameters, group.share, _rates(group.rates), group.optimizer_bytes) for group in groups]
+    sums = sum(group.parameters for group in groups), sum(group.share for group in groups)
     rows.append(("all that is trained", *sums, "", sum(group.optimizer_bytes for group in groups)))
     width = max(len(row[0]) for row in rows)
     rate = max(len("learning rate"), *(len(row[3]) for row in rows))
-    lines = [f"{'trained':<{width}}  {'numbers':>13}  {'share':>9}  {'learning rate':>{rate}}  {'optimiser':>10}"]
-    for name, numbers, share, rates, kept in rows:
-        lines.append(f"{name:<{width}}  {numbers:>13,}  {share:>9.4%}  {rates:>{rate}}  {kept / 1e6:>7.3g} MB")
+    lines = [f"{'trained':<{width}}  {'parameters':>13}  {'share':>9}  {'learning rate':>{rate}}  {'optimiser':>10}"]
+    for name, count, share, rates, kept in rows:
+        lines.append(f"{name:<{width}}  {count:>13,}  {share:>9.4%}  {rates:>{rate}}  {kept / 1e6:>7.3g} MB")
     return "\n".join(lines)
 
 
@@ -83,10 +84,21 @@ def _group(sam: SamConfig, name: str) -> str:
     words, encoder = part.replace("_", " "), sam.image_encoder
     if changed_kernel(name) is not None:
         return f"{'low-rank changes' if '/lora' in name else 'singular values'}, {words}"
+    if name in _of_hq(sam):
+        return "HQ token"
+    if "/adaptmlp/" in name:
+        return "adapters"
     if part != "image_encoder":
         return words
     layer = family_of(encoder).layer(encoder, within)
     return "patches and positions" if layer == 0 else "encoder blocks" if layer <= encoder.depth else "neck"
+
+
+@functools.cache
+def _of_hq(sam: SamConfig) -> frozenset[str]:
+    """Names of what HQ-SAM has beside SAM; none in another model."""
+    has, had = (flatten_dict(abstract_params(each), sep="/").keys() for each in (sam, sam.with_hq(False)))
+    return frozenset(has - had)
 
 
 def _ending(path: str, names: dict[str, Any]) -> str | None:

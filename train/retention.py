@@ -1,4 +1,4 @@
-"""What tuning forgets: old data measured beside the new, and a warning of settings that break clicks or boxes."""
+"""Forgetting by tuning: old data measured beside the new, and a warning of settings that break clicks or boxes."""
 
 import warnings
 from pathlib import Path

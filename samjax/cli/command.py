@@ -5,12 +5,12 @@ Sub-commands import what they call when they run: `--help` and errors of use do 
 
 import atexit
 import contextlib
-import dataclasses
 import functools
 import gc
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,8 +19,9 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 import samjax
 from samjax.assets import BUNDLED
+from samjax.cli.descriptions import print_description, print_tuned
 from samjax.cli.everything import everything
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, Tuned, check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile, check_writable
 from samjax.download import cache_dir
 from samjax.names import portable, print_anything, printable
 
@@ -57,7 +58,7 @@ def segment_images(
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...", help="Photos to segment.")],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for overlay and mask PNGs and JSON.")],
     checkpoint: Checkpoint = BUNDLED,
-    tuned: Tuned = None,
+    tuned: TunedFile = None,
     point: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="X,Y[,LABEL]", help="A point in pixels; label 1 (default) on the object, 0 beside it. Repeatable."),
@@ -156,7 +157,7 @@ def convert(
 
         require_reference()
     path = hub.locate(source)
-    _print_description(destination, converter.convert(path, destination, to, overwrite=overwrite, drop=drop))
+    print_description(destination, converter.convert(path, destination, to, overwrite=overwrite, drop=drop))
     return _verify(path, destination, photo or assets.photo(), drop) if verify else 0
 
 
@@ -165,7 +166,10 @@ def merge(
     base: Annotated[
         Positional[str], arg(metavar="BASE", help="The model before tuning: a known name, file or folder.")
     ],
-    tuned: Annotated[Positional[str], arg(metavar="TUNED", help="The model after: an export of the run, or another.")],
+    tuned: Annotated[
+        Positional[str],
+        arg(metavar="TUNED", help="The model after: a run's folder, its export, whole or --tuned, or another model."),
+    ],
     destination: Annotated[Positional[Path], arg(metavar="OUT", help="The file or folder to write.")],
     alpha: Annotated[float, arg(help="Share of TUNED: 0 is BASE, 1 is TUNED.")],
     to: Format = None,
@@ -175,9 +179,23 @@ def merge(
     from samjax import convert as converter
     from samjax import hub
 
-    described = converter.merge(hub.locate(base), hub.locate(tuned), destination, alpha, to, overwrite=overwrite)
-    _print_description(destination, described)
+    with contextlib.ExitStack() as stack:
+        if _is_run(Path(tuned)):
+            from samjax.train.export import export
+
+            after = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+            written = export(tuned, after)
+            print(printable(f"{tuned}: step {written.step} ({written.why}), {written.weights} parameters"))
+        else:
+            after = hub.locate(tuned)
+        described = converter.merge(hub.locate(base), after, destination, alpha, to, overwrite=overwrite)
+    print_description(destination, described)
     return 0
+
+
+def _is_run(path: Path) -> bool:
+    """True for the folder of a training run, which is no checkpoint."""
+    return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
 
 
 @command
@@ -189,28 +207,41 @@ def info(
     ] = False,
     drop: Drop = (),
 ) -> int:
-    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum, what of the file is skipped."""
+    """Say what a checkpoint holds: variant, parameters, dtype, provenance, checksum, what of the file is skipped.
+
+    Of a file that `samjax export RUN FILE --tuned` has written: its base, mode and options, parameters, provenance.
+    """
     from samjax import convert as converter
     from samjax import hub
 
     path = hub.locate(checkpoint)
+    if converter.is_tuned(path):
+        if drop:
+            raise ValueError(f"{path} holds what was tuned alone: there is nothing to drop")
+        print_tuned(path, tuned := converter.read_tuned(path))
+        if parameters:
+            _list_parameters(tuned.leaves)
+        return 0
     description = converter.describe(path, drop=drop)
-    _print_description(path, description)
+    print_description(path, description)
     if parameters:
         from flax.traverse_util import flatten_dict
 
         from samjax.model import abstract_params
 
-        leaves: dict[str, Any] = flatten_dict(abstract_params(description.config), sep="/")
-        for name, leaf in leaves.items():
-            print(f"  {name:<76}{' x '.join(map(str, leaf.shape))}")
+        _list_parameters(flatten_dict(abstract_params(description.config), sep="/"))
     return 0
+
+
+def _list_parameters(leaves: Mapping[str, Any]) -> None:
+    for name, leaf in leaves.items():
+        print(f"  {name:<76}{' x '.join(map(str, leaf.shape))}")
 
 
 @command
 def warmup(
     checkpoint: Checkpoint,
-    tuned: Tuned = None,
+    tuned: TunedFile = None,
     points: Annotated[tuple[int, ...], arg(help="Numbers of points a prompt will have.")] = (1, 4, 8, 16),
     prompts: Annotated[tuple[int, ...], arg(help="Numbers of prompts that will be asked at once.")] = (1,),
     photo_sizes: Annotated[
@@ -291,8 +322,8 @@ def export(
     if isinstance(described, Description):
         print(f"{destination}: {described.format} {described.variant}, {described.parameters:,} parameters")
     else:
-        numbers, mode = sum(leaf.size for leaf in described.leaves.values()), described.tune["mode"]
-        print(f"{destination}: {mode} of {described.base.name}, {numbers:,} numbers")
+        count, mode = sum(leaf.size for leaf in described.leaves.values()), described.tune["mode"]
+        print(f"{destination}: {mode} of {described.base.name}, {count:,} parameters")
     print(f"  step {written.step} ({written.why})")
     print(f"  {written.weights} parameters" + ("" if written.decay is None else f" (optim.ema {written.decay:g})"))
     of = " (of the averaged parameters)" if written.unmeasured else ""
@@ -413,41 +444,6 @@ def _without_remarks() -> Iterator[None]:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"samjax: warning: {printable(str(message), keep=chr(10))}", file=sys.stderr)
-
-
-def _print_description(path: str | Path, description: Any) -> None:
-    from samjax.config import MaskThresholds
-    from samjax.nn.encoders import family_of
-
-    encoder = description.config.image_encoder
-    rows: dict[str, Any] = {
-        "format": description.format,
-        "variant": description.variant,
-        "image size": "{} x {}".format(*encoder.image_size),
-        "encoder": family_of(encoder).describe(encoder),
-        **({"decoder": "with HQ-SAM's token"} if description.config.mask_decoder.hq else {}),
-        "parameters": f"{description.parameters:,}",
-        "dtype": ", ".join(description.dtypes),
-        "checksum": description.checksum,
-    }
-    rows |= {
-        name: ", ".join(value)
-        for name, value in (
-            ("read from", [description.place] if description.place else []),
-            ("skipped", description.skipped),
-            ("dropped", description.dropped),
-            ("warning", description.warnings),
-        )
-        if value
-    }
-    if description.thresholds != MaskThresholds():
-        suited = dataclasses.asdict(description.thresholds)
-        rows["thresholds"] = ", ".join(f"{name} {value:g}" for name, value in suited.items())
-    for key, value in description.provenance.items():
-        rows[f"from {key}"] = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-    print(printable(path))
-    for key, value in rows.items():
-        print(f"  {key:<22}{value}")
 
 
 def _verify(source: Path, converted: Path, photo: Path, drop: tuple[str, ...]) -> int:

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, ar
 
 from samjax.amg.config import GenerationConfig
 from samjax.assets import BUNDLED
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, Tuned, check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile, check_writable
 from samjax.names import printable
 
 DEFAULTS = GenerationConfig()
@@ -96,7 +96,7 @@ def everything(
     ],
     out: Annotated[Path, arg(metavar="DIR", help="Folder for the results; photos that are done there are skipped.")],
     checkpoint: Checkpoint = BUNDLED,
-    tuned: Tuned = None,
+    tuned: TunedFile = None,
     format: Annotated[
         UseAppendAction[tuple[FormatName, ...]],
         arg(help="What to write beside an overlay picture, coco by default. Repeatable."),

@@ -17,7 +17,7 @@ ImageSize = Annotated[
 Checkpoint = Annotated[
     str, arg(metavar="C", help="A known name (samjax-tiny, vit_b, vit_l, vit_h), a file or a folder.")
 ]
-Tuned = Annotated[
+TunedFile = Annotated[
     Path | None,
     arg(metavar="FILE", help="What was tuned of the checkpoint, as `samjax export RUN FILE --tuned` writes it."),
 ]

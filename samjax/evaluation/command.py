@@ -14,7 +14,7 @@ from tyro.conf import arg
 
 from samjax import hub
 from samjax.cli.everything import process_share
-from samjax.cli.options import Dtype, ImageSize, Tuned, check_writable
+from samjax.cli.options import Dtype, ImageSize, TunedFile, check_writable
 from samjax.evaluation import report
 from samjax.evaluation.datasets import (
     FORMATS,
@@ -63,7 +63,7 @@ class Model:
         str | None,
         arg(metavar="C", help="A known name (vit_b, vit_l, vit_h), a file or a folder; samjax-tiny by default."),
     ] = None
-    tuned: Tuned = None
+    tuned: TunedFile = None
     predictor: Annotated[
         str | None,
         arg(

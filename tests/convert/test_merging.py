@@ -10,8 +10,9 @@ from example_models import SMALL, random_params
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import convert
-from samjax.checkpoint import CheckpointError, LazyArray
+from samjax.checkpoint import CheckpointError, LazyArray, lazy
 from samjax.config import MaskThresholds
+from samjax.tuned import Base, Tuned
 
 FORMATS = {"meta": "sam.safetensors", "huggingface": "folder", "native": "native"}
 SUITED = MaskThresholds(0.5, 0.6, 0.7)
@@ -142,3 +143,41 @@ def test_neither_source_is_overwritten(written):
     for name in ("base.safetensors", "tuned"):
         with pytest.raises(FileExistsError, match="is the source itself"):
             convert.merge(written / "base.safetensors", written / "tuned", written / name, 0.5, overwrite=True)
+
+
+@pytest.fixture(scope="module")
+def change(written):
+    """A file of what was tuned of `base`: the decoder's token, and queries of a block at half of a product of ones."""
+    token = "mask_decoder/iou_token/embedding"
+    factor = "image_encoder/blocks/0/attn/qkv/lora_q"
+    leaves = {
+        token: lazy(np.zeros_like(flat(random_params(SMALL, 1))[token])),
+        f"{factor}/a": lazy(np.ones((48, 2), np.float32)),
+        f"{factor}/b": lazy(np.ones((2, 48), np.float32)),
+    }
+    begun = Base("base", convert.describe(written / "base.safetensors").checksum, SMALL)
+    path = written / "change.safetensors"
+    convert.write_tuned(path, Tuned(begun, SMALL, {"mode": "patterns+lora"}, 0.5, leaves, SUITED, {"run": "mine"}))
+    return path
+
+
+@pytest.mark.parametrize("alpha", [0.25, 1.0])
+def test_what_was_tuned_is_applied_to_its_base_first(written, base, change, tmp_path, alpha):
+    described = convert.merge(written / "base.safetensors", change, tmp_path / "sam", alpha)
+    assert described.provenance["tuned"].items() >= {"source": "change.safetensors", "source_format": "tuned"}.items()
+    assert described.thresholds == SUITED
+    merged, expected = flat(convert.read(tmp_path / "sam")[1]), flat(base)
+    expected["mask_decoder/iou_token/embedding"] = (1 - alpha) * expected["mask_decoder/iou_token/embedding"]
+    queries = np.where(np.arange(3 * 48) < 48, np.float32(alpha * 0.5 * 2), 0)
+    expected["image_encoder/blocks/0/attn/qkv/kernel"] = expected["image_encoder/blocks/0/attn/qkv/kernel"] + queries
+    assert merged.keys() == expected.keys()
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(merged[name], leaf, rtol=1e-6, atol=1e-6)
+
+
+def test_to_another_base_it_is_not_applied(written, change, tmp_path):
+    with pytest.raises(CheckpointError, match=r"tuned from base, .*Load it with its own base"):
+        convert.merge(written / "tuned", change, tmp_path / "sam", 0.5)
+    with pytest.raises(CheckpointError, match="needs its base"):
+        convert.merge(change, written / "tuned", tmp_path / "sam", 0.5)
+    assert not (tmp_path / "sam").exists()

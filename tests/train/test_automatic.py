@@ -21,6 +21,7 @@ def test_few_photos_leave_the_encoder_as_it_is_and_many_do_not(tmp_path, monkeyp
     few, said = settled(config, tmp_path / "run")
     assert few.tune == TuneConfig(mode="decoder", prompt_encoder=True)
     assert said.startswith("tune.mode auto: decoder, because 3 photos are too few")
+    assert "features" not in said  # whether they are kept is another decision
     monkeypatch.setattr(automatic, "MANY", 3)
     many, said = settled(config, tmp_path / "run")
     assert many.tune == TuneConfig(mode="lora+decoder", prompt_encoder=True)
@@ -28,14 +29,29 @@ def test_few_photos_leave_the_encoder_as_it_is_and_many_do_not(tmp_path, monkeyp
     assert [mode.name for mode in chosen_modes(many.tune)] == ["lora", "decoder"]
 
 
-def test_a_run_keeps_what_it_began_with(tmp_path):
-    config = recipe(write_shapes(tmp_path / "data", 3))
-    begun = dataclasses.replace(config, tune=TuneConfig(mode="lora+decoder", rank=2))
+@pytest.fixture
+def begun(tmp_path):
+    """A recipe, and the folder of its run, which has begun with another mode than it would have now."""
+    config = recipe(write_shapes(tmp_path / "data", 3), rank=2)
     (tmp_path / "run" / run_folder.CHECKPOINTS / "5").mkdir(parents=True)
-    run_folder.write_config(tmp_path / "run", begun, PICO)
-    now, said = settled(config, tmp_path / "run")
-    assert now.tune == begun.tune
+    tune = dataclasses.replace(config.tune, mode="lora+decoder")
+    run_folder.write_config(tmp_path / "run", dataclasses.replace(config, tune=tune), PICO)
+    return config, tmp_path / "run"
+
+
+def test_a_run_keeps_the_mode_it_began_with(begun):
+    config, folder = begun
+    now, said = settled(config, folder)
+    assert now.tune == dataclasses.replace(config.tune, mode="lora+decoder")
     assert said == "tune.mode auto: lora+decoder, as this run began"
+    run_folder.check_same_run(folder, now)
+
+
+def test_other_options_than_those_it_began_with_are_refused(begun):
+    config, folder = begun
+    changed = dataclasses.replace(config, tune=dataclasses.replace(config.tune, prompt_encoder=False))
+    with pytest.raises(ValueError, match=r"tune\.prompt_encoder: True, now False"):
+        run_folder.check_same_run(folder, settled(changed, folder)[0])
 
 
 def test_a_mode_that_is_named_is_nobody_elses_affair(tmp_path):

@@ -252,3 +252,12 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(samjax, tmp_path, args, sa
     assert errors.startswith("samjax: error: ")
     assert said in errors
     assert len(errors.splitlines()) == 1, errors
+
+
+def test_an_option_of_the_recipe_that_its_other_mode_does_not_read_is_warned_of(samjax, tmp_path):
+    args = ["few_images", "--out", str(tmp_path / "run"), "--run.cpu-devices", "1", "--model.init", "samjax-tiny"]
+    _, _, errors = samjax(*args, "--tune.mode", "lora")
+    warning = "tune.prompt_encoder is an option of decoder and last_blocks, and does nothing with tune.mode lora"
+    assert errors.splitlines()[0] == f"samjax: warning: {warning}"
+    assert "data.train names no data" in errors.splitlines()[1]
+    assert "prompt_encoder" not in samjax(*args, "--tune.mode", "lora", "--tune.no-prompt-encoder")[2]

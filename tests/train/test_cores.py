@@ -19,7 +19,7 @@ FROZEN = (r"^image_encoder/",)
         ("vit_tiny", {"batch": 8}, (), 2, None, (2, "")),
         ("vit_tiny", {"batch": 8, "accumulate": 4}, (), 2, 16 * GB, (2, "")),
         ("vit_tiny", {"batch": 6}, (), 4, 16 * GB, (3, "6 photos at a time (run.batch / run.accumulate) cannot")),
-        ("vit_tiny", {"batch": 1}, (), 2, 16 * GB, (1, "1 photos at a time (run.batch / run.accumulate) cannot")),
+        ("vit_tiny", {"batch": 1}, (), 2, 16 * GB, (1, "1 photo at a time (run.batch / run.accumulate) cannot")),
         ("vit_b", {"batch": 4}, (), 2, 24 * GB, (2, "")),
         ("vit_b", {"batch": 4}, (), 2, 12 * GB, (1, "each takes about 6.7 GB")),
         ("vit_b", {"batch": 64}, (), 64, 64 * GB, (4, "64 photos")),

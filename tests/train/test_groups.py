@@ -28,7 +28,7 @@ def test_numbers_and_bytes_are_sums_over_the_trees(mode, optimizer):
 
     config = recipe(mode, optimizer)
     groups, trained = trained_groups(config, NANO), numbers(trained_shapes(config, NANO))
-    assert sum(group.numbers for group in groups) == trained
+    assert sum(group.parameters for group in groups) == trained
     np.testing.assert_allclose(sum(group.share for group in groups), trained / numbers(abstract_params(NANO)))
     # Counters, and the three coefficients of Muon's polynomial, are nobody's.
     state = [leaf for leaf in jax.tree.leaves(optimizer_state(config, NANO)) if leaf.shape not in ((), (3,))]
@@ -51,7 +51,19 @@ def test_groups_of_full_tuning_with_their_rates():
     }
     assert list(groups) == list(expected)  # as a photo passes them
     assert {name: group.rates for name, group in groups.items()} == expected
-    assert groups["mask decoder"].numbers == numbers(abstract_params(NANO)["mask_decoder"])
+    assert groups["mask decoder"].parameters == numbers(abstract_params(NANO)["mask_decoder"])
+
+
+@pytest.mark.parametrize(("mode", "group"), [("hq", "HQ token"), ("adapter+decoder", "adapters")])
+def test_what_a_mode_adds_is_a_group_of_its_own(mode, group):
+    """Counts of HQ-SAM's authors' code and of AdaptFormer's bottleneck (two matrices, two biases, a scale)."""
+    from samjax.train.groups import trained_groups
+    from samjax.train.trainable import grown_network
+
+    config, vit_b = recipe(mode), VARIANTS["vit_b"]
+    groups = {each.name: each for each in trained_groups(config, grown_network(config.tune, vit_b))}
+    assert list(groups) == [group, *(["mask decoder"] if mode == "adapter+decoder" else [])]
+    assert groups[group].parameters == (1_071_104 if mode == "hq" else 12 * (2 * 768 * 64 + 64 + 768 + 1))
 
 
 def test_the_table_says_it_in_a_line_each():

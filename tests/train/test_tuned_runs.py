@@ -171,7 +171,7 @@ def test_damaged_and_foreign_files_are_refused(shared, base, tmp_path):
     convert.convert(base, tmp_path / "whole.safetensors")
     for name, message in {
         "flipped": "checksum does not fit",
-        "short": "truncated or damaged",
+        "short": "truncated or damaged .* fetch or export it again",
         "text": "does not hold what `samjax export",
         "newer": "format version 7; this samjax reads 1",
         "whole": "a checkpoint of a whole model is loaded by itself",
@@ -184,6 +184,20 @@ def test_damaged_and_foreign_files_are_refused(shared, base, tmp_path):
 def test_what_was_tuned_is_no_checkpoint(shared):
     with pytest.raises(CheckpointError, match="needs its base"):
         hub.load(shared[0])
+
+
+def test_a_run_and_what_it_tuned_are_merged_with_the_base_alike(shared, base, tmp_path, capsys):
+    from samjax.cli import command
+
+    file, folder = shared
+    for name, tuned in {"run": folder, "file": file}.items():
+        assert command.main(["merge", str(base), str(tuned), str(tmp_path / name), "--alpha", "0.5"]) == 0
+    assert "run: step 2 (the latest), averaged parameters" in capsys.readouterr().out
+    half, after = (flat(convert.read(tmp_path / name)[1]) for name in ("run", "file"))
+    for name, leaf in half.items():
+        np.testing.assert_array_equal(leaf, after[name])
+    before = flat(random_params(PICO, 3))
+    assert any(not np.array_equal(leaf, before[name]) for name, leaf in half.items())
 
 
 @pytest.mark.parametrize("options", [{"to": "meta"}, {"dtype": "float16"}], ids=str)
@@ -209,9 +223,9 @@ def test_another_input_size_is_part_of_what_was_tuned(base, tmp_path):
     """The base is resampled as the run did."""
     from samjax.tuned import Base, Tuned
 
-    size, nothing = (48, 32), checkpoint.Checksum().hexdigest()
+    size = (48, 32)
     begun = Base("base", convert.describe(base).checksum, PICO)
-    tuned = Tuned(begun, PICO.with_image_size(size), {}, 1.0, {}, nothing, MaskThresholds(), {})
+    tuned = Tuned(begun, PICO.with_image_size(size), {"mode": "decoder"}, 1.0, {}, MaskThresholds(), {})
     convert.write_tuned(tmp_path / "size.safetensors", tuned)
     expected = hub.load(base, image_size=size)
     sam = hub.load(base, tuned=tmp_path / "size.safetensors")

@@ -1,8 +1,8 @@
-"""What of a network is trained: transforms of its tree of parameters, which the network itself does not know."""
+"""Ways to train a network: transforms of its tree of parameters, which the network itself does not know."""
 
 from .freezing import Frozen, freeze
 from .lora import factor_scale
-from .modes import MODES, Mode, chosen_modes, grown_network, grown_params
+from .modes import MODES, Mode, chosen_modes, grown_network, grown_params, warn_of_unread
 from .named import Named
 from .patterns import Patterns
 from .protocol import Trainable
@@ -23,4 +23,5 @@ __all__ = [
     "grown_params",
     "make_trainable",
     "trained_shapes",
+    "warn_of_unread",
 ]

@@ -60,7 +60,7 @@ def grown_patches(name: str, before: Any, fresh: Any) -> Any:
 
 
 def hq_token(config: TrainConfig, sam: SamConfig) -> Named:
-    """What HQ-SAM has beside SAM: the token, its MLP and the fusion of features."""
+    """The parts that HQ-SAM has beside SAM: the token, its MLP and the fusion of features."""
     own = parameter_names(abstract_params(sam.with_hq(False)))
     return Named(frozenset(parameter_names(abstract_params(sam))) - frozenset(own))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,8 @@ MODES: tuple[Mode, ...] = (
 
 
 # Fields that need no mode which reads them: recipes set them, and their mode may be changed.
-_OF_RECIPES = ("mode", "prompt_encoder")
+_PROMPTS = "prompt_encoder"
+_OF_RECIPES = ("mode", _PROMPTS)
 
 
 def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
@@ -123,11 +125,13 @@ def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
     names = [name.strip() for name in tune.mode.split("+")]
     if names == ["auto"]:
         raise ValueError("tune.mode auto is decided by a run's data: call samjax.train.automatic.settled first")
+    if "auto" in names:
+        raise ValueError(f"tune.mode {tune.mode}: auto chooses modes by itself, and joins no other")
     for name in names:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else "."
-            helps = {**{mode.name: mode.help for mode in MODES}, "auto": "one of these, by the number of photos, alone"}
+            helps = {**{mode.name: mode.help for mode in MODES}, "auto": "what suits the number of photos; alone"}
             rows = "".join(f"\n  {row:<12} {text}" for row, text in helps.items())
             raise ValueError(f'tune.mode: there is no {name!r}{hint} Modes, to be joined by "+", train:{rows}')
         if names.count(name) > 1:
@@ -142,6 +146,15 @@ def chosen_modes(tune: TuneConfig) -> tuple[Mode, ...]:
             users = " and ".join(mode.name for mode in MODES if field.name in mode.options)
             raise ValueError(f"tune.{field.name} is an option of {users}, and tune.mode is {tune.mode}")
     return modes
+
+
+def warn_of_unread(tune: TuneConfig) -> None:
+    """Warns if `tune.prompt_encoder` is set and no mode reads it, which is no error: recipes set it."""
+    if tune.prompt_encoder and not any(mode.name == "full" or _PROMPTS in mode.options for mode in chosen_modes(tune)):
+        readers = " and ".join(mode.name for mode in MODES if _PROMPTS in mode.options)
+        warnings.warn(
+            f"tune.prompt_encoder is an option of {readers}, and does nothing with tune.mode {tune.mode}", stacklevel=2
+        )
 
 
 def grown_network(tune: TuneConfig, sam: SamConfig) -> SamConfig:

@@ -3,12 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Iterable
-from typing import Any
-
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.types import Params
 
+from .by_name import divide, unite
 from .patterns import BUFFERS
 
 
@@ -20,14 +18,11 @@ class Named:
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """Parameters as (trained, frozen): trees without the other's leaves."""
-        flat: dict[str, Any] = flatten_dict(params, sep="/")
-        trained = {name: leaf for name, leaf in flat.items() if name in self.names}
-        frozen = {name: leaf for name, leaf in flat.items() if name not in self.names}
-        return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
+        return divide(params, self.names.__contains__)
 
     def merge(self, frozen: Params, trained: Params) -> Params:
         """The inverse of `split`."""
-        return unflatten_dict({**flatten_dict(frozen, sep="/"), **flatten_dict(trained, sep="/")}, sep="/")
+        return unite(frozen, trained)
 
 
 def named(names: Iterable[str], *patterns: str) -> Named:

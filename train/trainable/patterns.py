@@ -2,11 +2,10 @@
 
 import dataclasses
 import re
-from typing import Any
-
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax.types import Params
+
+from .by_name import divide, unite
 
 # A buffer in the reference: it has no gradient, and weight decay must not shrink it.
 BUFFERS = (r"positional_encoding_gaussian_matrix$",)
@@ -24,12 +23,8 @@ class Patterns:
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """Parameters as (trained, frozen): trees without the other's leaves."""
-        flat: dict[str, Any] = flatten_dict(params, sep="/")
-        trained = {name: leaf for name, leaf in flat.items() if not self.is_frozen(name)}
-        frozen = {name: leaf for name, leaf in flat.items() if name not in trained}
-        return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
+        return divide(params, lambda name: not self.is_frozen(name))
 
     def merge(self, frozen: Params, trained: Params) -> Params:
         """The inverse of `split`."""
-        flat: dict[str, Any] = {**flatten_dict(frozen, sep="/"), **flatten_dict(trained, sep="/")}
-        return unflatten_dict(flat, sep="/")
+        return unite(frozen, trained)

@@ -1,4 +1,4 @@
-"""What a way to train a network is."""
+"""The protocol of a way to train a network."""
 
 from typing import Protocol, runtime_checkable
 

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from samjax.config import SamConfig
 from samjax.model import abstract_params
 from samjax.ops.singular_values import decompose
-from samjax.tuned import add_changes
+from samjax.tuned import add_shifts
 from samjax.types import Params
 
 from ..config import TrainConfig
@@ -44,9 +44,7 @@ class SingularValues:
     def merge(self, frozen: Params, trained: Params) -> Params:
         """The network's parameters: the shifts are in its kernels."""
         leaves = {**flatten_dict(frozen, sep="/"), **flatten_dict(trained, sep="/")}
-        beside = {name: leaf for name, leaf in leaves.items() if "/lora" in name}  # another way's
-        own = {name: leaf for name, leaf in leaves.items() if name not in beside}
-        return unflatten_dict({**add_changes(own, 1.0), **beside}, sep="/")
+        return unflatten_dict(add_shifts(leaves), sep="/")
 
 
 def singular_values(config: TrainConfig, sam: SamConfig) -> SingularValues:

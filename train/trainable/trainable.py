@@ -12,9 +12,10 @@ from samjax.types import Params
 
 from ..config import TrainConfig
 from ..tasks import task_type
+from .combined import Combined
 from .freezing import Frozen, check_patterns, freeze, parameter_names
-from .joined import Joined
-from .modes import chosen_modes
+from .lora import LowRank
+from .modes import MODES, chosen_modes
 from .named import Named
 from .patterns import Patterns
 from .protocol import Trainable
@@ -28,7 +29,7 @@ def abstract_network(config: TrainConfig, sam: SamConfig) -> Params:
 
 
 def make_trainable(config: TrainConfig, sam: SamConfig) -> Trainable:
-    """What of the network a recipe trains: by its modes, all but what fits a pattern of `optim.frozen`.
+    """The way to train that a recipe names: by its modes, without what fits a pattern of `optim.frozen`.
 
     Raises ValueError for unknown modes and ones that cannot be joined, for options of others, for patterns that fit no
     parameter, of the network or trained, and where nothing is left to train.
@@ -55,12 +56,18 @@ def _way(config: TrainConfig, sam: SamConfig) -> Trainable:
     names = parameter_names(network)
     own = frozenset(name for name in names if name.partition("/")[0] not in abstract_params(sam))
     ways = [mode.way(config, sam) for mode in modes]
-    shapes = (jax.eval_shape(way.split, network)[0] for way in ways)
-    moved = {mode.name: parameter_names(each) for mode, each in zip(modes, shapes, strict=True)}
+
+    def trained_names(way: Trainable) -> list[str]:
+        return parameter_names(jax.eval_shape(way.split, network)[0])
+
+    whole = {name for way in ways for name in trained_names(way) if changed_kernel(name) is None}
+    ways = [way.beside(whole) if isinstance(way, LowRank) else way for way in ways]
+    moved = {mode.name: trained_names(way) for mode, way in zip(modes, ways, strict=True)}
     _check_apart(moved)
+    _check_needed(moved)
     _check_left(moved, config.optim.frozen)
-    way = Joined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
-    trained = parameter_names(jax.eval_shape(way.split, network)[0])
+    way = Combined((*ways, Named(own))) if own or len(ways) > 1 else ways[0]
+    trained = trained_names(way)
     still = frozenset(name for name in trained if name.partition("/")[0] in unused)
     if len(still) == len(trained):
         raise ValueError(f"tune.mode {config.tune.mode} trains nothing of this network")
@@ -77,6 +84,13 @@ def _check_left(trained: dict[str, list[str]], frozen: tuple[str, ...]) -> None:
             )
 
 
+def _check_needed(trained: dict[str, list[str]]) -> None:
+    """Raises ValueError if one of several modes, by name, trains nothing that another one does not."""
+    for mode, other in itertools.permutations(trained, 2):
+        if set(trained[mode]) <= set(trained[other]):
+            raise ValueError(f"tune.mode: {other} trains all that {mode} does; leave {mode} out")
+
+
 def _check_apart(trained: dict[str, list[str]]) -> None:
     """Raises ValueError if a kernel that one mode changes by parameters beside it is changed by another one too."""
     for mode, other in itertools.permutations(trained, 2):
@@ -85,5 +99,12 @@ def _check_apart(trained: dict[str, list[str]]) -> None:
         if both:
             raise ValueError(
                 f"tune.mode: {mode} changes {min(both)}, and {other} trains it too; leave one of them out, or choose "
-                f"with the options of {mode} or {other} what each trains"
+                f"by {_options(mode, other)} what each trains"
             )
+
+
+def _options(*names: str) -> str:
+    """The options of modes by which their parameters are chosen, as the command line has them."""
+    chosen = "last", "patterns", "targets", "where", "late", "matrices"
+    options = (option for mode in MODES if mode.name in names for option in mode.options if option in chosen)
+    return ", ".join(f"--tune.{option.replace('_', '-')}" for option in options)

@@ -83,7 +83,7 @@ class Adapter(Layer):
         self.scale = self.param("scale", declare(ONES), (1,))
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-        """What is added to the MLP's output."""
+        """The bottleneck's output, which is added to the MLP's."""
         return self.up_proj(jax.nn.relu(self.down_proj(x))) * with_rank(self.scale.astype(self.dtype), x.ndim)
 
 
@@ -196,7 +196,7 @@ class ViT(Layer):
         branch_weights: Float32[Array, "depth 2"] | None = None,
         taps: tuple[str, ...] = (),
     ) -> tuple[Float[Array, "H W C"], dict[str, Float[Array, "H W width"]]]:
-        """What `__call__` gives, from the output of a block on: `tokens` is the tap `after`; taps are later ones."""
+        """Computes what `__call__` does from the output of a block on: `tokens` is the tap `after`; taps are later."""
         return self._from_block(tap_names(self.config).index(after) + 1, tokens, branch_weights, taps)
 
     def _from_block(

@@ -80,6 +80,9 @@ def test_all_blocks_but_neither_patches_nor_positions():
         ({"mode": "decodr"}, r"no 'decodr'; did you mean decoder\?(?s:.)*last_blocks(?s:.)*patterns"),
         ({"mode": "full+decoder"}, "full trains every parameter as it is, and leaves none to decoder"),
         ({"mode": "decoder+decoder"}, "names decoder twice"),
+        ({"mode": "decoder+last_blocks"}, "last_blocks trains all that decoder does; leave decoder out"),
+        ({"mode": "decoder+patterns", "patterns": ("iou_token",)}, "decoder trains all that patterns does; leave patt"),
+        ({"mode": "auto+lora"}, r"^tune\.mode auto\+lora: auto chooses modes by itself, and joins no other$"),
         ({"mode": "last_blocks", "last": 3}, "tune.last is 3, and the image encoder has 2 blocks"),
         ({"mode": "patterns"}, "there are none"),
         ({"mode": "patterns", "patterns": ("^image_encodr/",)}, r"tune\.patterns: no parameter's name fits"),
@@ -94,6 +97,22 @@ def test_all_blocks_but_neither_patches_nor_positions():
 def test_what_makes_no_sense_is_refused_with_the_reason(options, message):
     with pytest.raises(ValueError, match=message):
         made(**options)
+
+
+def test_a_prompt_encoder_that_no_mode_trains_is_warned_of():
+    """It is no error: recipes ask for it, and their mode can be changed."""
+    import warnings
+
+    from samjax.train.config import TuneConfig
+    from samjax.train.trainable import warn_of_unread
+
+    with pytest.warns(UserWarning, match=r"option of decoder and last_blocks, and does nothing with tune\.mode lora$"):
+        warn_of_unread(TuneConfig("lora", prompt_encoder=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for mode in ("full", "decoder", "lora+decoder", "last_blocks"):
+            warn_of_unread(TuneConfig(mode, prompt_encoder=True))
+        warn_of_unread(TuneConfig("lora"))
 
 
 @pytest.mark.parametrize(("field", "value"), [("last", 0), ("patterns", ("(",))])

@@ -10,7 +10,7 @@ from .protocol import Trainable
 
 
 @dataclasses.dataclass(frozen=True)
-class Joined:
+class Combined:
     """Ways to train, each of which splits what those before it have left frozen.
 
     The merge of each takes leaves of the others in either tree, and hands them on as they are.
