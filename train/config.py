@@ -253,7 +253,8 @@ class CacheConfig:
     features: Literal["auto", "off", "memory", "disk"] = "auto"
     dtype: Literal["float32", "bfloat16"] | None = None  # that they are kept in; None: run.compute_dtype
     views: int = 0  # fixed augmentations of each photo, seen in turn from epoch to epoch; 0: a new one each time
-    budget_gb: float = 4.0  # GB that features may take. On disk those of other weights give way, the oldest first
+    # GB that features may take; on disk all in the folder, of which those used least recently give way
+    budget_gb: float = 4.0
     folder: str | None = None  # disk: where, shared by runs from the same weights. None: SAMJAX_CACHE/features
 
     def __post_init__(self) -> None:

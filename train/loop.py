@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
@@ -23,6 +24,7 @@ from . import extension, run_folder
 from .automatic import settled
 from .cached.batches import CachedBatches, FeatureCache
 from .cached.plan import make_plan
+from .cached.store import check_writable
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.mixing import OldData
@@ -104,6 +106,9 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     training, validation, retained = pipelines(config, sources, sam, mesh, out)
     measured = sum(pipeline.photos for pipeline in (validation, retained) if pipeline is not None)
     plan, about_cache = make_plan(config, sam, training.photos, measured)
+    features = Path(config.cache.folder or cache_dir() / "features")
+    if plan is not None and plan.on_disk:
+        check_writable(features)
     if jax.process_index() == 0 and not started:
         suited = hub.thresholds(config.model.init) if config.model.init is not None else None
         run_folder.write_config(out, config, sam, thresholds=suited, base=base_of(config))
@@ -148,8 +153,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
                     return Outcome(out, start, True, checkpoints.metrics(start))
         else:
             warn_of_unseen_prompts(config)
-            params = with_new_params(config, sam, starting_params(config, sam, mesh), mesh)
-            state = init_state(config, sam, params, optimizer, mesh)
+            state = _first_state(config, sam, optimizer, mesh)
         if more is not None:
             progress.message(extension.explained(more, config))
             if jax.process_index() == 0:
@@ -157,14 +161,21 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         loop = Loop(config, task, trainable, training, validator, checkpoints, writers, sums, progress, pace)
         source: Batches = batches
         if plan is not None:
-            folder = Path(config.cache.folder or cache_dir() / "features")
-            cache = FeatureCache(plan, config, sam, mesh, trainable.merge(state.frozen, state.params), folder)
+            cache = FeatureCache(plan, config, sam, mesh, trainable.merge(state.frozen, state.params), features)
             source = CachedBatches(batches, cache, keep_images=False)
             if validator is not None:
                 validator.take_features(cache)
         prefetched = stack.enter_context(prefetch_to_device(source, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
+
+
+def _first_state(
+    config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """The state before the first step, alone: the parameters that it is made of leave the devices with this call."""
+    params = with_new_params(config, sam, starting_params(config, sam, mesh), mesh)
+    return init_state(config, sam, params, optimizer, mesh)
 
 
 @dataclasses.dataclass

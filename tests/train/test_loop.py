@@ -325,6 +325,33 @@ def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeyp
         train(recipe, tmp_path / "run")
 
 
+def test_the_parameters_that_a_run_starts_from_are_let_go_before_its_first_step(tmp_path, monkeypatch):
+    import weakref
+
+    import jax.numpy as jnp
+
+    from samjax.train import loop
+
+    stub_training(monkeypatch)
+    kept = []
+
+    def starting_params(*_):
+        leaf = jnp.zeros(3)
+        kept.append(weakref.ref(leaf))
+        return {"image_encoder": {"pos_embed": leaf}}
+
+    def counted(*args):
+        step = make(*args)
+        assert kept[0]() is None
+        return step
+
+    make = loop.make_step
+    monkeypatch.setattr(loop, "starting_params", starting_params)
+    monkeypatch.setattr(loop, "make_step", counted)
+    loop.train(nano_recipe(tmp_path), tmp_path / "run")
+    assert len(kept) == 1
+
+
 def test_nan_stops_with_the_names_of_the_photos_and_keeps_the_checkpoint(tmp_path, monkeypatch, capsys):
     """From the fourth step on the loss is NaN."""
     from samjax.cli.command import main

@@ -28,7 +28,7 @@ from ..execution import encoder_execution
 from ..prefetch import Batches
 from .plan import CachePlan
 from .point import IMAGE, arrays_at
-from .store import Arrays, DiskStore, MemoryStore, make_room
+from .store import Arrays, DiskStore, MemoryStore
 
 FORMAT = 1  # of what is on disk; a change of what the encoder computes, or how it is kept, is another one
 
@@ -48,7 +48,9 @@ class FeatureCache:
         mesh: what it trains on.
         params: the network's parameters. Those of the encoder up to the point are copied, because a step reuses the
             memory of its state, and whole onto each of this process's devices: a program with collectives, run by the
-            thread that reads ahead, could wait for a step's while that waits for it.
+            thread that reads ahead, could wait for a step's while that waits for it. They move to the host when as
+            many photos as are planned have been computed for memory; until then, and with features on disk, they take
+            room on the devices beside the state's.
         folder: of all features on disk.
     """
 
@@ -67,10 +69,9 @@ class FeatureCache:
         whole = copied(_before(sam, plan.point, params["image_encoder"]))
         self._params = jax.tree.map(functools.partial(_held_by, own), whole)
         if plan.on_disk:
-            namespace = folder / self._namespace(config)[:16]
-            if jax.process_index() == 0:
-                make_room(folder, namespace, config.cache.budget_gb * 1e9 - plan.total_bytes)
-            self._store = DiskStore(namespace)
+            # A photo more than planned, the black one that fills a validation's last batch, and the files' headers.
+            needed = (plan.photos + 1) * (plan.photo_bytes + 1024)
+            self._store = DiskStore(folder, self._weights(config)[:16], int(config.cache.budget_gb * 1e9), needed)
         else:
             self._store = MemoryStore()
 
@@ -98,9 +99,11 @@ class FeatureCache:
         for number, key in enumerate(missing):
             found[key] = {name: np.array(array[number]) for name, array in arrays.items()}
             self._store.put(key, found[key])
+        if not self.plan.on_disk and self.encoded >= self.plan.photos:
+            self._params = jax.device_get(self._params)  # no more photos are to come; one that does takes longer
         return found
 
-    def _namespace(self, config: TrainConfig) -> str:
+    def _weights(self, config: TrainConfig) -> str:
         """A hash of all that decides the features of a photo's pixels, and their form."""
         checksum = Checksum()
         for name, leaf in self._params.items():

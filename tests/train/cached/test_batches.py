@@ -1,7 +1,6 @@
 """Features of photos that are kept: the same numbers as without, computed once, never those of something else."""
 
 import dataclasses
-import os
 
 import jax
 import numpy as np
@@ -12,7 +11,6 @@ from example_training import NANO, PICO, nano_batch
 from samjax.sharding import make_mesh
 from samjax.train.cached.batches import FeatureCache
 from samjax.train.cached.plan import make_plan
-from samjax.train.cached.store import DiskStore, make_room
 from samjax.train.config import (
     CacheConfig,
     DataConfig,
@@ -121,26 +119,16 @@ def test_what_is_on_disk_serves_another_run_from_the_same_weights_alone(tmp_path
         assert cache.encoded == encoded
 
 
-def test_features_of_other_weights_on_disk_give_way_to_the_budget(tmp_path):
-    for name, seconds in (("old", 1), ("new", 2), ("own", 0)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "photo.safetensors").write_bytes(bytes(100))
-        os.utime(tmp_path / name, (seconds, seconds))
-    make_room(tmp_path, tmp_path / "own", 200)
-    assert len(list(tmp_path.iterdir())) == 3
-    make_room(tmp_path, tmp_path / "own", 199)
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "own"}
-    make_room(tmp_path, tmp_path / "own", -1)
-    assert {path.name for path in tmp_path.iterdir()} == {"own"}
-
-
-def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
-    (tmp_path / "taken").write_text("no folder")
-    store = DiskStore(tmp_path / "taken")
-    with pytest.warns(UserWarning, match="features cannot be written"):
-        store.put("a", {"image": np.zeros(3, np.float32)})
-    store.put("b", {"image": np.zeros(3, np.float32)})  # another warning would be an error
-    assert store.get("a") is None
+def test_parameters_leave_the_devices_once_all_photos_are_kept_and_serve_others_still(tmp_path):
+    params, batch = random_params(THIN), nano_batch(4)
+    cache, roomy = (cache_of(recipe(), params, tmp_path, photos=photos) for photos in (4, 5))
+    for one in (cache, roomy):
+        one.attach(batch, keep_images=False)
+    assert {type(leaf) for leaf in cache._params.values()} == {np.ndarray}
+    assert np.ndarray not in {type(leaf) for leaf in roomy._params.values()}
+    other = nano_batch(4, seed=1)
+    found, expected = (one.attach(other, keep_images=False).stored["image"] for one in (cache, roomy))
+    assert np.array_equal(found, expected)
 
 
 def test_a_photo_is_known_by_its_pixels_and_its_size(tmp_path):

@@ -159,6 +159,13 @@ def test_what_cannot_be_kept_ends_a_run_before_its_first_step(run):
         run("full", "full", features="disk")
 
 
+def test_a_folder_that_cannot_be_written_ends_a_run_before_its_first_step(run, tmp_path):
+    (tmp_path / "taken").write_text("no folder")
+    with pytest.raises(ValueError, match=r"cache\.folder: features cannot be written to .*taken"):
+        run("unwritable", features="disk", folder=str(tmp_path / "taken"))
+    assert not (tmp_path / "unwritable" / "config.json").exists()
+
+
 def test_resuming_with_other_views_or_another_dtype_is_refused(run):
     run("views", brightness=0.5, features="memory", views=2, dies_at=5)
     with pytest.raises(ValueError, match=r"cache\.views: 2, now 3"):
