@@ -23,7 +23,7 @@ from samjax.types import Params
 from . import extension, run_folder
 from .automatic import settled
 from .cached.batches import CachedBatches, FeatureCache
-from .cached.plan import make_plan
+from .cached.plan import make_plan, views
 from .cached.store import check_writable
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
@@ -162,7 +162,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         source: Batches = batches
         if plan is not None:
             cache = FeatureCache(plan, config, sam, mesh, trainable.merge(state.frozen, state.params), features)
-            source = CachedBatches(batches, cache, keep_images=False)
+            source = CachedBatches(batches, cache)
             if validator is not None:
                 validator.take_features(cache)
         prefetched = stack.enter_context(prefetch_to_device(source, batch_sharding(mesh), config.data.prefetch))
@@ -425,7 +425,7 @@ def pipelines(
 
     mixed = sources.get("data.mix")
     old = None if mixed is None else OldData(mixed, reported(mixed, run_folder.BAD_MIXED))
-    seen, shown = seen_in_training(config, sam), {"old": old, "views": config.cache.views}
+    seen, shown = seen_in_training(config, sam), {"old": old, "views": views(config, sam)}
     training = pipeline("data.train", seen, run_folder.BAD_TRAINING, run.batch, **shown)
     validation = measured("data.val", run_folder.BAD_VALIDATION, run.validation_images)
     return training, validation, measured("eval.retain", run_folder.BAD_RETAINED, config.eval.retain_images)
