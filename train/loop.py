@@ -43,6 +43,7 @@ from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
 from .tasks import Task, make_task
 from .trainable import Trainable, grown_network, grown_params, make_trainable
+from .trainable.freezing import parameter_names
 from .window import check_window, seen_in_training
 
 
@@ -132,8 +133,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         )
         if not pace.is_timed and start >= run.steps:
             return Outcome(out, start, True, checkpoints.metrics(start))
-        encoder_passes = 3 if "image_encoder" in wanted.params else 0 if plan is not None else 1
-        flops = functools.partial(task.step_flops, encoder_passes=encoder_passes)
+        trained, kept = frozenset(parameter_names(wanted.params)), None if plan is None else plan.point
+        flops = functools.partial(task.step_flops, trained=trained, kept=kept)
         progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
         progress.message(f"training on {described(mesh)}")
         if latest is None:

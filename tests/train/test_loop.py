@@ -277,6 +277,31 @@ def recipe(tmp_path, monkeypatch):
     return nano_recipe(tmp_path)
 
 
+def test_views_and_operations_of_a_run_are_those_of_its_mode(recipe, tmp_path, monkeypatch):
+    from samjax.train import loop
+    from samjax.train.config import CacheConfig, TuneConfig
+
+    pipeline, views, operations = loop.Pipeline, [], []
+
+    def noted(*args, **options):
+        views.append(options.get("views"))
+        return pipeline(*args, **options)
+
+    def progress(config, mesh, start, flops, pace):
+        operations.append(flops(8.0))
+        raise KeyError("enough")
+
+    monkeypatch.setattr(loop, "Pipeline", noted)
+    monkeypatch.setattr(loop, "Progress", progress)
+    for mode, features in (("full", "auto"), ("adapter", "auto"), ("decoder", "off"), ("decoder", "memory")):
+        config = dataclasses.replace(recipe, tune=TuneConfig(mode=mode), cache=CacheConfig(features, views=8))
+        with pytest.raises(KeyError, match="enough"):
+            loop.train(config, tmp_path / f"{mode} {features}")
+    assert views == [0, 0, 8, 8]
+    assert operations == sorted(operations, reverse=True)
+    assert len(set(operations)) == 4
+
+
 def test_another_recipe_in_the_same_folder_is_refused_by_the_fields_that_differ(recipe, tmp_path):
     from samjax.train.loop import network, train
     from samjax.train.run_folder import write_config
