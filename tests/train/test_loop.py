@@ -281,17 +281,18 @@ def test_views_and_operations_of_a_run_are_those_of_its_mode(recipe, tmp_path, m
     from samjax.train import loop
     from samjax.train.config import CacheConfig, TuneConfig
 
-    pipeline, views, operations = loop.Pipeline, [], []
+    views, operations = [], []
 
-    def noted(*args, **options):
-        views.append(options.get("views"))
-        return pipeline(*args, **options)
+    class Noted(loop.Pipeline):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            views.append(options.get("views"))
 
     def progress(config, mesh, start, flops, pace):
         operations.append(flops(8.0))
         raise KeyError("enough")
 
-    monkeypatch.setattr(loop, "Pipeline", noted)
+    monkeypatch.setattr(loop, "Pipeline", Noted)
     monkeypatch.setattr(loop, "Progress", progress)
     for mode, features in (("full", "auto"), ("adapter", "auto"), ("decoder", "off"), ("decoder", "memory")):
         config = dataclasses.replace(recipe, tune=TuneConfig(mode=mode), cache=CacheConfig(features, views=8))
