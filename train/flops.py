@@ -7,6 +7,7 @@ softmax and activations are left out.
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 from flax.traverse_util import flatten_dict
 
@@ -70,7 +71,8 @@ def trained_encoder_flops(config: SamConfig, trained: Collection[str], kept: str
         default=len(layers),
     )
     frozen = [0] * len(layers)  # operations with frozen kernels, by layer
-    for name, leaf in flatten_dict(abstract_params(config)["image_encoder"], sep="/").items():
+    leaves: dict[str, Any] = flatten_dict(abstract_params(config)["image_encoder"], sep="/")
+    for name, leaf in leaves.items():
         if name.endswith("kernel") and part + name not in trained:
             frozen[family.layer(encoder, name)] += 2 * math.prod(config.grid) * leaf.size
     backward = (2 * count - min(still, count) for count, still in zip(layers, frozen, strict=True))

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from samjax import VARIANTS, Embedding, Prompts
 from samjax.execution import Execution
 from samjax.model import abstract_params, decode, encode, encode_from
-from samjax.nn.encoders import vit
+from samjax.nn.encoders import family_of
 from samjax.ops.attention import Plain
 from samjax.train.config import TrainConfig, TuneConfig
 
@@ -158,7 +158,7 @@ def test_the_encoder_in_a_step_is_that_of_the_traced_program(tune, first, keeps)
     trained = frozenset(parameter_names(trained_shapes(TrainConfig(tune=tune), SMALL)))
     kept = latest_point(SMALL, trained) if keeps else None
     ours, program = trained_encoder_flops(SMALL, trained, kept), traced(*gradient(SMALL, trained, kept))
-    layers = vit.flops(SMALL.image_encoder, SMALL.width)
+    layers = family_of(SMALL.image_encoder).flops(SMALL.image_encoder, SMALL.width)
     assert 0.99 * program < ours <= program + layers[first]
 
 
