@@ -251,9 +251,13 @@ class CacheConfig:
     # memory, disk: an error where that cannot be. auto: in memory, where it can be, changes nothing that is learnt and
     # takes no more than an eighth of the machine's memory
     features: Literal["auto", "off", "memory", "disk"] = "auto"
-    dtype: Literal["float32", "bfloat16"] | None = None  # that they are kept in; None: run.compute_dtype
-    views: int = 0  # fixed augmentations of each photo, seen in turn from epoch to epoch; 0: a new one each time
-    budget_gb: float = 4.0  # GB that features may take. On disk those of other weights give way, the oldest first
+    # that they are kept in, those of validation apart, which are not rounded; None: run.compute_dtype
+    dtype: Literal["float32", "bfloat16"] | None = None
+    # fixed augmentations of each photo, seen in turn from epoch to epoch, where the recipe lets features be kept; 0: a
+    # new one each time
+    views: int = 0
+    # GB that features may take; on disk all in the folder, of which those used least recently give way
+    budget_gb: float = 4.0
     folder: str | None = None  # disk: where, shared by runs from the same weights. None: SAMJAX_CACHE/features
 
     def __post_init__(self) -> None:

@@ -6,10 +6,17 @@ softmax and activations are left out.
 """
 
 import math
+from collections.abc import Collection
+from typing import Any
+
+from flax.traverse_util import flatten_dict
 
 from samjax.config import SamConfig
+from samjax.model import abstract_params
 from samjax.nn.encoders import family_of
 from samjax.ops.attention.tokens import folds
+
+from .cached.point import IMAGE
 
 # Dense matrix products of one device, FLOP/s, by the beginning of JAX's `device_kind` (the manufacturers' data sheets).
 # float32 stands for what "float32" in JAX means by default there: one bfloat16 pass on TPUs, TF32 on GPUs.
@@ -39,7 +46,37 @@ PEAK: tuple[tuple[str, dict[str, float]], ...] = (
 
 def encoder_flops(config: SamConfig) -> int:
     """Operations of one image's embedding."""
-    return family_of(config.image_encoder).flops(config.image_encoder, config.width)
+    return sum(family_of(config.image_encoder).flops(config.image_encoder, config.width))
+
+
+def trained_encoder_flops(config: SamConfig, trained: Collection[str], kept: str | None = None) -> int:
+    """Operations of one image's embedding in a training step: forward from the kept features on, and backward down to
+    the first layer that has trained parameters.
+
+    Backward is twice the forward, less what frozen kernels' gradients would be: as much as the products with them. In
+    the first trained layer, what comes into it has a gradient, too. What low-rank factors and singular values add is
+    left out.
+
+    Args:
+        config: the model.
+        trained: names of what is trained.
+        kept: the point of the encoder whose features are kept (`samjax.train.cached.point`); None: none are.
+    """
+    encoder, part = config.image_encoder, "image_encoder/"
+    family = family_of(encoder)
+    layers = family.flops(encoder, config.width)
+    after = 0 if kept is None else len(layers) if kept == IMAGE else family.tap_names(encoder).index(kept) + 2
+    first = min(
+        (family.layer(encoder, name.removeprefix(part)) for name in trained if name.startswith(part)),
+        default=len(layers),
+    )
+    frozen = [0] * len(layers)  # operations with frozen kernels, by layer
+    leaves: dict[str, Any] = flatten_dict(abstract_params(config)["image_encoder"], sep="/")
+    for name, leaf in leaves.items():
+        if name.endswith("kernel") and part + name not in trained:
+            frozen[family.layer(encoder, name)] += 2 * math.prod(config.grid) * leaf.size
+    backward = (2 * count - min(still, count) for count, still in zip(layers, frozen, strict=True))
+    return sum(layers[after:]) + sum(list(backward)[first:])
 
 
 def decoder_flops(config: SamConfig, *, prompt_tokens: int, multimask: bool, mask_prompt: bool) -> int:
@@ -112,7 +149,7 @@ def _attention_flops(config: SamConfig, tokens: int, *, projected: bool, image_a
 
 
 def step_flops(
-    config: SamConfig, *, images: int, masks: float, passes: int, prompt_tokens: int, encoder_passes: int = 3
+    config: SamConfig, *, images: int, masks: float, passes: int, prompt_tokens: int, encoder: int | None = None
 ) -> int:
     """Operations of one training step: forward, and backward as twice the forward. Recomputation is not counted, as is
     usual.
@@ -123,11 +160,11 @@ def step_flops(
         masks: valid ones of an image, the mean: blocks of slots without any are skipped.
         passes: decoder passes for each mask; the first asks for three masks, the others have a mask prompt.
         prompt_tokens: slots for points and corners.
-        encoder_passes: through the image encoder: 3 with a backward pass, 1 without, 0 where its features are kept.
+        encoder: operations of an image's embedding (`trained_encoder_flops`); None: all of the encoder is trained.
     """
     first = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=True, mask_prompt=False)
     later = decoder_flops(config, prompt_tokens=prompt_tokens, multimask=False, mask_prompt=True)
-    encoder = encoder_passes * encoder_flops(config)
+    encoder = 3 * encoder_flops(config) if encoder is None else encoder
     shared = image_side_flops(config) + passes * hq_side_flops(config)
     return round(images * (encoder + 3 * (shared + masks * (first + (passes - 1) * later))))
 

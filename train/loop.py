@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
@@ -22,7 +23,8 @@ from samjax.types import Params
 from . import extension, run_folder
 from .automatic import settled
 from .cached.batches import CachedBatches, FeatureCache
-from .cached.plan import make_plan
+from .cached.plan import make_plan, views
+from .cached.store import check_writable
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.mixing import OldData
@@ -41,6 +43,7 @@ from .step import Metrics, StepFunction, make_step
 from .stopping import StopRequests, stop_requests
 from .tasks import Task, make_task
 from .trainable import Trainable, grown_network, grown_params, make_trainable
+from .trainable.freezing import parameter_names
 from .window import check_window, seen_in_training
 
 
@@ -104,6 +107,9 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     training, validation, retained = pipelines(config, sources, sam, mesh, out)
     measured = sum(pipeline.photos for pipeline in (validation, retained) if pipeline is not None)
     plan, about_cache = make_plan(config, sam, training.photos, measured)
+    features = Path(config.cache.folder or cache_dir() / "features")
+    if plan is not None and plan.on_disk:
+        check_writable(features)
     if jax.process_index() == 0 and not started:
         suited = hub.thresholds(config.model.init) if config.model.init is not None else None
         run_folder.write_config(out, config, sam, thresholds=suited, base=base_of(config))
@@ -127,8 +133,8 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         )
         if not pace.is_timed and start >= run.steps:
             return Outcome(out, start, True, checkpoints.metrics(start))
-        encoder_passes = 3 if "image_encoder" in wanted.params else 0 if plan is not None else 1
-        flops = functools.partial(task.step_flops, encoder_passes=encoder_passes)
+        trained, kept = frozenset(parameter_names(wanted.params)), None if plan is None else plan.point
+        flops = functools.partial(task.step_flops, trained=trained, kept=kept)
         progress = stack.enter_context(Progress(config, mesh, start, flops, pace))
         progress.message(f"training on {described(mesh)}")
         if latest is None:
@@ -148,8 +154,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
                     return Outcome(out, start, True, checkpoints.metrics(start))
         else:
             warn_of_unseen_prompts(config)
-            params = with_new_params(config, sam, starting_params(config, sam, mesh), mesh)
-            state = init_state(config, sam, params, optimizer, mesh)
+            state = _first_state(config, sam, optimizer, mesh)
         if more is not None:
             progress.message(extension.explained(more, config))
             if jax.process_index() == 0:
@@ -157,14 +162,21 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
         loop = Loop(config, task, trainable, training, validator, checkpoints, writers, sums, progress, pace)
         source: Batches = batches
         if plan is not None:
-            folder = Path(config.cache.folder or cache_dir() / "features")
-            cache = FeatureCache(plan, config, sam, mesh, trainable.merge(state.frozen, state.params), folder)
-            source = CachedBatches(batches, cache, keep_images=False)
+            cache = FeatureCache(plan, config, sam, mesh, trainable.merge(state.frozen, state.params), features)
+            source = CachedBatches(batches, cache)
             if validator is not None:
                 validator.take_features(cache)
         prefetched = stack.enter_context(prefetch_to_device(source, batch_sharding(mesh), config.data.prefetch))
         stop = stack.enter_context(stop_requests())
         return loop.go(state, start, make_step(config, sam, optimizer, mesh), prefetched, stop, out)
+
+
+def _first_state(
+    config: TrainConfig, sam: SamConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """The state before the first step, alone: the parameters that it is made of leave the devices with this call."""
+    params = with_new_params(config, sam, starting_params(config, sam, mesh), mesh)
+    return init_state(config, sam, params, optimizer, mesh)
 
 
 @dataclasses.dataclass
@@ -414,7 +426,7 @@ def pipelines(
 
     mixed = sources.get("data.mix")
     old = None if mixed is None else OldData(mixed, reported(mixed, run_folder.BAD_MIXED))
-    seen, shown = seen_in_training(config, sam), {"old": old, "views": config.cache.views}
+    seen, shown = seen_in_training(config, sam), {"old": old, "views": views(config, sam)}
     training = pipeline("data.train", seen, run_folder.BAD_TRAINING, run.batch, **shown)
     validation = measured("data.val", run_folder.BAD_VALIDATION, run.validation_images)
     return training, validation, measured("eval.retain", run_folder.BAD_RETAINED, config.eval.retain_images)

@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .data.pipeline import Pipeline
 from .data.report import TooManyBadRecords
 from .metrics import MetricWriters
-from .prefetch import DevicePrefetch, prefetch_to_device
+from .prefetch import Batches, DevicePrefetch, prefetch_to_device
 from .progress import Progress
 from .tasks import Task
 
@@ -79,7 +79,8 @@ class Validator:
 
     def measure(self, step: int, params: Params, writers: MetricWriters) -> dict[str, float]:
         """The scores of parameters after `step` updates, as the task gives them, written and shown."""
-        with self._progress.aside("validation"), self._on_device(self._config.data.prefetch) as on_device:
+        batches = self._on_device(self._config.data.prefetch, keep_images=False)
+        with self._progress.aside("validation"), batches as on_device:
             measured = self._task.validate(params, self._watched(on_device))
         writers.write(step, {f"{self._name}/{name}": value for name, value in measured.items()})
         if step == 0:
@@ -92,7 +93,7 @@ class Validator:
 
     def draw(self, step: int, params: Params, writers: MetricWriters) -> None:
         """A picture of what the parameters predict for the first photos."""
-        with self._progress.aside("picture"), self._on_device(1) as on_device:
+        with self._progress.aside("picture"), self._on_device(1, keep_images=True) as on_device:
             batch = next(on_device).batch
             if on_host(batch.valid).any():  # otherwise all of its photos are bad
                 writers.picture(step, "predictions", self._task.picture(params, batch))
@@ -102,9 +103,11 @@ class Validator:
         self._cache = cache
 
     @contextlib.contextmanager
-    def _on_device(self, depth: int) -> Iterator[DevicePrefetch]:
+    def _on_device(self, depth: int, *, keep_images: bool) -> Iterator[DevicePrefetch]:
         with self._data.batches() as batches:
-            source = batches if self._cache is None else CachedBatches(batches, self._cache, keep_images=True)
+            source: Batches = batches
+            if self._cache is not None:
+                source = CachedBatches(batches, self._cache, keep_images=keep_images, measured=True)
             with prefetch_to_device(source, batch_sharding(self._mesh), depth) as ready:
                 yield ready
 

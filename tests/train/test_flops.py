@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 from example_models import SMALL
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from samjax import VARIANTS, Embedding, Prompts
 from samjax.execution import Execution
-from samjax.model import abstract_params, decode, encode
+from samjax.model import abstract_params, decode, encode, encode_from
+from samjax.nn.encoders import family_of
 from samjax.ops.attention import Plain
+from samjax.train.config import TrainConfig, TuneConfig
 
 PLAIN = Execution(attention=Plain())
 TOKENS = 10
@@ -102,15 +105,82 @@ def test_decoder(config, folds, multimask, mask_prompt):
     assert ours == pytest.approx(analysed(*program), rel=0.2)  # softmax and norms weigh more in small models
 
 
-@pytest.mark.parametrize("times", [3, 1, 0])
-def test_a_step_is_three_times_what_is_trained_and_once_what_is_frozen(times):
+def test_a_step_is_three_times_what_is_trained():
     from samjax.train.flops import decoder_flops, encoder_flops, image_side_flops, step_flops
 
     first = decoder_flops(SMALL, prompt_tokens=10, multimask=True, mask_prompt=False)
     later = decoder_flops(SMALL, prompt_tokens=10, multimask=False, mask_prompt=True)
-    image = times * encoder_flops(SMALL) + 3 * (image_side_flops(SMALL) + 2.5 * (first + 2 * later))
-    step = step_flops(SMALL, images=4, masks=2.5, passes=3, prompt_tokens=10, encoder_passes=times)
-    assert step == 4 * image
+    rest = 3 * (image_side_flops(SMALL) + 2.5 * (first + 2 * later))
+    size = {"images": 4, "masks": 2.5, "passes": 3, "prompt_tokens": 10}
+    assert step_flops(SMALL, **size) == 4 * (3 * encoder_flops(SMALL) + rest)
+    assert step_flops(SMALL, **size, encoder=7) == 4 * (7 + rest)
+
+
+def gradient(config, trained, kept):
+    """A function that gives the features and the gradients of what is trained of the encoder, and its arguments."""
+    encoder = flatten_dict(abstract_params(config)["image_encoder"], sep="/")
+    moving = {name: leaf for name, leaf in encoder.items() if f"image_encoder/{name}" in trained}
+    given = jax.ShapeDtypeStruct((*config.image_size, 3), jnp.float32)
+    if kept is not None:
+        given = jax.ShapeDtypeStruct((*config.grid, config.image_encoder.width), jnp.float32)
+
+    def features(moving, still, given):
+        params = {"image_encoder": unflatten_dict({**still, **moving}, sep="/")}
+        if kept is None:
+            return encode(config, params, given, PLAIN).image
+        return encode_from(config, params, given, PLAIN, after=kept).image
+
+    def run(moving, still, given):
+        value, back = jax.vjp(lambda moving: features(moving, still, given), moving)
+        return value, back(value)
+
+    return run, (moving, {name: leaf for name, leaf in encoder.items() if name not in moving}, given)
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["photos", "kept"])
+@pytest.mark.parametrize(
+    ("tune", "first"),
+    [
+        (TuneConfig(mode="patterns", patterns=("^image_encoder/",)), 0),
+        (TuneConfig(mode="last_blocks", last=1), -2),
+        (TuneConfig(mode="patterns", patterns=(r"neck/2/kernel",)), -1),
+        (TuneConfig(mode="patterns", patterns=(r"blocks/1/mlp/lin1/bias",)), 2),
+    ],
+    ids=["all", "last block", "neck", "a bias"],
+)
+def test_the_encoder_in_a_step_is_that_of_the_traced_program(tune, first, keeps):
+    """But for gradients in the first trained layer that nothing needs, at most a forward pass through it."""
+    from samjax.train.cached.point import latest_point
+    from samjax.train.flops import trained_encoder_flops
+    from samjax.train.trainable import trained_shapes
+    from samjax.train.trainable.freezing import parameter_names
+
+    trained = frozenset(parameter_names(trained_shapes(TrainConfig(tune=tune), SMALL)))
+    kept = latest_point(SMALL, trained) if keeps else None
+    ours, program = trained_encoder_flops(SMALL, trained, kept), traced(*gradient(SMALL, trained, kept))
+    layers = family_of(SMALL.image_encoder).flops(SMALL.image_encoder, SMALL.width)
+    assert 0.99 * program < ours <= program + layers[first]
+
+
+def test_an_encoder_without_trained_parameters_is_run_once_or_not_at_all():
+    from samjax.train.flops import encoder_flops, trained_encoder_flops
+
+    decoder = frozenset({"mask_decoder/iou_token"})
+    assert trained_encoder_flops(SMALL, decoder) == encoder_flops(SMALL)
+    assert trained_encoder_flops(SMALL, decoder, "image") == 0
+
+
+def test_low_rank_factors_take_less_than_all_kernels_and_less_again_with_kept_features():
+    from samjax.train.flops import encoder_flops, trained_encoder_flops
+
+    vit_b = VARIANTS["vit_b"]
+    factors = [f"image_encoder/blocks/{block}/attn/qkv/lora_q/a" for block in range(12)]
+    every, late = (trained_encoder_flops(vit_b, frozenset(names)) for names in (factors, factors[8:]))
+    kept = trained_encoder_flops(vit_b, frozenset(factors[8:]), "blocks/7")
+    whole = encoder_flops(vit_b)
+    assert 2 * whole < every < 2.4 * whole  # products between tokens have two gradients
+    assert late - kept == pytest.approx(whole * 2 / 3, rel=0.1)
+    assert kept < every / 2
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,32 @@ def recipe(tmp_path, monkeypatch):
     return nano_recipe(tmp_path)
 
 
+def test_views_and_operations_of_a_run_are_those_of_its_mode(recipe, tmp_path, monkeypatch):
+    from samjax.train import loop
+    from samjax.train.config import CacheConfig, TuneConfig
+
+    views, operations = [], []
+
+    class Noted(loop.Pipeline):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            views.append(options.get("views"))
+
+    def progress(config, mesh, start, flops, pace):
+        operations.append(flops(8.0))
+        raise KeyError("enough")
+
+    monkeypatch.setattr(loop, "Pipeline", Noted)
+    monkeypatch.setattr(loop, "Progress", progress)
+    for mode, features in (("full", "auto"), ("adapter", "auto"), ("decoder", "off"), ("decoder", "memory")):
+        config = dataclasses.replace(recipe, tune=TuneConfig(mode=mode), cache=CacheConfig(features, views=8))
+        with pytest.raises(KeyError, match="enough"):
+            loop.train(config, tmp_path / f"{mode} {features}")
+    assert views == [0, 0, 8, 8]
+    assert operations == sorted(operations, reverse=True)
+    assert len(set(operations)) == 4
+
+
 def test_another_recipe_in_the_same_folder_is_refused_by_the_fields_that_differ(recipe, tmp_path):
     from samjax.train.loop import network, train
     from samjax.train.run_folder import write_config
@@ -323,6 +349,33 @@ def test_a_full_disk_stops_before_anything_is_computed(recipe, tmp_path, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"0\.00 GB free, and the checkpoints still to come \(4\) take 0\.00 GB"):
         train(recipe, tmp_path / "run")
+
+
+def test_the_parameters_that_a_run_starts_from_are_let_go_before_its_first_step(tmp_path, monkeypatch):
+    import weakref
+
+    import jax.numpy as jnp
+
+    from samjax.train import loop
+
+    stub_training(monkeypatch)
+    kept = []
+
+    def starting_params(*_):
+        leaf = jnp.zeros(3)
+        kept.append(weakref.ref(leaf))
+        return {"image_encoder": {"pos_embed": leaf}}
+
+    def counted(*args):
+        step = make(*args)
+        assert kept[0]() is None
+        return step
+
+    make = loop.make_step
+    monkeypatch.setattr(loop, "starting_params", starting_params)
+    monkeypatch.setattr(loop, "make_step", counted)
+    loop.train(nano_recipe(tmp_path), tmp_path / "run")
+    assert len(kept) == 1
 
 
 def test_nan_stops_with_the_names_of_the_photos_and_keeps_the_checkpoint(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ..execution import encoder_execution
 from ..prefetch import Batches
 from .plan import CachePlan
 from .point import IMAGE, arrays_at
-from .store import Arrays, DiskStore, MemoryStore, make_room
+from .store import Arrays, DiskStore, MemoryStore
 
 FORMAT = 1  # of what is on disk; a change of what the encoder computes, or how it is kept, is another one
 
@@ -48,7 +49,9 @@ class FeatureCache:
         mesh: what it trains on.
         params: the network's parameters. Those of the encoder up to the point are copied, because a step reuses the
             memory of its state, and whole onto each of this process's devices: a program with collectives, run by the
-            thread that reads ahead, could wait for a step's while that waits for it.
+            thread that reads ahead, could wait for a step's while that waits for it. They move to the host when as
+            many photos as are planned have been computed for memory; until then, and with features on disk, they take
+            room on the devices beside the state's.
         folder: of all features on disk.
     """
 
@@ -67,58 +70,77 @@ class FeatureCache:
         whole = copied(_before(sam, plan.point, params["image_encoder"]))
         self._params = jax.tree.map(functools.partial(_held_by, own), whole)
         if plan.on_disk:
-            namespace = folder / self._namespace(config)[:16]
-            if jax.process_index() == 0:
-                make_room(folder, namespace, config.cache.budget_gb * 1e9 - plan.total_bytes)
-            self._store = DiskStore(namespace)
+            # A photo more than planned, the black one that fills a validation's last batch, and the files' headers.
+            needed = plan.total_bytes + plan.measured_bytes + 1024 * (plan.photos + 1)
+            budget = int(config.cache.budget_gb * 1e9)
+            self._stores = {dtype: DiskStore(folder, name, budget, needed) for dtype, name in self._weights(config)}
         else:
-            self._store = MemoryStore()
+            self._stores = {dtype: MemoryStore() for dtype in self._dtypes}
 
-    def attach(self, batch: Batch, *, keep_images: bool) -> Batch:
-        """A batch on the host with the features of its photos, and with their pixels only if they are wanted."""
+    def attach(self, batch: Batch, *, keep_images: bool, measured: bool = False) -> Batch:
+        """A batch on the host with the features of its photos.
+
+        Args:
+            batch: without them.
+            keep_images: leave its photos' pixels in it.
+            measured: it is validated on, with features in the dtype for that.
+        """
         keys = [_key(image, size) for image, size in zip(batch.image, batch.size, strict=True)]
+        dtype = self.plan.measured_dtype if measured else self.plan.dtype
         with self._lock:
-            found = {key: self._store.get(key) for key in keys}
+            found = {key: self._stores[dtype].get(key) for key in keys}
             missing = [key for key, arrays in found.items() if arrays is None]
             for start in range(0, len(missing), self._piece):
-                found |= self._encode(batch, keys, missing[start : start + self._piece])
+                found |= self._encode(batch, keys, missing[start : start + self._piece], dtype)
         rows: list[Any] = [found[key] for key in keys]
         stored = {name: np.stack([row[name] for row in rows]) for name in arrays_at(self._sam, self.plan.point)}
         images = batch.image if keep_images else batch.image[:, :0, :0]
         return dataclasses.replace(batch, image=images, stored=stored)
 
-    def _encode(self, batch: Batch, keys: list[str], missing: list[str]) -> dict[str, Arrays]:
+    def _encode(self, batch: Batch, keys: list[str], missing: list[str], dtype: str) -> dict[str, Arrays]:
         """Computes and keeps the features of a few photos of a batch; padded, so that one program serves all."""
         rows = [keys.index(key) for key in missing]
         padded = rows + [rows[0]] * (self._piece - len(rows))
         photos = jax.device_put((np.asarray(batch.image)[padded], np.asarray(batch.size)[padded]), self._sharding)
-        arrays = jax.device_get(_features(self._sam, self._execution, self.plan, self._params, *photos))
+        how = self._sam, self._execution, self.plan.point, dtype
+        arrays = jax.device_get(_features(*how, self._params, *photos))
         self.encoded += len(rows)
         found = {}
         for number, key in enumerate(missing):
             found[key] = {name: np.array(array[number]) for name, array in arrays.items()}
-            self._store.put(key, found[key])
+            self._stores[dtype].put(key, found[key])
+        if not self.plan.on_disk and self.encoded >= self.plan.photos:
+            self._params = jax.device_get(self._params)  # no more photos are to come; one that does takes longer
         return found
 
-    def _namespace(self, config: TrainConfig) -> str:
-        """A hash of all that decides the features of a photo's pixels, and their form."""
+    @property
+    def _dtypes(self) -> tuple[str, ...]:
+        """That features are kept in: of training, and where it is another, of validation."""
+        return tuple(dict.fromkeys((self.plan.dtype, self.plan.measured_dtype)))
+
+    def _weights(self, config: TrainConfig) -> Iterator[tuple[str, str]]:
+        """By dtype: a hash of all that decides the features of a photo's pixels, and their form."""
         checksum = Checksum()
         for name, leaf in self._params.items():
             checksum.add(name, np.asarray(leaf))
-        encoder, plan = self._sam.image_encoder, self.plan
-        how = config.run.compute_dtype, plan.point, plan.dtype, arrays_at(self._sam, plan.point)
-        how += tuple(part.tolist() for part in channel_statistics(self._sam.channels))
-        return hashlib.sha256(f"{FORMAT} {encoder!r} {how} {checksum.hexdigest()}".encode()).hexdigest()
+        point, statistics = self.plan.point, tuple(part.tolist() for part in channel_statistics(self._sam.channels))
+        for dtype in self._dtypes:
+            how = config.run.compute_dtype, point, dtype, arrays_at(self._sam, point), *statistics
+            text = f"{FORMAT} {self._sam.image_encoder!r} {how} {checksum.hexdigest()}"
+            yield dtype, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class CachedBatches:
     """Batches (`samjax.train.prefetch.Batches`) with the features of their photos."""
 
-    def __init__(self, batches: Batches, cache: FeatureCache, *, keep_images: bool) -> None:
-        self._batches, self._cache, self._keep_images = batches, cache, keep_images
+    def __init__(
+        self, batches: Batches, cache: FeatureCache, *, keep_images: bool = False, measured: bool = False
+    ) -> None:
+        self._batches, self._cache = batches, cache
+        self._keep_images, self._measured = keep_images, measured
 
     def __next__(self) -> Batch:
-        return self._cache.attach(next(self._batches), keep_images=self._keep_images)
+        return self._cache.attach(next(self._batches), keep_images=self._keep_images, measured=self._measured)
 
     def get_state(self) -> dict[str, Any]:
         """As that of the batches."""
@@ -147,15 +169,15 @@ def _before(sam: SamConfig, point: str, encoder: Params) -> dict[str, Any]:
     return {name: leaf for name, leaf in flat.items() if layer(name) <= last}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _features(
-    sam: SamConfig, execution: Any, plan: CachePlan, kept: dict[str, Any], image: Any, size: Any
+    sam: SamConfig, execution: Any, point: str, dtype: str, kept: dict[str, Any], image: Any, size: Any
 ) -> dict[str, Any]:
     """What is kept of photos. What of the encoder comes after the point is given zeros, and never computed."""
     declared: dict[str, Any] = flatten_dict(abstract_params(sam)["image_encoder"], sep="/")
     whole = {name: kept.get(name, jnp.zeros(leaf.shape, leaf.dtype)) for name, leaf in declared.items()}
-    names = arrays_at(sam, plan.point)
+    names = arrays_at(sam, point)
     taps = tuple(name for name in names if name != IMAGE)
     params = {"image_encoder": unflatten_dict(whole, sep="/")}
     features = encode(sam, params, pixels_of_photos(image, size), execution, taps=taps)
-    return {name: (features.image if name == IMAGE else features.taps[name]).astype(plan.dtype) for name in names}
+    return {name: (features.image if name == IMAGE else features.taps[name]).astype(dtype) for name in names}

@@ -26,21 +26,38 @@ class CachePlan:
     point: str  # of `latest_point`
     dtype: str  # that they are kept in
     on_disk: bool
-    photos: int  # of training, as many times as they have views, and of validation
-    photo_bytes: int  # of one
+    trained: int  # photos of training
+    views: int  # of each
+    photo_bytes: int  # of each view
+    measured: int  # photos of validation, whose features are not rounded: scores are those of an export
+    measured_dtype: str
+    measured_bytes: int  # of each
+
+    @property
+    def photos(self) -> int:
+        """How many are kept in all; one that is trained on and validated on counts twice."""
+        return self.trained * self.views + self.measured
 
     @property
     def total_bytes(self) -> int:
         """Of all photos."""
-        return self.photos * self.photo_bytes
+        return self.trained * self.views * self.photo_bytes + self.measured * self.measured_bytes
+
+    @property
+    def counted(self) -> str:
+        """How the photos add up, and what each takes."""
+        views = f" x {self.views} views" * (self.views > 1)
+        measured = f" + {self.measured:,} for validation" * (self.measured > 0)
+        size = f"{self.photo_bytes / 1e6:.1f} MB each in {self.dtype}"
+        if self.measured and self.measured_dtype != self.dtype:
+            size += f" and for validation {self.measured_bytes / 1e6:.1f} MB in {self.measured_dtype}"
+        return f"{self.trained:,} photos{views}{measured}, {size}"
 
     def __str__(self) -> str:
         where = "on disk" if self.on_disk else "in memory"
         after = "the image encoder" if self.point == IMAGE else self.point
-        return (
-            f"features after {after} are computed once and kept {where}: {self.photos:,} photos of "
-            f"{self.photo_bytes / 1e6:.1f} MB in {self.dtype}, {self.total_bytes / 1e9:.2f} GB"
-        )
+        total = f"{self.total_bytes / 1e9:.2f} GB"
+        return f"features after {after} are computed once and kept {where}: {self.counted}, {total}"
 
 
 def make_plan(config: TrainConfig, sam: SamConfig, photos: int, measured: int) -> tuple[CachePlan | None, str]:
@@ -58,30 +75,49 @@ def make_plan(config: TrainConfig, sam: SamConfig, photos: int, measured: int) -
     cache = config.cache
     if cache.features == "off":
         return None, ""
-    point = latest_point(sam, parameter_names(trained_shapes(config, sam)))
+    point, compute = _point(config, sam), config.run.compute_dtype
+    kept = cache.dtype or compute
     reason = _obstacle(config, point)
     # Rounded features are others than those computed anew: whether they are kept may not hang on the machine.
-    rounds = jnp.dtype(cache.dtype or config.run.compute_dtype).itemsize < jnp.dtype(config.run.compute_dtype).itemsize
+    rounds = jnp.dtype(kept).itemsize < jnp.dtype(compute).itemsize
     if point is not None and reason is None:
-        kept = cache.dtype or config.run.compute_dtype
-        count = photos * max(cache.views, 1) + measured
-        plan = CachePlan(point, kept, cache.features == "disk", count, _photo_bytes(sam, point, kept))
-        if plan.total_bytes <= cache.budget_gb * 1e9 and (cache.features != "auto" or rounds or _is_little(plan)):
+        exact = compute if rounds else kept
+        sizes = {dtype: _photo_bytes(sam, point, dtype) for dtype in (kept, exact)}
+        seen = photos, max(cache.views, 1), sizes[kept]
+        plan = CachePlan(point, kept, cache.features == "disk", *seen, measured, exact, sizes[exact])
+        within = plan.total_bytes <= cache.budget_gb * 1e9
+        if within and (cache.features != "auto" or rounds or _is_little(plan)):
             return plan, str(plan)
-        reason = (
-            f"{plan.photos:,} photos of {plan.photo_bytes / 1e6:.1f} MB take {plan.total_bytes / 1e9:.2f} GB, and "
-            f"cache.budget_gb is {cache.budget_gb:g}"
-            + "; auto takes an eighth of the machine's memory at most"
-            * (cache.features == "auto" and not rounds)
+        reason = f"{plan.counted}, take {plan.total_bytes / 1e9:.2f} GB, and " + (
+            "auto takes an eighth of the machine's memory at most; --cache.features memory or disk keeps them"
+            if within
+            else f"cache.budget_gb is {cache.budget_gb:g}; {_smaller(config, kept)}"
         )
     if cache.features == "auto" and rounds:
         raise ValueError(
             f"cache.dtype {cache.dtype} rounds features that are kept, and none can be: {reason}; "
-            "leave --cache.dtype out"
+            "or leave --cache.dtype out"
         )
     if cache.features != "auto":
         raise ValueError(f"cache.features {cache.features} keeps nothing here: {reason}")
     return None, f"features are computed at each step: {reason}"
+
+
+def views(config: TrainConfig, sam: SamConfig) -> int:
+    """The fixed augmentations of each photo: `cache.views`, and 0 where no features could be kept, so that a recipe
+    does not augment less for nothing. The same on every machine and when a run resumes, whatever is kept."""
+    return config.cache.views if _obstacle(config, _point(config, sam)) is None else 0
+
+
+def _point(config: TrainConfig, sam: SamConfig) -> str | None:
+    return latest_point(sam, parameter_names(trained_shapes(config, sam)))
+
+
+def _smaller(config: TrainConfig, dtype: str) -> str:
+    """Options that make features fit into the budget."""
+    options = ["--cache.dtype bfloat16 halves them"] if dtype == "float32" else []
+    options += ["fewer --cache.views take less"] if config.cache.views > 1 else []
+    return ", ".join([*options, "--cache.budget-gb allows more"])
 
 
 def _is_little(plan: CachePlan) -> bool:

@@ -1,9 +1,12 @@
 """Stores of features: named arrays of a photo under a key, in memory or on disk."""
 
+import contextlib
 import hashlib
-import shutil
+import os
+import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +17,10 @@ from safetensors.numpy import save_file
 from samjax.atomic import replacing
 
 Arrays = dict[str, np.ndarray]
+
+# Nothing else in a folder is counted or deleted: it is the user's, and may hold anything.
+_WEIGHTS, _PHOTO = "features-" + "[0-9a-f]" * 16, "[0-9a-f]" * 32
+_OURS = f"{_WEIGHTS}/{_PHOTO}.safetensors", f"{_WEIGHTS}/.{_PHOTO}*.partial/{_PHOTO}.safetensors"
 
 
 @runtime_checkable
@@ -49,11 +56,20 @@ class DiskStore:
 
     A file appears whole or not at all. One that is damaged, by its sha256, counts as missing and is replaced. Where a
     file cannot be written, a warning says so once, and features are computed again when they are needed.
+
+    Args:
+        folder: of features of any weights; what else is in it stays as it is.
+        weights: 16 hexadecimal digits that tell what the features depend on; keys are 32 of them.
+        budget: bytes that all features in the folder may take, those of other weights too.
+        needed: bytes that this run's take, which it gets whatever the budget is.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, weights: str, budget: int, needed: int = 0) -> None:
+        self._folder, self._own = folder, folder / f"features-{weights}"
+        self._budget, self._needed = budget, needed
         self._lock, self._complained = threading.Lock(), False
+        self._taken = make_room(folder, budget, needed)
+        self._unseen = 0  # bytes written since all were counted
 
     def get(self, key: str) -> Arrays | None:
         """As `FeatureStore.get`."""
@@ -63,38 +79,78 @@ class DiskStore:
                 sha256 = (file.metadata() or {}).get("sha256")
         except (OSError, SafetensorError):
             return None
+        with contextlib.suppress(OSError):
+            os.utime(self._path(key))  # it is used: others give way first
         return arrays if sha256 == _sha256(arrays) else None
 
     def put(self, key: str, arrays: Arrays) -> None:
         """As `FeatureStore.put`."""
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        try:
-            with self._lock, replacing(self._path(key), overwrite=True) as temporary:
-                save_file(arrays, temporary, metadata={"sha256": _sha256(arrays)})
-        except (OSError, SafetensorError) as error:
-            if not self._complained:
-                warnings.warn(f"cache.folder: features cannot be written to {self.folder}: {error}", stacklevel=2)
-            self._complained = True
+        with self._lock:
+            try:
+                with replacing(self._path(key), overwrite=True) as temporary:
+                    save_file(arrays, temporary, metadata={"sha256": _sha256(arrays)})
+            except (OSError, SafetensorError) as error:
+                if not self._complained:
+                    warnings.warn(f"cache.folder: features cannot be written to {self._own}: {error}", stacklevel=2)
+                self._complained = True
+                return
+            self._unseen += sum(array.nbytes for array in arrays.values())
+            # Now and then also for what other runs have written.
+            if self._taken + self._unseen > max(self._budget, self._needed) or self._unseen > self._budget / 64:
+                self._taken, self._unseen = make_room(self._folder, self._budget, self._needed), 0
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
+        return self._own / f"{key}.safetensors"
 
 
-def make_room(folder: Path, kept: Path, total: float | int) -> None:
-    """Deletes features of other weights, those that were written to least recently first, until there is room.
+def check_writable(folder: Path) -> None:
+    """Makes the folder of features, before any work is done. Raises ValueError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cache.folder: features cannot be written to {folder}: {error.strerror}; name another with --cache.folder"
+        ) from error
+
+
+def make_room(folder: Path, budget: int, needed: int = 0) -> int:
+    """Deletes features, those that were used least recently first, where all together take more than they may.
+
+    Then a tenth of the budget becomes free, so that not every photo has all of the others counted.
 
     Args:
-        folder: of all features; each of its folders belongs to some weights.
-        kept: the one that stays.
-        total: bytes that the others may take together.
+        folder: of features of any weights.
+        budget: bytes that they may take together.
+        needed: bytes that they may take whatever the budget is.
+
+    Returns:
+        The bytes that are left.
     """
-    others = [part for part in folder.iterdir() if part.is_dir() and part != kept] if folder.is_dir() else []
-    sizes = {part: sum(file.stat().st_size for file in part.glob("*.safetensors")) for part in others}
-    for part in sorted(others, key=lambda part: part.stat().st_mtime):
-        if sum(sizes.values()) <= total:
+    files = sorted(_used(folder))
+    taken = sum(size for _, size, _ in files)
+    if taken <= max(budget, needed):
+        return taken
+    for _, size, file in files:
+        if taken <= max(0.9 * budget, needed):
             break
-        shutil.rmtree(part, ignore_errors=True)  # a run that uses them computes them again
-        del sizes[part]
+        taken -= size
+        with contextlib.suppress(OSError):  # another user's, or one that another run deletes meanwhile
+            file.unlink(missing_ok=True)  # a run that uses it computes it again
+            file.parent.rmdir()  # if it was the last
+    return taken
+
+
+def _used(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    """When each file was used last, in nanoseconds, its bytes and its path; those that a killed run left, too."""
+    for pattern in _OURS:
+        with contextlib.suppress(OSError):  # a folder that another run deletes meanwhile
+            for file in folder.glob(pattern):
+                with contextlib.suppress(OSError):
+                    status = file.stat()
+                    yield status.st_mtime_ns, status.st_size, file
 
 
 def _sha256(arrays: Arrays) -> str:

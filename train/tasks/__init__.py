@@ -1,6 +1,6 @@
 """The tasks that a network is trained for; each is a folder, and the step knows none of them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -64,8 +64,8 @@ class Task(Protocol):
         """Photos of a batch with what the network makes of them. Raises ValueError if no photo has a mask."""
         ...
 
-    def step_flops(self, masks: float, encoder_passes: int) -> int:
-        """Operations of a step with so many valid masks in the batch; `encoder_passes`: see `flops.step_flops`."""
+    def step_flops(self, masks: float, trained: Collection[str], kept: str | None) -> int:
+        """Operations of a step with so many valid masks in the batch; see `flops.trained_encoder_flops`."""
         ...
 
 

@@ -26,7 +26,7 @@ class Family:
     layer: Callable[
         [Any, str], int
     ]  # of a parameter, by its name in the encoder: 0 at the pixels, then up to depth + 1
-    flops: Callable[[Any, int], int]  # operations of one image's features, of so many channels
+    flops: Callable[[Any, int], Sequence[int]]  # operations of one image's features, of so many channels, by layer
     describe: Callable[[Any], str]  # a line for people
     # Names of modules in Meta's and in Hugging Face's checkpoints, by the kind of their parameters: the encoder's rows
     # of `samjax.convert.mapping`. A {} stands for a number. None: Hugging Face's SamModel has no such module.

@@ -255,10 +255,10 @@ def layer(config: ViTConfig, name: str) -> int:
     return 0 if re.match(r"patch_embed|pos_embed", name) else config.depth + 1
 
 
-def flops(config: ViTConfig, features: int) -> int:
-    """Operations of one image's features, of so many channels: products and convolutions, windows padded."""
+def flops(config: ViTConfig, features: int) -> tuple[int, ...]:
+    """Operations of one image's features, of so many channels, by `layer`: matrix products, windows padded."""
     tokens, width = math.prod(config.grid), config.width
-    count = 2 * tokens * config.channels * config.patch_size**2 * width
+    counts = [2 * tokens * config.channels * config.patch_size**2 * width]
     for block in range(config.depth):
         if block in config.global_blocks:
             number, grid = 1, config.grid
@@ -268,10 +268,10 @@ def flops(config: ViTConfig, features: int) -> int:
         keys = math.prod(grid)
         products = 2 * 2 * keys * keys * width  # logits, values
         positions = 2 * keys * sum(grid) * width
-        count += number * (products + positions)
+        count = number * (products + positions)
         count += 2 * tokens * width * width * (3 + 1 + 2 * config.mlp_ratio)  # qkv, proj, MLP
-        count += 2 * tokens * width * 2 * config.adapter
-    return count + 2 * tokens * (width + 9 * features) * features  # neck
+        counts.append(count + 2 * tokens * width * 2 * config.adapter)
+    return (*counts, 2 * tokens * (width + 9 * features) * features)  # neck
 
 
 def describe(config: ViTConfig) -> str:

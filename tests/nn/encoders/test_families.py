@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import ClassVar
 
 import flax.linen as nn
@@ -61,7 +62,7 @@ PATCHES = Family(
     resample=lambda params, config: params,
     tap_names=lambda config: ("embed",),
     layer=lambda config, name: 0 if name.startswith("embed") else 2,
-    flops=lambda config, features: 2 * config.grid[0] * config.grid[1] * 12 * (3 * config.stride**2 + features),
+    flops=lambda config, features: [2 * math.prod(config.grid) * 12 * n for n in (3 * config.stride**2, features)],
     describe=lambda config: f"patches of {config.stride}",
     keys={},
     matrices=(r"kernel$",),

@@ -1,7 +1,6 @@
 """Features of photos that are kept: the same numbers as without, computed once, never those of something else."""
 
 import dataclasses
-import os
 
 import jax
 import numpy as np
@@ -10,9 +9,9 @@ from example_models import random_params
 from example_training import NANO, PICO, nano_batch
 
 from samjax.sharding import make_mesh
+from samjax.train.cached import plan
 from samjax.train.cached.batches import FeatureCache
 from samjax.train.cached.plan import make_plan
-from samjax.train.cached.store import DiskStore, make_room
 from samjax.train.config import (
     CacheConfig,
     DataConfig,
@@ -36,8 +35,8 @@ def recipe(tune=None, cache=None, **run):
 
 
 def cache_of(config, params, tmp_path, sam=THIN, photos=4):
-    plan, _ = make_plan(config, sam, photos, 0)
-    return FeatureCache(plan, config, sam, make_mesh(devices=jax.devices()[:1]), params, tmp_path)
+    kept, _ = make_plan(config, sam, photos, 0)
+    return FeatureCache(kept, config, sam, make_mesh(devices=jax.devices()[:1]), params, tmp_path)
 
 
 def losses(config, params, steps, cached=None):
@@ -87,8 +86,8 @@ def test_a_validation_is_the_one_without(tmp_path):
     params, batch = random_params(THIN), nano_batch(3)
     for tune in (TuneConfig(mode="decoder"), TuneConfig(mode="parser")):
         cache = cache_of(recipe(tune), params, tmp_path)
-        given = [cache.attach(batch, keep_images=True)]
-        assert np.array_equal(given[0].image, batch.image)
+        assert np.array_equal(cache.attach(batch, keep_images=True).image, batch.image)
+        given = [cache.attach(batch, keep_images=False, measured=True)]
         with_cache, without = (validate(THIN, params, batches, Execution(), (1, 2)) for batches in (given, [batch]))
         assert with_cache == pytest.approx(without, abs=1e-6)
 
@@ -121,26 +120,16 @@ def test_what_is_on_disk_serves_another_run_from_the_same_weights_alone(tmp_path
         assert cache.encoded == encoded
 
 
-def test_features_of_other_weights_on_disk_give_way_to_the_budget(tmp_path):
-    for name, seconds in (("old", 1), ("new", 2), ("own", 0)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "photo.safetensors").write_bytes(bytes(100))
-        os.utime(tmp_path / name, (seconds, seconds))
-    make_room(tmp_path, tmp_path / "own", 200)
-    assert len(list(tmp_path.iterdir())) == 3
-    make_room(tmp_path, tmp_path / "own", 199)
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "own"}
-    make_room(tmp_path, tmp_path / "own", -1)
-    assert {path.name for path in tmp_path.iterdir()} == {"own"}
-
-
-def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
-    (tmp_path / "taken").write_text("no folder")
-    store = DiskStore(tmp_path / "taken")
-    with pytest.warns(UserWarning, match="features cannot be written"):
-        store.put("a", {"image": np.zeros(3, np.float32)})
-    store.put("b", {"image": np.zeros(3, np.float32)})  # another warning would be an error
-    assert store.get("a") is None
+def test_parameters_leave_the_devices_once_all_photos_are_kept_and_serve_others_still(tmp_path):
+    params, batch = random_params(THIN), nano_batch(4)
+    cache, roomy = (cache_of(recipe(), params, tmp_path, photos=photos) for photos in (4, 5))
+    for one in (cache, roomy):
+        one.attach(batch, keep_images=False)
+    assert {type(leaf) for leaf in cache._params.values()} == {np.ndarray}
+    assert np.ndarray not in {type(leaf) for leaf in roomy._params.values()}
+    other = nano_batch(4, seed=1)
+    found, expected = (one.attach(other, keep_images=False).stored["image"] for one in (cache, roomy))
+    assert np.array_equal(found, expected)
 
 
 def test_a_photo_is_known_by_its_pixels_and_its_size(tmp_path):
@@ -171,20 +160,62 @@ def test_what_cannot_be_kept_is_refused_or_computed_at_each_step(change, said):
     with pytest.raises(ValueError, match=f"cache.features memory keeps nothing here: .*{said}"):
         make_plan(config, THIN, 4, 0)
     auto = dataclasses.replace(config, cache=CacheConfig())
-    plan, reason = make_plan(auto, THIN, 4, 0)
-    assert plan is None
+    kept, reason = make_plan(auto, THIN, 4, 0)
+    assert kept is None
     assert said in reason
     assert make_plan(dataclasses.replace(config, cache=CacheConfig(features="off")), THIN, 4, 0) == (None, "")
 
 
 def test_the_budget_is_that_of_all_views_and_of_validation():
     photo = 4 * 4 * 32 * 4  # of the features, bytes
-    views = CacheConfig(features="memory", views=3, budget_gb=14 * photo / 1e9)
-    plan, said = make_plan(dataclasses.replace(recipe(cache=views), data=DataConfig(flip=0.5)), THIN, 4, 2)
-    assert (plan.photos, plan.photo_bytes) == (14, photo)
-    assert "14 photos" in said
-    with pytest.raises(ValueError, match=r"15 photos of 0\.0 MB take 0\.00 GB, and cache\.budget_gb is"):
-        make_plan(recipe(cache=views), THIN, 4, 3)
-    assert (
-        make_plan(recipe(cache=dataclasses.replace(views, dtype="bfloat16")), THIN, 4, 3)[0].photo_bytes == photo // 2
-    )
+    cache = CacheConfig(features="memory", views=3, budget_gb=14 * photo / 1e9)
+    full, said = make_plan(dataclasses.replace(recipe(cache=cache), data=DataConfig(flip=0.5)), THIN, 4, 2)
+    assert (full.photos, full.photo_bytes) == (14, photo)
+    assert "kept in memory: 4 photos x 3 views + 2 for validation, 0.0 MB each in float32, 0.00 GB" in said
+    with pytest.raises(
+        ValueError, match=r"4 photos x 3 views \+ 3 for validation, 0\.0 MB each in float32, take"
+    ) as error:
+        make_plan(recipe(cache=cache), THIN, 4, 3)
+    ways = "--cache.dtype bfloat16 halves them, fewer --cache.views take less, --cache.budget-gb allows more"
+    assert str(error.value).endswith(f"and cache.budget_gb is {14 * photo / 1e9:g}; {ways}")
+    with pytest.raises(ValueError, match=r"nothing here: 5 photos, 0\.0 MB each in bfloat16, .*; --cache\.budget-gb"):
+        make_plan(recipe(cache=CacheConfig(features="memory", dtype="bfloat16", budget_gb=1e-9)), THIN, 5, 0)
+    half, said = make_plan(recipe(cache=dataclasses.replace(cache, dtype="bfloat16")), THIN, 4, 3)
+    assert half.total_bytes == 4 * 3 * photo // 2 + 3 * photo
+    assert "0.0 MB each in bfloat16 and for validation 0.0 MB in float32" in said
+
+
+def test_what_auto_leaves_is_said_with_the_options_that_keep_it(monkeypatch):
+    monkeypatch.setattr(plan, "physical_memory", lambda: 8)
+    kept, reason = make_plan(recipe(cache=CacheConfig()), THIN, 4, 0)
+    assert kept is None
+    assert reason.endswith("an eighth of the machine's memory at most; --cache.features memory or disk keeps them")
+
+
+@pytest.mark.parametrize(
+    ("tune", "change", "count"),
+    [
+        (TuneConfig(mode="decoder"), {}, 8),
+        (TuneConfig(mode="lora", late=1), {}, 8),
+        (TuneConfig(mode="decoder"), {"cache": CacheConfig(features="off", views=8)}, 8),  # as a run with them
+        (TuneConfig(mode="lora"), {}, 0),
+        (TuneConfig(mode="lora+decoder"), {}, 0),
+        (TuneConfig(mode="full"), {}, 0),
+        (TuneConfig(mode="decoder"), {"run": RunConfig(drop_path=0.1)}, 0),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_photos_have_fixed_views_only_where_features_can_be_kept(tune, change, count):
+    config = recipe(tune, CacheConfig(views=8))
+    assert plan.views(dataclasses.replace(config, **change), THIN) == count
+
+
+def test_features_for_validation_are_not_rounded(tmp_path):
+    params, batch = random_params(THIN), nano_batch(4)
+    exact = cache_of(recipe(), params, tmp_path).attach(batch, keep_images=False).stored["image"]
+    for features in ("memory", "disk"):
+        cache = cache_of(recipe(cache=CacheConfig(features=features, dtype="bfloat16")), params, tmp_path)
+        trained = cache.attach(batch, keep_images=False).stored["image"]
+        measured = cache.attach(batch, keep_images=False, measured=True).stored["image"]
+        assert (str(trained.dtype), cache.encoded) == ("bfloat16", 8)
+        np.testing.assert_array_equal(measured, exact, strict=True)

@@ -76,6 +76,13 @@ def run(tmp_path, monkeypatch, quick_compilation):
         def __init__(self, *args):
             super().__init__(*args)
             caches.append(self)
+            self.measured_pixels = []
+
+        def attach(self, batch, **how):
+            attached = super().attach(batch, **how)
+            if how.get("measured"):
+                self.measured_pixels.append(attached.image.size)
+            return attached
 
     monkeypatch.setattr(loop, "FeatureCache", Noted)
 
@@ -106,8 +113,10 @@ def run(tmp_path, monkeypatch, quick_compilation):
             loop.train(config, tmp_path / out)
         lines = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
         losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+        run.scores = [line["val/iou"] for line in lines if "val/iou" in line]
         return losses, caches[-1].encoded if caches else None
 
+    run.caches = caches
     return run
 
 
@@ -138,9 +147,20 @@ def test_a_view_is_encoded_once(run):
     assert encoded == 12  # of 32 rows
 
 
-def test_validation_shares_what_is_kept(run):
+def test_validation_shares_what_is_kept_and_takes_pixels_for_pictures_alone(run):
     _, encoded = run("validated", features="memory", val=True)
     assert encoded == 7  # the black photo that fills its last batch is one
+    first, *_, last = pixels = run.caches[-1].measured_pixels
+    assert (pixels[:4], first, last > 0) == ([0] * 4, 0, True)  # twice all of them, and then a picture
+
+
+@pytest.mark.heavy
+def test_the_scores_before_the_first_step_are_those_of_features_that_are_not_rounded(run):
+    run("exact", features="off", val=True)
+    expected = run.scores[0]
+    _, encoded = run("rounded", features="memory", dtype="bfloat16", val=True)
+    assert encoded == 6 + 7
+    assert run.scores[0] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.heavy
@@ -157,6 +177,13 @@ def test_what_cannot_be_kept_ends_a_run_before_its_first_step(run):
         run("small", features="memory", budget_gb=1e-9)
     with pytest.raises(ValueError, match=r"tune\.mode full trains the image encoder from its first layer on"):
         run("full", "full", features="disk")
+
+
+def test_a_folder_that_cannot_be_written_ends_a_run_before_its_first_step(run, tmp_path):
+    (tmp_path / "taken").write_text("no folder")
+    with pytest.raises(ValueError, match=r"cache\.folder: features cannot be written to .*taken"):
+        run("unwritable", features="disk", folder=str(tmp_path / "taken"))
+    assert not (tmp_path / "unwritable" / "config.json").exists()
 
 
 def test_resuming_with_other_views_or_another_dtype_is_refused(run):

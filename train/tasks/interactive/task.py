@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +20,7 @@ from ...batch import Batch
 from ...config import TrainConfig
 from ...encoder import batch_features
 from ...execution import blocks_for, decoder_execution, validation_execution
-from ...flops import step_flops
+from ...flops import step_flops, trained_encoder_flops
 from ...window import seen_in_training, window_origins
 from .loss import Given, passes_loss
 from .losses import MaskLoss, balanced_weight
@@ -104,14 +104,14 @@ class InteractiveTask:
         """Photos with what the network answers; see `pictures.picture`."""
         return picture(self.sam, params, batch, validation_execution(self.config, self.mesh))
 
-    def step_flops(self, masks: float, encoder_passes: int) -> int:
-        """Operations of a step with so many valid masks in the batch; `encoder_passes`: see `flops.step_flops`."""
-        images = self.config.run.batch
+    def step_flops(self, masks: float, trained: Collection[str], kept: str | None) -> int:
+        """Operations of a step with so many valid masks in the batch; see `flops.trained_encoder_flops`."""
+        images, seen = self.config.run.batch, seen_in_training(self.config, self.sam)
         return step_flops(
-            seen_in_training(self.config, self.sam),
+            seen,
             images=images,
             masks=masks / images,
             passes=self.config.interaction.passes,
             prompt_tokens=2 + self.config.interaction.corrections,
-            encoder_passes=encoder_passes,
+            encoder=trained_encoder_flops(seen, trained, kept),
         )
