@@ -62,6 +62,7 @@ def executed(name, folder, keep):
     return np.load(saved)
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("default")  # the kernel's client, not ours
 def test_the_predictor_runs_and_its_masks_fit_outlines_drawn_by_hand(tmp_path):
     masks = executed("predictor", tmp_path, [*FOUND, "middle"])

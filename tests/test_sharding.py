@@ -104,7 +104,13 @@ def test_the_kernel_works_on_every_devices_part_of_a_batch(run_python, root, mon
     run_python(KERNEL, XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")
 
 
-@pytest.mark.parametrize("code", [REPLICATED, SHARDED], ids=["replicated parameters", "sharded parameters"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(REPLICATED, id="replicated parameters", marks=pytest.mark.heavy),
+        pytest.param(SHARDED, id="sharded parameters"),
+    ],
+)
 def test_a_batch_spread_over_devices_has_the_same_answers(run_python, root, monkeypatch, code):
     monkeypatch.chdir(root)
     run_python(SETUP + code, XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")

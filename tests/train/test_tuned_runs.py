@@ -84,10 +84,7 @@ def run_of(base, tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=[
-        mode if mode in ("lora+parser", "last_blocks") else pytest.param(mode, marks=pytest.mark.heavy)
-        for mode in MODES
-    ],
+    params=[mode if mode == "lora+parser" else pytest.param(mode, marks=pytest.mark.heavy) for mode in MODES],
 )
 def tuned_run(request, run_of):
     return run_of(request.param)

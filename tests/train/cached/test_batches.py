@@ -62,7 +62,7 @@ def losses(config, params, steps, cached=None):
 @pytest.mark.parametrize(
     ("tune", "accumulate"),
     [
-        (TuneConfig(mode="decoder"), 2),
+        pytest.param(TuneConfig(mode="decoder"), 2, marks=pytest.mark.heavy),
         pytest.param(TuneConfig(mode="parser+decoder"), 1, marks=pytest.mark.heavy),
         pytest.param(TuneConfig(mode="parser"), 1, marks=pytest.mark.heavy),
         pytest.param(TuneConfig(mode="last_blocks", last=1), 1, marks=pytest.mark.heavy),

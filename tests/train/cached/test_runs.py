@@ -120,7 +120,8 @@ def run(tmp_path, monkeypatch, quick_compilation):
     return run
 
 
-@pytest.mark.parametrize("mode", ["decoder", pytest.param("parser", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", ["decoder", "parser"])
 def test_a_run_has_the_losses_of_one_without_and_resumes_to_the_same(run, mode):
     without, encoded = run("without", mode, features="off")
     assert encoded is None
@@ -147,6 +148,7 @@ def test_a_view_is_encoded_once(run):
     assert encoded == 12  # of 32 rows
 
 
+@pytest.mark.heavy
 def test_validation_shares_what_is_kept_and_takes_pixels_for_pictures_alone(run):
     _, encoded = run("validated", features="memory", val=True)
     assert encoded == 7  # the black photo that fills its last batch is one

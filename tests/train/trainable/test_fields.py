@@ -120,8 +120,11 @@ def steps():
 
 @pytest.mark.parametrize(
     ("mode", "options", "parts"),
-    [("hq", {}, HQ), ("adapter", {"adapter": 4}, ("adaptmlp",)), ("patch_embed", {"channels": 5}, ("patch_embed",))],
-    ids=["hq", "adapter", "patch_embed"],
+    [
+        pytest.param("hq", {}, HQ, id="hq"),
+        pytest.param("adapter", {"adapter": 4}, ("adaptmlp",), id="adapter", marks=pytest.mark.heavy),
+        pytest.param("patch_embed", {"channels": 5}, ("patch_embed",), id="patch_embed", marks=pytest.mark.heavy),
+    ],
 )
 def test_steps_change_what_is_new_and_leave_all_else_to_the_bit(steps, mode, options, parts):
     before, after, metrics = steps(mode, **options)
