@@ -116,9 +116,10 @@ def torch_stages(checkpoint: Path, batch, way: str) -> Stages:
             super().__init__()
             self.qkv, width = qkv, qkv.in_features
             self.down = torch.nn.ModuleList(torch.nn.Linear(width, 4, bias=False) for _ in range(2))
-            self.up = torch.nn.ModuleList(torch.nn.Linear(4, width, bias=False) for _ in range(2))
-            for layer in self.up:
+            up = [torch.nn.Linear(4, width, bias=False) for _ in range(2)]
+            for layer in up:
                 torch.nn.init.zeros_(layer.weight)
+            self.up = torch.nn.ModuleList(up)
 
         def forward(self, x):
             q, k, v = self.qkv(x).chunk(3, -1)
