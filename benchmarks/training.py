@@ -68,7 +68,7 @@ def samjax_stages(checkpoint: Path, batch, way: str) -> Stages:
     optimizer = make_optimizer(config.optim, sam.config, 100)
     held = [init_state(config, sam.config, sam.params, optimizer, mesh)]
     if way == "decoder":
-        batch = with_kept_features(config, sam.config, mesh, held[0], batch)
+        batch = feature_cache(config, sam.config, mesh, held[0], batch).attach(batch, keep_images=False)
     step_function = make_step(config, sam.config, optimizer, mesh)
     del sam
 
@@ -79,8 +79,8 @@ def samjax_stages(checkpoint: Path, batch, way: str) -> Stages:
     return {"step": step}
 
 
-def with_kept_features(config, sam, mesh, state, batch):
-    """A batch with the features of its photos.
+def feature_cache(config, sam, mesh, state, batch):
+    """A cache for the features of a batch's photos.
 
     Raises:
         ValueError: these features cannot be kept.
@@ -92,7 +92,7 @@ def with_kept_features(config, sam, mesh, state, batch):
     plan, reason = make_plan(config, sam, len(batch.image), 0)
     assert plan is not None, reason
     params = make_trainable(config, sam).merge(state.frozen, state.params)
-    return FeatureCache(plan, config, sam, mesh, params, Path()).attach(batch, keep_images=False)
+    return FeatureCache(plan, config, sam, mesh, params, Path())
 
 
 def torch_stages(checkpoint: Path, batch, way: str) -> Stages:

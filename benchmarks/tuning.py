@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contest import apart
-from training import read_batch, with_kept_features, write_checkpoint
+from training import feature_cache, read_batch, write_checkpoint
 
 # Names for the table, with options of `tune`; the first is what the others are compared with.
 WAYS: dict[str, dict[str, Any]] = {
@@ -34,7 +34,8 @@ WAYS: dict[str, dict[str, Any]] = {
 class Measured(NamedTuple):
     """A way to tune, measured."""
 
-    seconds: float  # of a step, the median
+    seconds: float  # of a step, the median, with the look-up of features where they are kept
+    lookup: float  # of those
     first: float  # of the first one, which compiles
     peak: int  # bytes
 
@@ -64,24 +65,28 @@ def measure(
     sam = samjax.load(checkpoint)
     mesh, optimizer = make_mesh(), make_optimizer(config.optim, sam.config, 100)
     state = init_state(config, sam.config, sam.params, optimizer, mesh)
+    cache = None
     if kept:
         try:
-            batch = with_kept_features(config, sam.config, mesh, state, batch)
+            cache = feature_cache(config, sam.config, mesh, state, batch)
         except ValueError:
             return None
+        cache.attach(batch, keep_images=False)
     step_function = make_step(config, sam.config, optimizer, mesh)
     del sam
 
-    times = []
+    times, lookups = [], []
     for number in range(1 + steps):
         if number == 1:
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (proc(5))
         start = time.perf_counter()
-        state, metrics = step_function(state, batch)
+        given = batch if cache is None else cache.attach(batch, keep_images=False)
+        lookups.append(time.perf_counter() - start)
+        state, metrics = step_function(state, given)
         print(f"loss {float(metrics['loss']):.4f}", file=sys.stderr)
         times.append(time.perf_counter() - start)
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return Measured(statistics.median(times[1:]), times[0], int(peak) * 1024)
+    return Measured(statistics.median(times[1:]), statistics.median(lookups[1:]), times[0], int(peak) * 1024)
 
 
 def main() -> None:
@@ -104,7 +109,8 @@ def main() -> None:
         print(f"{arguments.variant}, {arguments.images} photo(s), {masks} masks, {arguments.passes} passes, float32,")
         print(f"median of {arguments.steps}\n")
         print(
-            "| way | features | s a step | steps to one of full | peak GB | first step s |\n|---|---|---|---|---|---|"
+            "| way | features | s a step | of which look-up | steps to one of full | peak GB | first step s |\n"
+            "|---|---|---|---|---|---|---|"
         )
         full: float | None = None
         for way in arguments.ways:
@@ -115,7 +121,9 @@ def main() -> None:
                 full = found.seconds if way == "full" else full
                 ratio = "" if full is None else f"{full / found.seconds:.1f}"
                 features = "kept" if kept else "computed"
-                row = way, features, f"{found.seconds:.2f}", ratio, f"{found.peak / 1e9:.2f}", f"{found.first:.0f}"
+                lookup = f"{found.lookup:.3f}" if kept else ""
+                row = way, features, f"{found.seconds:.2f}", lookup, ratio, f"{found.peak / 1e9:.2f}"
+                row = *row, f"{found.first:.0f}"
                 print("| " + " | ".join(row) + " |", flush=True)
 
 
