@@ -46,7 +46,7 @@ TRIED = {
     "lora": (3e-4, 1e-3, 3e-3),
     "parser": (3e-3, 1e-2, 3e-2),
     "last_blocks": (3e-5, 1e-4, 3e-4),
-    "full": (1e-5, 3e-5, 1e-4),
+    "full": (1e-5, 5e-5, 1e-4),
 }
 TRIAL_STEPS, TRIALS_SEED = 60, 100  # the seed is none of the study's
 SCORES = ("iou_1", "iou_3", "iou_5", "iou_box")
