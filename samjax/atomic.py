@@ -63,3 +63,15 @@ def _check_replaceable(path: Path, foreign: Callable[[Path], Sequence[str]]) -> 
     raise FileExistsError(
         f"{path} is a folder that holds other things than what is to replace it ({listed}); it is not replaced"
     )
+
+
+def check_writable(folder: Path, option: str | None = None) -> None:
+    """Makes a folder, before any work is done. Raises ValueError, naming the option that chose it, if nothing can be
+    written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        named = "" if option is None else f"{option}: "
+        raise ValueError(f"{named}cannot write into the folder {folder}: {error.strerror}") from error

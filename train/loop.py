@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from samjax import convert, hub
+from samjax.atomic import check_writable
 from samjax.config import VARIANTS, SamConfig
 from samjax.download import cache_dir
 from samjax.readers.sources import Joined, Spread, open_sources
@@ -24,7 +25,6 @@ from . import extension, run_folder
 from .automatic import settled
 from .cached.batches import CachedBatches, FeatureCache
 from .cached.plan import make_plan, views
-from .cached.store import check_writable
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
 from .data.mixing import OldData
@@ -109,7 +109,7 @@ def _train(config: TrainConfig, out: Path) -> Outcome:
     plan, about_cache = make_plan(config, sam, training.photos, measured)
     features = Path(config.cache.folder or cache_dir() / "features")
     if plan is not None and plan.on_disk:
-        check_writable(features)
+        check_writable(features, "cache.folder")
     if jax.process_index() == 0 and not started:
         suited = hub.thresholds(config.model.init) if config.model.init is not None else None
         run_folder.write_config(out, config, sam, thresholds=suited, base=base_of(config))

@@ -19,9 +19,10 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 import samjax
 from samjax.assets import BUNDLED
+from samjax.atomic import check_writable
 from samjax.cli.descriptions import print_description, print_tuned
 from samjax.cli.everything import everything
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile, check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile
 from samjax.download import cache_dir
 from samjax.names import portable, print_anything, printable
 

@@ -11,7 +11,8 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, ar
 
 from samjax.amg.config import GenerationConfig
 from samjax.assets import BUNDLED
-from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile, check_writable
+from samjax.atomic import check_writable
+from samjax.cli.options import Checkpoint, Dtype, ImageSize, TunedFile
 from samjax.names import printable
 
 DEFAULTS = GenerationConfig()

@@ -1,6 +1,5 @@
 """Options that several sub-commands share."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,13 +20,3 @@ TunedFile = Annotated[
     Path | None,
     arg(metavar="FILE", help="What was tuned of the checkpoint, as `samjax export RUN FILE --tuned` writes it."),
 ]
-
-
-def check_writable(folder: Path) -> None:
-    """Makes a folder, before any work is done. Raises ValueError if nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from error

@@ -13,8 +13,9 @@ import tyro
 from tyro.conf import arg
 
 from samjax import hub
+from samjax.atomic import check_writable
 from samjax.cli.everything import process_share
-from samjax.cli.options import Dtype, ImageSize, TunedFile, check_writable
+from samjax.cli.options import Dtype, ImageSize, TunedFile
 from samjax.evaluation import report
 from samjax.evaluation.datasets import (
     FORMATS,

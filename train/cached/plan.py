@@ -96,7 +96,7 @@ def make_plan(config: TrainConfig, sam: SamConfig, photos: int, measured: int) -
     if cache.features == "auto" and rounds:
         raise ValueError(
             f"cache.dtype {cache.dtype} rounds features that are kept, and none can be: {reason}; "
-            "or leave --cache.dtype out"
+            "without --cache.dtype they are computed at each step"
         )
     if cache.features != "auto":
         raise ValueError(f"cache.features {cache.features} keeps nothing here: {reason}")

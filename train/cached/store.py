@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -102,18 +101,6 @@ class DiskStore:
 
     def _path(self, key: str) -> Path:
         return self._own / f"{key}.safetensors"
-
-
-def check_writable(folder: Path) -> None:
-    """Makes the folder of features, before any work is done. Raises ValueError if nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"cache.folder: features cannot be written to {folder}: {error.strerror}; name another with --cache.folder"
-        ) from error
 
 
 def make_room(folder: Path, budget: int, needed: int = 0) -> int:

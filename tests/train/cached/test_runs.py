@@ -183,7 +183,7 @@ def test_what_cannot_be_kept_ends_a_run_before_its_first_step(run):
 
 def test_a_folder_that_cannot_be_written_ends_a_run_before_its_first_step(run, tmp_path):
     (tmp_path / "taken").write_text("no folder")
-    with pytest.raises(ValueError, match=r"cache\.folder: features cannot be written to .*taken"):
+    with pytest.raises(ValueError, match=r"cache\.folder: cannot write into the folder .*taken"):
         run("unwritable", features="disk", folder=str(tmp_path / "taken"))
     assert not (tmp_path / "unwritable" / "config.json").exists()
 

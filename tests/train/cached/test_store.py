@@ -6,7 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from samjax.train.cached.store import DiskStore, check_writable, make_room
+from samjax.atomic import check_writable
+from samjax.train.cached.store import DiskStore, make_room
 
 PHOTO = {"image": np.zeros(1000, np.float32)}  # 4,000 bytes, and a header
 OURS, OTHERS = "0" * 16, "f" * 16
@@ -119,7 +120,7 @@ def test_a_folder_that_becomes_unwritable_is_said_once(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "taken").write_text("no folder")
-    with pytest.raises(ValueError, match=r"cache\.folder: features cannot be written to .*taken/sub: Not a directory"):
-        check_writable(tmp_path / "taken" / "sub")
+    with pytest.raises(ValueError, match=r"cache\.folder: cannot write into the folder .*taken/sub: Not a directory"):
+        check_writable(tmp_path / "taken" / "sub", "cache.folder")
     check_writable(tmp_path / "new" / "sub")
     assert (tmp_path / "new" / "sub").is_dir()
