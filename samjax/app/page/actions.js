@@ -1,0 +1,219 @@
+// What buttons and keys do, each by its name.
+
+import { actualSize, camera, fit, reveal, toPhoto, zoomBy } from "./camera.js";
+import { cancelDraft, changeFields, perform, remember } from "./history.js";
+import { chooseNext, correct, draft, reset, settled, shownAnswer, taken } from "./draft.js";
+import { acceptFound, everything, hoverNext, startEverything, stopEverything } from "./everything.js";
+import { announce, complain, dismiss, say } from "./messages.js";
+import { clearHover } from "./preview.js";
+import { app, emit, nameOf } from "./state.js";
+import { setting } from "./storage.js";
+import { abandonShape, labelOf, select, tool } from "./tools.js";
+import { findObject, indexOf, newId, submit, work } from "./work.js";
+
+/** @param {string} name */
+export function useTool(name) {
+  if (name === "everything" && everything.on) return leaveEverything();
+  abandonShape();
+  clearHover();
+  tool().hover(null);
+  if (app.tool === "everything") stopEverything();
+  app.tool = name;
+  app.hovered = null;
+  if (name === "everything" && app.photo) startEverything();
+  emit("tool hover");
+}
+
+export function leaveEverything() {
+  stopEverything();
+  if (app.tool === "everything") app.tool = "point";
+  emit("tool");
+}
+
+/** Saves the mask in progress as an object, or keeps the mask of everything-mode below the pointer. */
+export async function accept() {
+  if (tool().close?.()) return;
+  if (everything.on) return acceptFound([everything.hovered]);
+  if (!draft.active) return;
+  const photo = app.photo;
+  await settled();
+  if (app.photo !== photo || !draft.steps.length) return;
+  const answer = shownAnswer();
+  if (!answer) return complain("There is no mask to save yet.", { topic: "accept" });
+  const { target, steps } = draft;
+  const shown = { polygons: answer.polygons, area: answer.area, box: answer.box, score: answer.iou,
+    source: "prompts", clicks: clicks(steps) };
+  const old = target && findObject(target);
+  if (old && !draft.given) replaceSteps(old, steps, shown);
+  else addObject(steps, shown, old);
+  reset();
+}
+
+const clicks = (steps) => steps.at(-1).points?.length ?? 0;
+
+/** @param {any} [old] what the new object is a correction of, if that had no steps of its own */
+function addObject(steps, shown, old) {
+  const id = newId();
+  const body = { id, steps, class: draft.class, ...(old && { name: old.name, colour: old.colour }) };
+  const swap = (deleted) => ({
+    kind: "change", changes: [{ id, deleted }, ...(old ? [{ id: old.id, deleted: !deleted }] : [])],
+  });
+  submit({ kind: "add", objects: [{ body, shown }] });
+  if (old) submit({ kind: "change", changes: [{ id: old.id, deleted: true }] });
+  remember({ what: "Object saved", undo: () => submit(swap(true)), redo: () => submit(swap(false)) });
+  select(app.tool === "select" || old ? id : null);
+  announce(`Object ${work.objects.filter((object) => !object.deleted).length} saved${draft.class ? ` as ${draft.class}` : ""}.`);
+}
+
+function replaceSteps(old, steps, shown) {
+  const before = draft.states[0];
+  if (JSON.stringify(before) === JSON.stringify(steps) && old.class === draft.class) return;
+  const { polygons, area, box, score, source, clicks } = old;
+  const change = (steps, name, shown) => ({ kind: "change", changes: [{ id: old.id, steps, class: name, shown }] });
+  perform("Object corrected", change(steps, draft.class, shown),
+    change(before, old.class, { polygons, area, box, score, source, clicks }));
+  announce("The corrected object is saved.");
+}
+
+/** Gives up the innermost thing that is going on. */
+export function cancel() {
+  if (abandonShape()) return announce("Left out.");
+  if (draft.active) {
+    cancelDraft(taken());
+    return announce("Mask cancelled. Undo brings it back.");
+  }
+  if (everything.on) return leaveEverything();
+  if (app.selected) return select(null);
+  dismiss();
+}
+
+const selected = () => {
+  const object = app.selected && findObject(app.selected);
+  return object && !object.deleted ? object : null;
+};
+
+export async function correctSelected() {
+  const object = selected();
+  if (!object) return announce("Select an object first.");
+  if (object.unsaved) return say("This object is still being saved; correct it in a moment.", { topic: "correct" });
+  if (draft.active) cancelDraft(taken());
+  if (everything.on) leaveEverything();
+  if (app.tool === "select" || app.tool === "pan") useTool("point");
+  try {
+    await correct(object.id);
+    announce("Correct the object with further clicks, then press Enter.");
+  } catch (error) {
+    complain(`The object cannot be corrected: ${error.message}`, { topic: "correct" });
+  }
+}
+
+export function deleteObject(object = selected()) {
+  if (!object) return announce("Select an object first.");
+  const name = nameOf(object, indexOf(object.id));
+  const open = work.objects.filter((other) => !other.deleted);
+  const next = open[open.indexOf(object) + 1] ?? open[open.indexOf(object) - 1] ?? null;
+  changeFields("Object deleted", [object], { deleted: true });
+  if (draft.target === object.id) reset();
+  if (app.selected === object.id) select(next?.id ?? null);
+  announce(`${name} deleted. Undo brings it back.`);
+}
+
+export function hideObject(object = selected()) {
+  if (!object) return announce("Select an object first.");
+  changeFields(object.hidden ? "Object shown" : "Object hidden", [object], { hidden: !object.hidden });
+  announce(object.hidden ? "Shown." : "Hidden.");
+}
+
+/** Sets the class of the object that is in progress or selected, and of those to come. @param {string|null} name */
+export function useClass(name) {
+  if (draft.active) draft.class = name;
+  else if (selected()) {
+    if (selected().class !== name) changeFields("Class changed", [selected()], { class: name });
+    announce(name ? `Class ${name}.` : "No class.");
+    return;
+  }
+  app.activeClass = name;
+  if (!draft.active) draft.class = name;
+  announce(name ? `New objects are of class ${name}.` : "New objects have no class.");
+  emit("classes draft");
+}
+
+/** @param {number} key 1 to 9, or 0 for none */
+export function useClassKey(key) {
+  if (key === 0) useClass(null);
+  else if (app.classes[key - 1]) useClass(app.classes[key - 1].name);
+  else announce(`There is no class ${key}.`);
+}
+
+export function selectNext(direction) {
+  if (everything.on) return hoverNext(direction);
+  const open = work.objects.filter((object) => !object.deleted);
+  if (!open.length) return announce("There are no objects.");
+  const at = open.findIndex((object) => object.id === app.selected);
+  const object = open[at < 0 ? (direction > 0 ? 0 : open.length - 1) : (at + direction + open.length) % open.length];
+  select(object.id);
+  announce(`${nameOf(object, indexOf(object.id))} selected.`);
+}
+
+export function flipLabel() {
+  app.label = 1 - app.label;
+  clearHover();
+  announce(app.label ? "Clicks are on the object." : "Clicks are beside the object.");
+  emit("tool");
+}
+
+export function resizeBrush(factor) {
+  const least = factor > 1 ? app.brush.radius + 1 : app.brush.radius - 1;
+  app.brush.radius = Math.round(Math.min(1000, Math.max(1, factor > 1 ? Math.max(least, app.brush.radius * factor)
+    : Math.min(least, app.brush.radius * factor))));
+  emit("tool shape");
+}
+
+export function toggleErase() {
+  app.brush.erase = !app.brush.erase;
+  announce(app.brush.erase ? "The brush erases." : "The brush adds.");
+  emit("tool shape");
+}
+
+export function togglePreview() {
+  app.preview = !app.preview;
+  setting("preview", app.preview ? "on" : "off");
+  clearHover();
+  announce(app.preview ? "Preview on." : "Preview off.");
+  emit("tool");
+}
+
+export function hideAll() {
+  app.hideAll = !app.hideAll;
+  announce(app.hideAll ? "All objects are hidden from view." : "Objects are shown.");
+  emit("work");
+}
+
+/** Moves the keyboard's crosshair. @param {number} dx @param {number} dy @param {"fine"|"normal"|"far"} pace */
+export function moveCrosshair(dx, dy, pace) {
+  if (!app.photo) return;
+  const far = { fine: 1, normal: Math.max(1, 10 / camera.scale), far: Math.max(1, 60 / camera.scale) }[pace];
+  const { width, height } = app.photo;
+  const from = app.cursor ?? toPhoto(camera.width / 2, camera.height / 2).map(Math.floor);
+  const bound = (value, size) => Math.min(Math.max(Math.round(value), 0), size - 1);
+  // The first key only shows it.
+  app.cursor = app.cursor ? [bound(from[0] + dx * far, width), bound(from[1] + dy * far, height)]
+    : [bound(from[0], width), bound(from[1], height)];
+  reveal(...app.cursor);
+  tool().hover(app.cursor);
+  emit("cursor pointer");
+}
+
+/** Clicks at the crosshair. @param {boolean} other beside the object */
+export function clickCrosshair(other) {
+  if (!app.cursor) return moveCrosshair(0, 0, "fine");
+  tool().tap(app.cursor, labelOf(other));
+}
+
+export const zoomIn = () => zoomBy(1.25, ...zoomCentre());
+export const zoomOut = () => zoomBy(1 / 1.25, ...zoomCentre());
+const zoomCentre = () => app.cursor
+  ? [(app.cursor[0] + 0.5 - camera.x) * camera.scale, (app.cursor[1] + 0.5 - camera.y) * camera.scale] : [];
+export { actualSize, fit };
+export const nextMask = () => chooseNext(1);
+export const previousMask = () => chooseNext(-1);

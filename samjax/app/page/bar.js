@@ -1,0 +1,90 @@
+// The bar above the photo: the options of the tool, and the mask in progress with what can be done to it.
+
+import { accept, cancel, flipLabel, leaveEverything, resizeBrush, toggleErase, togglePreview } from "./actions.js";
+import { count, byId, icon, make, replaceChildren } from "./dom.js";
+import { choose, draft, toggleThree } from "./draft.js";
+import { acceptFound, everything, startEverything } from "./everything.js";
+import { app, on } from "./state.js";
+import { openSettings } from "./dialogs.js";
+
+const HINTS = {
+  select: "Click on an object to select it.",
+  point: "Click on an object; right-click or Shift beside it.",
+  box: "Drag a box around an object.",
+  lasso: "Draw around an object.",
+  brush: "Paint over an object.",
+  pan: "Drag the photo. Space does so with any tool.",
+};
+
+export function startBar() {
+  on("tool photo everything embedding draft", renderOptions);
+  on("draft classes tool", renderDraft);
+}
+
+const button = (key, label, onclick, properties = {}, symbol = null) => make("button",
+  { type: "button", class: "text", dataset: { key }, onclick, ...properties }, symbol ? icon(symbol) : null, make("span", {}, label));
+
+const toggle = (key, label, pressed, onclick, symbol) => button(key, label, onclick, { "aria-pressed": pressed }, symbol);
+
+function renderOptions() {
+  const tool = app.tool;
+  const parts = [];
+  if (!app.photo) return replaceChildren(byId("options"), parts);
+  if (tool === "point") {
+    parts.push(
+      make("div", { class: "segments", role: "group", "aria-label": "A click is" },
+        toggle("on", "On object", app.label === 1, () => app.label || flipLabel(), "plus"),
+        toggle("beside", "Beside it", app.label === 0, () => app.label && flipLabel(), "minus")),
+      toggle("preview", "Preview", app.preview, togglePreview, "show"));
+  }
+  if (tool === "brush") {
+    const size = make("input", { type: "range", min: 1, max: 200, value: app.brush.radius, "aria-label": "Brush radius",
+      dataset: { key: "radius" }, oninput: () => resizeBrush(size.valueAsNumber / app.brush.radius) });
+    parts.push(
+      make("div", { class: "segments", role: "group", "aria-label": "The brush" },
+        toggle("add", "Add", !app.brush.erase, () => app.brush.erase && toggleErase(), "plus"),
+        toggle("erase", "Erase", app.brush.erase, () => app.brush.erase || toggleErase(), "minus")),
+      make("label", { class: "inline" }, "Size", size, make("span", { class: "number" }, `${app.brush.radius} px`)));
+  }
+  if (tool === "everything") parts.push(...everythingParts());
+  else if (!draft.active) parts.push(make("span", { class: "hint" }, HINTS[tool]));
+  replaceChildren(byId("options"), parts);
+}
+
+function everythingParts() {
+  const open = everything.masks.filter((mask) => !mask.taken);
+  if (everything.running) {
+    return [make("progress", { max: 1, value: everything.progress, "aria-label": "Finding everything" }),
+      make("span", { class: "number" }, `${Math.round(everything.progress * 100)} %`),
+      button("stop", "Stop", leaveEverything, {}, "cancel")];
+  }
+  return [make("span", { class: "hint" }, `${count(open.length, "mask")} to choose from`),
+    button("all", "Accept all", () => acceptFound(open), { disabled: !open.length }, "accept"),
+    button("settings", "Settings", openSettings, {}, "gear"),
+    button("again", "Find again", startEverything, {}, "everything"),
+    button("leave", "Close", leaveEverything, {}, "cancel")];
+}
+
+function renderDraft() {
+  const bar = byId("draft");
+  bar.hidden = !draft.active;
+  if (!draft.active) return bar.replaceChildren();
+  const parts = [];
+  const chosen = draft.steps.at(-1)?.chosen ?? 0;
+  if (draft.answers && draft.answers.length > 1) {
+    parts.push(make("div", { class: "segments masks", role: "group", "aria-label": "Which mask" },
+      ...draft.answers.map((answer, index) => toggle(`mask ${index}`, answer.iou.toFixed(2), index === chosen, () => choose(index))
+        )));
+    for (const [index, element] of [...parts[0].children].entries()) {
+      element.prepend(make("kbd", {}, String(index + 1)));
+      element.setAttribute("aria-label", `Mask ${index + 1}, score ${draft.answers[index].iou.toFixed(2)}`);
+    }
+  } else if (draft.answers) {
+    parts.push(make("span", { class: "score number", title: "The score that the model gives this mask" }, draft.answers[0].iou.toFixed(2)));
+  } else if (draft.steps.length) parts.push(make("span", { class: "hint" }, app.embedding.state === "ready" ? "…" : "Encoding…"));
+  parts.push(toggle("three", "3 masks", (draft.answers?.length ?? 1) > 1, toggleThree));
+  if (draft.class) parts.push(make("span", { class: "hint ellipsis" }, draft.class));
+  parts.push(button("cancel", "Cancel", cancel, {}, "cancel"),
+    button("accept", draft.target ? "Save" : "Accept", accept, { class: "text primary", disabled: !draft.answers }, "accept"));
+  replaceChildren(bar, parts);
+}

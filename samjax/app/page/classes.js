@@ -1,0 +1,127 @@
+// The classes of the folder: chips to choose from, and a dialog to edit them.
+
+import { useClass } from "./actions.js";
+import { changeObjects, photo as getPhoto, putClasses, session } from "./api.js";
+import { draft } from "./draft.js";
+import { byId, iconButton, make, replaceChildren } from "./dom.js";
+import { complain } from "./messages.js";
+import { untilAnswered } from "./retry.js";
+import { app, emit, on, PALETTE } from "./state.js";
+import { adopt, findObject, work } from "./work.js";
+
+/** @typedef {import("./state.js").ObjectClass} ObjectClass */
+
+const TOPIC = "The classes are not saved";
+let queue = Promise.resolve();
+
+export function startClasses() {
+  on("classes draft selection work", renderChips);
+  on("classes", renderRows);
+  byId("class-add").onsubmit = (event) => {
+    event.preventDefault();
+    const name = byId("class-name").value.trim();
+    if (name) addClass(name);
+    byId("class-name").value = "";
+  };
+}
+
+/** @param {string} name */
+export function addClass(name) {
+  if (app.classes.some((known) => known.name === name)) return complain(`There is a class ${name} already.`, { topic: "class" });
+  const free = PALETTE.find((colour) => !app.classes.some((known) => known.colour === colour));
+  change((classes) => [...classes.filter((known) => known.name !== name), { name, colour: free ?? PALETTE[classes.length % PALETTE.length] }]);
+}
+
+/**
+ * Changes the classes here and on the server; if they have changed there, the change is made to the newest.
+ * @param {(classes: ObjectClass[]) => ObjectClass[]} edit
+ */
+function change(edit) {
+  app.classes = edit(app.classes);
+  emit("classes");
+  queue = queue.then(async () => {
+    try {
+      for (;;) {
+        const newest = await untilAnswered(session, TOPIC);
+        try {
+          await untilAnswered(() => putClasses({ revision: newest.classes_revision, classes: edit(newest.classes) }), TOPIC);
+          return;
+        } catch (error) {
+          if (error.status !== 409) throw error;
+        }
+      }
+    } catch (error) {
+      complain(`${TOPIC}: ${error.message}`, { topic: TOPIC });
+    }
+  });
+}
+
+/** A class by another name: its objects in all photos follow. */
+async function renameClass(before, name) {
+  if (!name || name === before) return emit("classes");
+  if (app.classes.some((known) => known.name === name)) {
+    complain(`There is a class ${name} already.`, { topic: "class" });
+    return emit("classes");
+  }
+  change((classes) => classes.map((known) => (known.name === before ? { ...known, name } : known)));
+  if (app.activeClass === before) app.activeClass = name;
+  if (draft.class === before) draft.class = name;
+  const photos = app.photos.filter((photo) => photo.objects);
+  queue = queue.then(async () => {
+    for (const { id } of photos) {
+      await untilAnswered(() => renameIn(id, before, name), TOPIC).catch((error) => complain(
+        `The class of objects of ${app.photos.find((photo) => photo.id === id)?.name} is not renamed: ${error.message}`));
+    }
+  });
+}
+
+async function renameIn(id, before, name) {
+  for (;;) {
+    const { work: newest } = await getPhoto(id);
+    const changes = newest.objects.filter((object) => object.class === before).map((object) => ({ id: object.id, class: name }));
+    if (!changes.length) return;
+    try {
+      await changeObjects(id, { revision: newest.revision, changes });
+      adopt(id, (await getPhoto(id)).work);
+      return;
+    } catch (error) {
+      if (error.status !== 409) throw error;
+    }
+  }
+}
+
+function renderChips() {
+  const object = app.selected && findObject(app.selected);
+  const current = draft.active ? draft.class : object ? object.class : app.activeClass;
+  const chip = (name, colour, key) => {
+    const swatch = make("span", { class: "swatch" });
+    if (colour) swatch.style.backgroundColor = colour;
+    const count = work.objects.filter((other) => !other.deleted && (other.class ?? null) === name).length;
+    return make("button", { class: "chip", "aria-pressed": (current ?? null) === name, dataset: { key: `class ${name ?? ""}` },
+      onclick: () => useClass(name), title: key === null ? name ?? "No class" : `${name ?? "No class"} (key ${key})` },
+    swatch, make("span", { class: "ellipsis" }, name ?? "No class"), count ? make("span", { class: "count" }, String(count)) : null,
+    key === null ? null : make("kbd", {}, String(key)));
+  };
+  replaceChildren(byId("classes"), [chip(null, null, 0),
+    ...app.classes.map(({ name, colour }, index) => chip(name, colour, index < 9 ? index + 1 : null))]);
+}
+
+function renderRows() {
+  const swap = (index, other) => change((classes) => {
+    const moved = [...classes];
+    if (moved[index] && moved[other]) [moved[index], moved[other]] = [moved[other], moved[index]];
+    return moved;
+  });
+  replaceChildren(byId("class-rows"), app.classes.map(({ name, colour }, index) => {
+    const picker = make("input", { type: "color", value: colour, "aria-label": `Colour of ${name}`, dataset: { key: `colour ${index}` },
+      onchange: () => change((classes) => classes.map((known) => (known.name === name ? { ...known, colour: picker.value } : known))) });
+    const input = make("input", { type: "text", value: name, maxLength: 100, "aria-label": `Name of class ${index + 1}`,
+      autocomplete: "off", dataset: { key: `name ${index}` }, onchange: () => renameClass(name, input.value.trim()) });
+    return make("li", {}, make("kbd", {}, index < 9 ? String(index + 1) : "–"), picker, input,
+      iconButton("prev", `Move ${name} up`, () => swap(index, index - 1), { disabled: index === 0, dataset: { key: `up ${index}` }, class: "icon up" }),
+      iconButton("next", `Move ${name} down`, () => swap(index, index + 1),
+        { disabled: index === app.classes.length - 1, dataset: { key: `down ${index}` }, class: "icon up" }),
+      iconButton("delete", `Remove ${name}`, () => change((classes) => classes.filter((known) => known.name !== name)),
+        { dataset: { key: `remove ${index}` } }));
+  }));
+}

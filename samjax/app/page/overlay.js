@@ -1,0 +1,177 @@
+// What is drawn on the photo: masks as translucent areas with a crisp outline, prompts, the shape that is being drawn,
+// and the crosshair of the keyboard.
+
+import { camera, toScreen } from "./camera.js";
+import { draft, shownAnswer } from "./draft.js";
+import { everything } from "./everything.js";
+import { pathOf } from "./masks.js";
+import { hover } from "./preview.js";
+import { app, colourOf, nameOf, PALETTE } from "./state.js";
+import { shape } from "./tools.js";
+import { work } from "./work.js";
+
+export const DRAFT = "#3b9cff";
+const [GREEN, RED] = ["#16a34a", "#dc2626"];
+
+/** @param {CanvasRenderingContext2D} context @param {number} density */
+export function drawOverlay(context, density) {
+  const scale = camera.scale * density;
+  const inPhoto = () => context.setTransform(scale, 0, 0, scale, -camera.x * scale, -camera.y * scale);
+  const onScreen = () => context.setTransform(density, 0, 0, density, 0, 0);
+  context.lineJoin = context.lineCap = "round";
+
+  inPhoto();
+  const labels = [];
+  if (!app.hideAll) {
+    for (const [index, object] of work.objects.entries()) {
+      if (object.deleted || object.hidden || object.id === draft.target) continue;
+      const marked = object.id === app.selected || object.id === app.hovered;
+      const faint = everything.on || draft.active;
+      drawMask(context, object.polygons, colourOf(object, index), marked ? 0.5 : faint ? 0.18 : 0.32, marked ? 2.6 : 1.5);
+      if (marked) labels.push([object, index]);
+    }
+  }
+  if (everything.on) drawFound(context);
+  const answer = shownAnswer();
+  if (!draft.active && hover.answer) {
+    drawMask(context, hover.answer.polygons, DRAFT, 0.16, 1.5, [5, 4]);
+  }
+  if (answer) drawMask(context, answer.polygons, draftColour(), 0.42, 2.4);
+
+  onScreen();
+  context.setLineDash([]);
+  for (const [object, index] of labels) drawLabel(context, object, nameOf(object, index), colourOf(object, index));
+  drawPrompts(context);
+  drawShape(context);
+  if (app.cursor) drawCrosshair(context, toScreen(app.cursor[0] + 0.5, app.cursor[1] + 0.5));
+}
+
+export function draftColour() {
+  return app.classes.find((known) => known.name === draft.class)?.colour ?? DRAFT;
+}
+
+/** A dark line below the coloured one keeps the outline crisp on any photo. */
+function drawMask(context, polygons, colour, alpha, width, dashes = []) {
+  const path = pathOf(polygons);
+  context.globalAlpha = alpha;
+  context.fillStyle = colour;
+  context.fill(path, "evenodd");
+  context.globalAlpha = 1;
+  context.setLineDash(dashes.map((length) => length / camera.scale));
+  context.strokeStyle = "rgb(0 0 0 / .55)";
+  context.lineWidth = (width + 1.4) / camera.scale;
+  context.stroke(path);
+  context.strokeStyle = colour;
+  context.lineWidth = width / camera.scale;
+  context.stroke(path);
+  context.setLineDash([]);
+}
+
+function drawFound(context) {
+  for (const mask of everything.masks) {
+    if (mask.taken || mask === everything.hovered) continue;
+    drawMask(context, mask.polygons, PALETTE[mask.index % PALETTE.length], 0.24, 1.2);
+  }
+  if (everything.hovered) {
+    drawMask(context, everything.hovered.polygons, PALETTE[everything.hovered.index % PALETTE.length], 0.6, 2.8);
+  }
+}
+
+function drawLabel(context, object, text, colour) {
+  const [x, y] = toScreen(object.box[0], object.box[1]);
+  context.font = "600 12px system-ui, sans-serif";
+  const shown = text.length > 40 ? `${text.slice(0, 39)}…` : text;
+  const width = context.measureText(shown).width + 22;
+  const left = Math.min(Math.max(4, x), camera.width - width - 4);
+  const top = Math.min(Math.max(4, y - 26), camera.height - 24);
+  context.fillStyle = "rgb(16 22 28 / .88)";
+  context.beginPath();
+  context.roundRect(left, top, width, 20, 4);
+  context.fill();
+  context.fillStyle = colour;
+  context.fillRect(left + 6, top + 6, 8, 8);
+  context.fillStyle = "#fff";
+  context.textBaseline = "middle";
+  context.fillText(shown, left + 18, top + 10.5);
+}
+
+function drawPrompts(context) {
+  const step = draft.steps.at(-1);
+  const points = [...(step?.points ?? []), ...draft.waiting];
+  if (step?.box) drawBox(context, step.box.map((value) => value + 0.5), []);
+  for (const [x, y, label] of points) {
+    const [sx, sy] = toScreen(x + 0.5, y + 0.5);
+    context.beginPath();
+    context.arc(sx, sy, 6.5, 0, 7);
+    context.fillStyle = label ? GREEN : RED;
+    context.fill();
+    context.lineWidth = 2;
+    context.strokeStyle = "#fff";
+    context.stroke();
+    context.beginPath(); // a sign beside the colour, for those who do not tell red from green
+    context.moveTo(sx - 3, sy);
+    context.lineTo(sx + 3, sy);
+    if (label) {
+      context.moveTo(sx, sy - 3);
+      context.lineTo(sx, sy + 3);
+    }
+    context.stroke();
+  }
+}
+
+function drawBox(context, [x0, y0, x1, y1], dashes) {
+  const [left, top] = toScreen(x0, y0);
+  const [right, bottom] = toScreen(x1, y1);
+  outlined(context, () => context.rect(left, top, right - left, bottom - top), dashes);
+}
+
+function outlined(context, trace, dashes = []) {
+  context.beginPath();
+  trace();
+  context.setLineDash(dashes);
+  context.lineWidth = 3.5;
+  context.strokeStyle = "rgb(0 0 0 / .6)";
+  context.stroke();
+  context.lineWidth = 1.6;
+  context.strokeStyle = "#fff";
+  context.stroke();
+  context.setLineDash([]);
+}
+
+function drawShape(context) {
+  const current = shape.current;
+  const line = (points) => points.forEach(([x, y], index) => {
+    const [sx, sy] = toScreen(x + 0.5, y + 0.5);
+    if (index) context.lineTo(sx, sy);
+    else context.moveTo(sx, sy);
+  });
+  if (current?.kind === "box") drawBox(context, [...current.from, ...current.to].map((value) => value + 0.5), [6, 4]);
+  if (current?.kind === "lasso") {
+    outlined(context, () => line([...current.line, ...(current.end ? [current.end] : [])]), current.free ? [] : [6, 4]);
+  }
+  if (current?.kind === "stroke") {
+    context.globalAlpha = 0.55;
+    context.lineWidth = Math.max(1, current.radius * 2 * camera.scale);
+    context.strokeStyle = current.erase ? RED : draftColour();
+    context.beginPath();
+    line(current.points.length > 1 ? current.points : [...current.points, ...current.points]);
+    context.stroke();
+    context.globalAlpha = 1;
+  }
+  if (app.tool === "brush" && shape.pointer) {
+    const [x, y] = toScreen(shape.pointer[0] + 0.5, shape.pointer[1] + 0.5);
+    outlined(context, () => context.arc(x, y, Math.max(1.5, app.brush.radius * camera.scale), 0, 7),
+      app.brush.erase ? [4, 3] : []);
+  }
+}
+
+function drawCrosshair(context, [x, y]) {
+  const lines = () => {
+    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      context.moveTo(x + dx * 5, y + dy * 5);
+      context.lineTo(x + dx * 22, y + dy * 22);
+    }
+  };
+  outlined(context, lines);
+  outlined(context, () => context.arc(x, y, 10, 0, 7));
+}
