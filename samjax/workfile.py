@@ -129,20 +129,22 @@ def read_work(path: Path) -> ReadWork:
     there is none."""
     journal = journal_of(path)
     try:
-        state = _parse(path, path.read_bytes())
+        snapshot = path.read_bytes()
     except FileNotFoundError:
         if journal.exists():
             raise BadWorkFile(
-                f"{_shown(journal)} is the journal of a work file whose snapshot {_shown(path)} is missing: bring that "
-                "back, or move the journal away"
+                f"{printable(journal)} is the journal of a work file whose snapshot {printable(path)} is missing: "
+                "bring that back, or move the journal away"
             ) from None
         raise
-    try:
-        content = journal.read_bytes()
-    except FileNotFoundError:
-        return ReadWork(state, 0, False)
-    length = content.rfind(b"\n") + 1
-    for number, line in enumerate(content[:length].splitlines(), 1):
+    return parse_work(str(path), snapshot, journal.read_bytes() if journal.exists() else b"")
+
+
+def parse_work(name: str, snapshot: bytes, journal: bytes = b"") -> ReadWork:
+    """The work of the contents of a snapshot, which messages call `name`, and its journal. Raises BadWorkFile."""
+    state = _parsed_snapshot(name, snapshot)
+    length = journal.rfind(b"\n") + 1
+    for number, line in enumerate(journal[:length].splitlines(), 1):
         try:
             change = json.loads(line)
             revision = change["revision"]
@@ -152,9 +154,9 @@ def read_work(path: Path) -> ReadWork:
                 raise ValueError(f"revision {revision} follows {state.revision}")
             state = state.with_change(change)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise _damaged(journal, f"line {number}: {_reason(error)}") from error
-    _check_masks(path, state)
-    return ReadWork(state, length, length < len(content))
+            raise _damaged(f"{name.removesuffix(SNAPSHOT)}{JOURNAL}", f"line {number}: {_reason(error)}") from error
+    _check_masks(name, state)
+    return ReadWork(state, length, length < len(journal))
 
 
 def journal_of(path: Path) -> Path:
@@ -168,13 +170,13 @@ def find_work(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(found) if not any(part.startswith(".") for part in path.parts[:-1])]
 
 
-def _parse(path: Path, content: bytes) -> WorkState:
+def _parsed_snapshot(path: str, content: bytes) -> WorkState:
     try:
         given = json.loads(content)
         version = given["samjax_work"]
         if isinstance(version, int) and version > FORMAT:
             raise BadWorkFile(
-                f"{_shown(path)} is of format {version}, written by a newer samjax; this one reads up to {FORMAT}: "
+                f"{printable(path)} is of format {version}, written by a newer samjax; this one reads up to {FORMAT}: "
                 "pip install --upgrade samjax, or choose another folder"
             )
         photo = WorkPhoto(**given["photo"])
@@ -188,7 +190,7 @@ def _parse(path: Path, content: bytes) -> WorkState:
         raise _damaged(path, _reason(error)) from error
 
 
-def _check_masks(path: Path, state: WorkState) -> None:
+def _check_masks(path: str, state: WorkState) -> None:
     size = [state.photo.height, state.photo.width]
     for known, whole in zip(state.objects, are_whole([known.rle for known in state.objects], size), strict=True):
         if not whole:
@@ -208,15 +210,11 @@ def are_whole(rles: Sequence[RLE], size: Sequence[int]) -> list[bool]:
     ]
 
 
-def _damaged(path: Path, why: str) -> BadWorkFile:
+def _damaged(path: str, why: str) -> BadWorkFile:
     return BadWorkFile(
-        f"{_shown(path)} is damaged ({why}): bring it back from a copy, or move it away to begin this photo anew"
+        f"{printable(path)} is damaged ({why}): bring it back from a copy, or move it away to begin this photo anew"
     )
 
 
 def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _shown(path: Path) -> str:
-    return printable(path)
