@@ -85,7 +85,7 @@ def test_the_library_knows_training_in_cli_only(imports):
 
 
 def test_readers_of_annotated_photos_know_no_one_who_reads_with_them(imports):
-    readers = ("samjax.train", "samjax.evaluation")
+    readers = ("samjax.train", "samjax.evaluation", "samjax.app")
     assert not offenders(
         imports,
         lambda module: within(module, "samjax.readers"),
