@@ -141,7 +141,7 @@ function outlined(context, trace, dashes = []) {
 function drawShape(context) {
   const current = shape.current;
   const line = (points) => points.forEach(([x, y], index) => {
-    const [sx, sy] = toScreen(x + 0.5, y + 0.5);
+    const [sx, sy] = toScreen(x, y);
     if (index) context.lineTo(sx, sy);
     else context.moveTo(sx, sy);
   });

@@ -49,7 +49,7 @@ export async function openPhoto(id) {
   try {
     const photo = await untilAnswered(() => api.photo(id, signal), "The photo is not loaded", signal);
     if (signal.aborted) return;
-    app.photo = { ...photo, version: photo.version ?? photo.hash ?? "" };
+    app.photo = { ...photo, version: photo.hash.slice(0, 16) };
     adopt(id, photo.work);
     show();
     fit();
@@ -77,7 +77,7 @@ function encode(photo, signal) {
       await sleep(wait, signal).done;
       state = await untilAnswered(() => api.embedding(photo, signal), "encoding", signal);
       // The server was started anew in between, and has forgotten.
-      if (state.state === "none" || state.state === null) state = await api.startEmbedding(photo, signal);
+      if (state.state === "absent") state = await api.startEmbedding(photo, signal);
     }
     report(state);
     if (state.state === "failed") throw new api.ApiError(500, `The photo could not be encoded: ${state.error}`);

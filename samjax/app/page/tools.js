@@ -1,6 +1,6 @@
 // What a click, a drag and a key do with each tool. Coordinates are pixels of the photo; integers name pixels.
 
-import { addBox, addLasso, addPoint, addStroke, draft } from "./draft.js";
+import { addBox, addLasso, addPoint, addStroke } from "./draft.js";
 import { everything, acceptFound, hoverEverything } from "./everything.js";
 import { smallestAt } from "./masks.js";
 import { announce } from "./messages.js";
@@ -11,7 +11,8 @@ import { work } from "./work.js";
 /** What is being drawn, and where the pointer is. */
 export const shape = { current: /** @type {any} */ (null), pointer: /** @type {number[]|null} */ (null) };
 
-const exact = ([x, y]) => [Math.round(x * 10) / 10, Math.round(y * 10) / 10];
+// What is drawn has pixel (0, 0) cover 0 to 1, as masks' outlines do; a point or a box's corner names a pixel.
+const exact = ([x, y]) => [Math.round(x * 10 + 5) / 10, Math.round(y * 10 + 5) / 10];
 const whole = ([x, y]) => [
   Math.min(Math.max(Math.round(x), 0), app.photo.width - 1), Math.min(Math.max(Math.round(y), 0), app.photo.height - 1)];
 const inside = ([x, y]) => x > -0.5 && y > -0.5 && x < app.photo.width - 0.5 && y < app.photo.height - 0.5;
@@ -100,7 +101,7 @@ export const tools = {
     move(at) {
       const line = shape.current?.line;
       const last = line?.at(-1);
-      if (line && line.length < 5000 && Math.hypot(at[0] - last[0], at[1] - last[1]) > 0.8) {
+      if (line && line.length < 5000 && Math.hypot(at[0] + 0.5 - last[0], at[1] + 0.5 - last[1]) > 0.8) {
         draw({ kind: "lasso", line: [...line, exact(at)], free: true });
       }
     },
@@ -160,6 +161,3 @@ export const tool = () => tools[app.tool];
 
 /** The label of a click: beside the object with the right button, Shift, or while that is switched on. */
 export const labelOf = (other) => (other ? 1 - app.label : app.label);
-
-/** Whether a point has a meaning now, for the pointer's form. */
-export const draws = () => tool().drags || (app.tool === "point" && draft !== null);
