@@ -9,7 +9,7 @@ import { clearHover } from "./preview.js";
 import { app, emit, nameOf } from "./state.js";
 import { setting } from "./storage.js";
 import { abandonShape, labelOf, select, tool } from "./tools.js";
-import { findObject, indexOf, newId, submit, work } from "./work.js";
+import { findObject, newId, submit, work } from "./work.js";
 
 /** @param {string} name */
 export function useTool(name) {
@@ -109,7 +109,7 @@ export async function correctSelected() {
 
 export function deleteObject(object = selected()) {
   if (!object) return announce("Select an object first.");
-  const name = nameOf(object, indexOf(object.id));
+  const name = nameOf(object);
   const open = work.objects.filter((other) => !other.deleted);
   const next = open[open.indexOf(object) + 1] ?? open[open.indexOf(object) - 1] ?? null;
   changeFields("Object deleted", [object], { deleted: true });
@@ -152,7 +152,7 @@ export function selectNext(direction) {
   const at = open.findIndex((object) => object.id === app.selected);
   const object = open[at < 0 ? (direction > 0 ? 0 : open.length - 1) : (at + direction + open.length) % open.length];
   select(object.id);
-  announce(`${nameOf(object, indexOf(object.id))} selected.`);
+  announce(`${nameOf(object)} selected.`);
 }
 
 export function flipLabel() {

@@ -7,7 +7,7 @@ import { byId, iconButton, make, replaceChildren } from "./dom.js";
 import { complain } from "./messages.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, on, PALETTE } from "./state.js";
-import { adopt, findObject, work } from "./work.js";
+import { adopt, findObject } from "./work.js";
 
 /** @typedef {import("./state.js").ObjectClass} ObjectClass */
 
@@ -96,10 +96,9 @@ function renderChips() {
   const chip = (name, colour, key) => {
     const swatch = make("span", { class: "swatch" });
     if (colour) swatch.style.backgroundColor = colour;
-    const count = work.objects.filter((other) => !other.deleted && (other.class ?? null) === name).length;
     return make("button", { class: "chip", "aria-pressed": (current ?? null) === name, dataset: { key: `class ${name ?? ""}` },
       onclick: () => useClass(name), title: key === null ? name ?? "No class" : `${name ?? "No class"} (key ${key})` },
-    swatch, make("span", { class: "ellipsis" }, name ?? "No class"), count ? make("span", { class: "count" }, String(count)) : null,
+    swatch, make("span", { class: "ellipsis" }, name ?? "No class"),
     key === null ? null : make("kbd", {}, String(key)));
   };
   replaceChildren(byId("classes"), [chip(null, null, 0),

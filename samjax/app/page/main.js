@@ -168,6 +168,7 @@ async function start() {
   on("work photo", renderSaving);
   on("pointer cursor photo", renderPosition);
   on("draft", measure);
+  on("photo", () => (byId("answer-time").textContent = ""));
   await untilAnswered(loadPhotos, "start");
   emit("tool photo classes work draft");
   await takeUpChanges();

@@ -1,14 +1,14 @@
 // The list of objects, and what can be done to each.
 
 import { correctSelected, deleteObject, hideObject } from "./actions.js";
-import { area, byId, icon, iconButton, make, replaceChildren } from "./dom.js";
+import { area, byId, count, icon, iconButton, make, replaceChildren } from "./dom.js";
 import { markTaken } from "./everything.js";
 import { changeFields } from "./history.js";
 import { app, colourOf, emit, nameOf, on } from "./state.js";
 import { select } from "./tools.js";
 import { work } from "./work.js";
 
-const SOURCES = { prompts: "clicks", everything: "everything-mode", import: "opened annotation" };
+const SOURCES = { prompts: "from prompts", everything: "from everything-mode", import: "opened annotation" };
 
 export function startObjects() {
   on("work selection classes photo", renderObjects);
@@ -17,24 +17,24 @@ export function startObjects() {
 }
 
 function renderObjects() {
-  const rows = work.objects.map((object, index) => ({ object, index })).filter(({ object }) => !object.deleted);
+  const rows = work.objects.filter((object) => !object.deleted);
   byId("object-count").textContent = String(rows.length);
   byId("no-objects").hidden = rows.length > 0;
   byId("hide-all").setAttribute("aria-pressed", String(app.hideAll));
   // What is being typed into is not taken away below the hands.
   const typing = document.activeElement?.matches("#objects input[type=text]") ? document.activeElement : null;
   const value = typing?.value;
-  replaceChildren(byId("objects"), rows.map(({ object, index }) => row(object, index)));
+  replaceChildren(byId("objects"), rows.map(row));
   const again = document.activeElement;
   if (typing && again?.matches("#objects input[type=text]")) again.value = value;
 }
 
-function row(object, index) {
+function row(object) {
   const selected = object.id === app.selected;
-  const colour = colourOf(object, index);
+  const colour = colourOf(object);
   const swatch = make("span", { class: "swatch" });
   swatch.style.backgroundColor = colour;
-  const name = nameOf(object, index);
+  const name = nameOf(object);
   const facts = [object.name ? object.class : null, object.score === null ? null : object.score.toFixed(2)].filter(Boolean);
   const item = make("li", { class: `object${selected ? " selected" : ""}${object.hidden ? " is-hidden" : ""}`, dataset: { id: object.id } },
     make("div", { class: "row" },
@@ -45,7 +45,7 @@ function row(object, index) {
       iconButton(object.hidden ? "hide" : "show", `${object.hidden ? "Show" : "Hide"} ${name}`, () => hideObject(object),
         { dataset: { key: `${object.id} hide` }, "aria-pressed": object.hidden }),
       iconButton("delete", `Delete ${name}`, () => deleteObject(object), { dataset: { key: `${object.id} delete` } })),
-    selected ? details(object, index, colour) : null);
+    selected ? details(object, colour) : null);
   item.onpointerenter = () => hoverRow(object.id);
   item.onpointerleave = () => hoverRow(null);
   return item;
@@ -60,10 +60,10 @@ function markHovered() {
   for (const item of byId("objects").children) item.classList.toggle("hovered", item.dataset.id === app.hovered);
 }
 
-function details(object, index, colour) {
+function details(object, colour) {
   const key = (name) => ({ key: `${object.id} ${name}` });
   const input = make("input", { type: "text", value: object.name ?? "", maxLength: 200, autocomplete: "off",
-    placeholder: nameOf(object, index), dataset: key("input"),
+    placeholder: nameOf(object), dataset: key("input"),
     onchange: () => changeFields("Object renamed", [object], { name: input.value.trim() }),
     onkeydown: (event) => {
       if (event.key === "Enter") input.blur();
@@ -81,8 +81,8 @@ function details(object, index, colour) {
     make("label", {}, "Colour", make("span", { class: "colour" }, picker,
       object.colour ? make("button", { class: "text small", dataset: key("uncolour"),
         onclick: () => changeFields("Object recoloured", [object], { colour: null }) }, "As its class") : null)),
-    make("p", { class: "facts" }, [area(object.area), SOURCES[object.source] ?? object.source,
-      object.clicks ? `${object.clicks} click${object.clicks === 1 ? "" : "s"}` : ""].filter(Boolean).join(" · ")),
+    make("p", { class: "facts" }, [area(object.area),
+      object.clicks ? count(object.clicks, "click") : SOURCES[object.source] ?? object.source].join(" · ")),
     make("button", { class: "button", dataset: key("correct"), onclick: correctSelected }, icon("edit"), "Correct"));
 }
 

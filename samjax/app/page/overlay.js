@@ -23,12 +23,12 @@ export function drawOverlay(context, density) {
   inPhoto();
   const labels = [];
   if (!app.hideAll) {
-    for (const [index, object] of work.objects.entries()) {
+    for (const object of work.objects) {
       if (object.deleted || object.hidden || object.id === draft.target) continue;
       const marked = object.id === app.selected || object.id === app.hovered;
       const faint = everything.on || draft.active;
-      drawMask(context, object.polygons, colourOf(object, index), marked ? 0.5 : faint ? 0.18 : 0.32, marked ? 2.6 : 1.5);
-      if (marked) labels.push([object, index]);
+      drawMask(context, object.polygons, colourOf(object), marked ? 0.5 : faint ? 0.18 : 0.32, marked ? 2.6 : 1.5);
+      if (marked) labels.push(object);
     }
   }
   if (everything.on) drawFound(context);
@@ -40,7 +40,7 @@ export function drawOverlay(context, density) {
 
   onScreen();
   context.setLineDash([]);
-  for (const [object, index] of labels) drawLabel(context, object, nameOf(object, index), colourOf(object, index));
+  for (const object of labels) drawLabel(context, object, nameOf(object), colourOf(object));
   drawPrompts(context);
   drawShape(context);
   if (app.cursor) drawCrosshair(context, toScreen(app.cursor[0] + 0.5, app.cursor[1] + 0.5));

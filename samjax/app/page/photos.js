@@ -143,7 +143,7 @@ function renderPhotos() {
   byId("photo-count").textContent = at < 0 ? String(app.photos.length) : `${at + 1}/${app.photos.length}`;
   byId("folder-progress").value = app.photos.length ? done / app.photos.length : 0;
   const objects = app.photos.reduce((sum, photo) => sum + (photo.objects ?? 0), 0);
-  byId("folder-summary").textContent = `${done} of ${count(app.photos.length, "photo")} done, ${count(objects, "object")}`;
+  byId("folder-summary").textContent = `${done} of ${app.photos.length} done · ${count(objects, "object")}`;
   renderRows();
   renderNotice(listed);
 }
@@ -176,7 +176,7 @@ function renderRows() {
 function makeRow(photo) {
   const picture = photo.error ? make("span", { class: "thumbnail" })
     : make("img", { class: "thumbnail", alt: "", loading: "lazy", decoding: "async", src: api.thumbnailPath(photo.id),
-      onerror: () => picture.classList.add("missing") });
+      onerror: () => picture.replaceWith(make("span", { class: "thumbnail" })) });
   return make("li", { class: "photo" }, make("button", { onclick: () => openPhoto(photo.id) }, picture,
     make("span", { class: "words" }, make("span", { class: "ellipsis" }, photo.name), make("span", { class: "facts" }))));
 }

@@ -43,7 +43,7 @@ export function startPointer() {
 
 function begin(event) {
   if (!app.photo) return;
-  byId("surface").focus({ preventScroll: true });
+  byId("surface").focus({ preventScroll: true, focusVisible: false });
   event.preventDefault();
   byId("surface").setPointerCapture(event.pointerId);
   const at = onSurface(event);

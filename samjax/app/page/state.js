@@ -7,7 +7,7 @@
  *   chosen?: number}} Step one question to the decoder, and the choice among its answers
  * @typedef {{id: string, name: string|null, class: string|null, colour: string|null, hidden: boolean, deleted: boolean,
  *   source: string, score: number|null, area: number, box: number[], polygons: XY[][][], clicks: number,
- *   unsaved?: boolean}} SegmentedObject
+ *   number: number, unsaved?: boolean}} SegmentedObject number: among those of its class, from 1
  * @typedef {{id: string, name: string, width: number, height: number, levels: number, version: string}} Photo
  */
 
@@ -71,13 +71,14 @@ function flush() {
 export const PALETTE = ["#1ec8b7", "#ff8a3d", "#7c8cff", "#f25f9c", "#f2c230", "#4fb8ff", "#9bd53c", "#c77dff", "#ff6b5e",
   "#59d98e", "#d9a066", "#a7b1c2"];
 
-/** @param {SegmentedObject} object @param {number} index where it stands in the list */
-export function colourOf(object, index) {
-  return object.colour ?? app.classes.find((known) => known.name === object.class)?.colour
-    ?? PALETTE[index % PALETTE.length];
+/** @param {SegmentedObject} object */
+export function colourOf(object) {
+  const ofClass = app.classes.find((known) => known.name === object.class)?.colour;
+  if (object.colour ?? ofClass) return object.colour ?? ofClass;
+  const free = PALETTE.filter((colour) => !app.classes.some((known) => known.colour === colour));
+  const colours = free.length ? free : PALETTE;
+  return colours[(object.number - 1) % colours.length];
 }
 
-/** What an object is called in lists and messages. */
-export function nameOf(object, index) {
-  return object.name || (object.class ? `${object.class} ${index + 1}` : `Object ${index + 1}`);
-}
+/** What an object is called in lists and messages. @param {SegmentedObject} object */
+export const nameOf = (object) => object.name || `${object.class ?? "Object"} ${object.number}`;

@@ -64,14 +64,17 @@ export function show() {
       }
     }
   }
-  work.objects = [...objects.values()];
+  const numbers = new Map();
+  work.objects = [...objects.values()].map((object) => {
+    numbers.set(object.class, (numbers.get(object.class) ?? 0) + 1);
+    return { ...object, number: numbers.get(object.class) };
+  });
   const waiting = [...outbox.values()].flat().length;
   work.trouble = { text: waiting ? work.trouble.text : "", waiting };
   emit("work");
 }
 
 export const findObject = (id) => work.objects.find((object) => object.id === id);
-export const indexOf = (id) => work.objects.findIndex((object) => object.id === id);
 
 /** Puts a change on its way to the server's disk; the page shows it at once. @param {Change} change */
 export function submit(change, photo = app.photo.id) {
