@@ -199,11 +199,8 @@ class Service:
         batch = _POINTS_ON_CPU if self.sam.execution.platform == "cpu" else config.points_per_batch
         generator = MaskGenerator(self.sam, dataclasses.replace(config, points_per_batch=batch))
         records = generator.generate(read().rgb, progress=progress)
-        self._found.put(
-            self._found_key(photo, config),
-            records,
-            sum(len(record["segmentation"]["counts"]) + 500 for record in records),
-        )
+        size = sum(len(record["segmentation"]["counts"]) + 500 for record in records)
+        self._found.put(self._found_key(photo, config), records, size)
         return records
 
     def found(self, photo: KnownPhoto, config: GenerationConfig) -> list[dict[str, Any]] | None:
