@@ -1,6 +1,7 @@
 """The command `samjax app`."""
 
 import contextlib
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -52,8 +53,14 @@ def run(
         warm(service, queue)
         app = build(library, service, queue, host=host, port=bound, token=token)
         _print_address(host, bound, token, folder)
+        signal.signal(signal.SIGTERM, _ended)
         serve(app, listener)
     return 0
+
+
+def _ended(number: int, _: object) -> None:
+    """Ends the process as Ctrl-C does, so that the queue and the folder are left in order."""
+    raise SystemExit(128 + number)
 
 
 def default_out(source: str | None) -> Path:

@@ -1,11 +1,10 @@
 """Embedding photos in turn, and how far each is."""
 
 import time
-from concurrent.futures import CancelledError
 from typing import Any
 
 from samjax.app.library import KnownPhoto, Library
-from samjax.app.queue import DeviceQueue, Job, Kind
+from samjax.app.queue import DeviceQueue, GivenUp, Job, Kind
 from samjax.app.service import Service
 from samjax.errors import describe_error
 
@@ -45,6 +44,6 @@ class Encoding:
             return {"state": "ready", **known}
         if job is None or job.future.cancelled() or (error := job.future.exception()) is None:
             return {"state": "absent", **known}  # also where it has been deleted since, to make room
-        if isinstance(error, CancelledError):
+        if isinstance(error, GivenUp):
             return {"state": "absent", **known}
         return {"state": "failed", **known, "error": describe_error(error)}

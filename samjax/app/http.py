@@ -3,7 +3,7 @@
 Knows nothing of photos and models.
 """
 
-import asyncio
+import contextvars
 import errno
 import hmac
 import ipaddress
@@ -11,7 +11,6 @@ import json
 import logging
 import secrets
 from collections.abc import Collection, Mapping
-from concurrent.futures import CancelledError
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -24,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from samjax.app.library import UnknownPhoto, UnreadablePhoto
-from samjax.app.queue import Busy, Superseded
+from samjax.app.queue import Busy, GivenUp, Superseded
 
 MOST_JSON = 16_000_000  # bytes of a body
 LEAST_TOKEN = 16  # characters
@@ -68,8 +67,8 @@ def error_response(error: BaseException) -> JSONResponse:
             return _error(422, str(error))
         case HTTPException():
             return _error(error.status_code, str(error.detail), error.headers)
-        case CancelledError() | asyncio.CancelledError():
-            return _error(499, "the request was given up")
+        case GivenUp():
+            return _error(499, str(error))  # nginx's number for it; nobody reads this
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _log.error("the disk is full: %s", error)
             return _error(507, "the disk is full, and nothing was changed: make room and try again")
@@ -277,11 +276,26 @@ def host_name(host: str) -> str:
     return host.partition(":")[0].lower().rstrip(".")
 
 
+_client: contextvars.ContextVar[str] = contextvars.ContextVar("client", default="")
+
+
+def client_of(request: Request) -> str:
+    """Whose request this is: a tab's random name or, without one, the address it comes from."""
+    name = request.headers.get("x-samjax-client", "")
+    return f"page {name[:64]}" if name else f"address {request.client.host if request.client else ''}"
+
+
+def current_client() -> str:
+    """`client_of` the request that is being answered, on any thread that was started for it."""
+    return _client.get()
+
+
 def answering(route: Route) -> Route:
     """The route, with errors of its endpoint answered."""
     endpoint = route.endpoint
 
     async def answer(request: Request) -> Response:
+        _client.set(client_of(request))
         try:
             return await endpoint(request)
         except ClientDisconnect:

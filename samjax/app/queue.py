@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import Any, Literal
 
 Kind = Literal["short", "long", "background"]
@@ -26,6 +26,10 @@ class Busy(RuntimeError):
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class GivenUp(RuntimeError):
+    """Nobody waits for the job any more."""
 
 
 class Superseded(RuntimeError):
@@ -51,13 +55,13 @@ class Job:
             self._queue.forget(self)
 
     def pause(self) -> None:
-        """Lets others' short jobs run; called by the work itself. Raises CancelledError if the job was given up."""
+        """Lets others' short jobs run; called by the work itself. Raises `GivenUp` if that has happened."""
         if self._given_up.is_set():
-            raise CancelledError
+            raise GivenUp("the request was given up")
         if self.kind != "short":
             self._queue.serve_others(self)
         if self._given_up.is_set():
-            raise CancelledError
+            raise GivenUp("the request was given up")
 
     def position(self) -> int:
         """How many jobs will run before this one, about; 0 if it runs or has run."""

@@ -2,30 +2,36 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
-from concurrent.futures import CancelledError
-from importlib import resources
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from samjax.app.encoding import Encoding
-from samjax.app.http import HttpError, read_json
+from samjax.app.http import HttpError, client_of, error_response, read_json
 from samjax.app.library import KnownPhoto, Library, PhotoEntry, UnreadablePhoto, safe_name
 from samjax.app.predicting import Predicting
-from samjax.app.queue import DeviceQueue, Job
+from samjax.app.queue import DeviceQueue, GivenUp, Job
+from samjax.app.searching import Search, Searching
 from samjax.app.service import Service
 from samjax.app.tiles import SIDE, Tiles, level_count
 
-PAGE = resources.files("samjax.app") / "page"
+PAGE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 200_000_000
+_TELL = 0.2  # seconds between lines of progress
+_LOOK = 0.25  # seconds after which it is seen that a client has gone
 
 
 class Objects(Protocol):
-    """What is kept of the segmented objects, as the routes of photos ask for it."""
+    """What is kept of the segmented objects, as the routes of photos ask for it, and its own routes."""
+
+    @property
+    def routes(self) -> list[Route]: ...
 
     def session(self) -> dict[str, Any]:
         """Fields of the session: classes, classes_revision, export, import."""
@@ -46,6 +52,8 @@ class Objects(Protocol):
 
 class NoObjects:
     """Nothing is kept: photos can be looked at and segmented."""
+
+    routes: list[Route] = []  # noqa: RUF012
 
     def session(self) -> dict[str, Any]:
         return {"classes": [], "classes_revision": 0, "export": [], "import": []}
@@ -73,22 +81,16 @@ class Context:
     version: str
 
 
-def client_of(request: Request) -> str:
-    """Whose request this is: a tab's random name or, without one, the address it comes from."""
-    name = request.headers.get("x-samjax-client", "")
-    return f"page {name[:64]}" if name else f"address {request.client.host if request.client else ''}"
-
-
 def page_routes() -> list[Route]:
     """The page and its files."""
 
     async def page(request: Request) -> Response:
         name = request.path_params.get("file", "index.html")
-        with resources.as_file(PAGE) as folder:
-            # Routing lets no / into the name; it is looked up among the names that there are.
-            if not folder.is_dir() or name not in {path.name for path in folder.iterdir() if path.is_file()}:
-                raise HttpError(404, f"there is no file {name[:60]!r} of the page")
-            return FileResponse(folder / name, headers={"cache-control": "no-cache"})
+        # Looked up among the names that there are: none from a request becomes a path.
+        files = {path.name: path for path in PAGE.iterdir() if path.is_file()} if PAGE.is_dir() else {}
+        if name not in files:
+            raise HttpError(404, f"there is no file {name[:60]!r} of the page")
+        return FileResponse(files[name], headers={"cache-control": "no-cache"})
 
     return [Route("/", page), Route("/page/{file}", page)]
 
@@ -201,6 +203,7 @@ def _picture(request: Request, data: bytes, hash: str) -> Response:
 def segment_routes(context: Context) -> list[Route]:
     """Embeddings, answers to prompts, everything in a photo."""
     library = context.library
+    searching = Searching(library, context.service, context.queue)
     predicting = Predicting(library, context.service, context.queue, context.objects.resolved)
 
     async def embed(request: Request) -> Response:
@@ -219,11 +222,56 @@ def segment_routes(context: Context) -> list[Route]:
         result = await answered(request, job)
         return JSONResponse(await run_in_threadpool(predicting.answer, asked, result, job))
 
+    async def everything(request: Request) -> Response:
+        search = await run_in_threadpool(searching.checked, await read_json(request))
+        report = Progress()
+        job = searching.submit(client_of(request), search, report)
+        if "application/x-ndjson" in request.headers.get("accept", ""):
+            return StreamingResponse(_lines(searching, search, job, report), media_type="application/x-ndjson")
+        found = await answered(request, job)
+        masks = await run_in_threadpool(lambda: [searching.json(search, n, *mask) for n, mask in enumerate(found)])
+        return JSONResponse({"masks": masks, "config": search.config_json})
+
     return [
+        Route("/segment/everything", everything, methods=["POST"]),
         Route("/segment/embed", embed, methods=["POST"]),
         Route("/segment/embed/{id}", embedding),
         Route("/segment/predict", predict, methods=["POST"]),
     ]
+
+
+class Progress:
+    """The share of a search that is done, told by one thread and read by another."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+
+    def __call__(self, share: float) -> None:
+        self.share = share
+
+
+async def _lines(searching: Searching, search: Search, job: Job, progress: Progress) -> AsyncIterator[bytes]:
+    """A search as lines of JSON: progress, then each mask, then the end or an error. Given up if it is not read on."""
+    waiting = asyncio.wrap_future(job.future)
+    try:
+        told = -1.0
+        while not waiting.done():
+            if progress.share != told:
+                told = progress.share
+                yield _line({"progress": round(told, 4)})
+            await asyncio.wait({waiting}, timeout=_TELL)
+        found = waiting.result()
+        for number, (mask, stability) in enumerate(found):
+            yield _line({"mask": await run_in_threadpool(searching.json, search, number, mask, stability)})
+        yield _line({"done": True, "count": len(found), "config": search.config_json})
+    except Exception as error:
+        yield bytes(error_response(error).body) + b"\n"
+    finally:
+        job.cancel()
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 async def answered(request: Request, job: Job) -> Any:
@@ -231,11 +279,11 @@ async def answered(request: Request, job: Job) -> Any:
     waiting = asyncio.wrap_future(job.future)
     try:
         while True:
-            done, _ = await asyncio.wait({waiting}, timeout=0.25)
+            done, _ = await asyncio.wait({waiting}, timeout=_LOOK)
             if done:
                 return waiting.result()
             if await request.is_disconnected():
-                raise CancelledError
+                raise GivenUp("the request was given up")
     finally:
         if not waiting.done():
             job.cancel()

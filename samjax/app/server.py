@@ -16,7 +16,7 @@ from samjax.app.encoding import Encoding
 from samjax.app.http import Guard, answering, error_response
 from samjax.app.library import Library
 from samjax.app.queue import DeviceQueue
-from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, page_routes, photo_routes, segment_routes
+from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, Objects, page_routes, photo_routes, segment_routes
 from samjax.app.service import Service
 from samjax.app.tiles import Tiles
 
@@ -34,12 +34,13 @@ def build(
     port: int = 8765,
     token: str | None = None,
     hosts: Collection[str] = (),
+    objects: Objects | None = None,
 ) -> ASGIApp:
-    """The application, guarded (`samjax.app.http.Guard`)."""
-    objects = NoObjects()
+    """The application, guarded (`samjax.app.http.Guard`), with the routes of `objects` if anything is kept."""
+    objects = objects or NoObjects()
     encoding = Encoding(library, service, queue)
     context = Context(library, service, queue, Tiles(library), encoding, objects, importlib.metadata.version("samjax"))
-    routes = [*page_routes(), *photo_routes(context), *segment_routes(context)]
+    routes = [*page_routes(), *photo_routes(context), *segment_routes(context), *objects.routes]
     handlers = {HTTPException: _answer_error}
     app = Starlette(routes=[answering(route) for route in routes], exception_handlers=handlers)
     files = {"/api/upload": UPLOAD_BYTES}

@@ -30,6 +30,7 @@ from samjax.types import Embedding, Prompts
 from samjax.writers.outlines import outline
 
 _EMBEDDINGS, _ANSWERS, _FOUND = 256_000_000, 128_000_000, 128_000_000  # bytes in memory
+_POINTS_ON_CPU = 32  # of a batch of the search for everything
 Read = Callable[[], OpenPhoto]  # gives the photo's pixels, if they are needed
 Ring = list[list[float]]  # [x, y] in pixels of the photo; pixel (0, 0) covers [0, 1] x [0, 1]
 
@@ -192,13 +193,22 @@ class Service:
         self, photo: KnownPhoto, read: Read, config: GenerationConfig, progress: Callable[[float], None]
     ) -> list[dict[str, Any]]:
         """Records (`samjax.amg.records`) of everything in a photo, kept by the photo and the settings."""
-        generator = MaskGenerator(self.sam, config)
-        key = photo.hash, json.dumps(generator.config.journal_key())
-        if (known := self._found.get(key)) is not None:
+        if (known := self.found(photo, config)) is not None:
             return known
-        records = generator.generate(read().rgb)
-        self._found.put(key, records, sum(len(record["segmentation"]["counts"]) + 500 for record in records))
+        # Few points together are as fast on a CPU, and the pauses come sooner.
+        batch = _POINTS_ON_CPU if self.sam.execution.platform == "cpu" else config.points_per_batch
+        generator = MaskGenerator(self.sam, dataclasses.replace(config, points_per_batch=batch))
+        records = generator.generate(read().rgb, progress=progress)
+        size = sum(len(record["segmentation"]["counts"]) + 500 for record in records)
+        self._found.put(self._found_key(photo, config), records, size)
         return records
+
+    def found(self, photo: KnownPhoto, config: GenerationConfig) -> list[dict[str, Any]] | None:
+        """What `everything` found in a photo before, if it is still known. Any thread may ask."""
+        return self._found.get(self._found_key(photo, config))
+
+    def _found_key(self, photo: KnownPhoto, config: GenerationConfig) -> tuple[str, str]:
+        return photo.hash, json.dumps(config.with_thresholds(self.sam.thresholds).journal_key())
 
     def warming(self) -> list[Callable[[], object]]:
         """What compiles the programs of clicks, in parts: the encoder, and the decoder for few and more points, with
