@@ -5,70 +5,32 @@ Coordinates are (x, y) in pixels of the ORIGINAL photo. An answer to a change is
 
 import functools
 import json
+import os
 import re
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
-import numpy as np
-from jaxtyping import UInt8
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from samjax import writers
+from samjax.app import exports
 from samjax.app.classes import StaleClasses
 from samjax.app.polygons import polygons
-from samjax.app.steps import BadRequest, Step, steps_from_json, steps_to_json
-from samjax.app.work import NewObject, NotSaved, StaleRevision, Work, WorkFolder, checked_fields
-from samjax.ops.rle import RLE, inclusive_box, rle_area
-from samjax.transforms import Size
+from samjax.app.protocols import Entry, Library, Masks
+from samjax.app.steps import BadRequest, steps_from_json, steps_to_json
+from samjax.app.work import FULL, KEPT, NewObject, NotSaved, StaleRevision, Work, WorkFolder, checked_fields, not_saved
+from samjax.errors import first_line
+from samjax.ops.rle import inclusive_box, rle_area
+from samjax.readers import sources
 from samjax.workfile import BadWorkFile, WorkObject
 
 MOST_OBJECTS = 10_000  # of a request
 _ID = re.compile("[a-z]{8,32}")  # of the sender's choice; the work's own have numbers
 TOLERANCE = 0.5  # pixels by which a polygon may leave its mask
-
-
-class Photo(Protocol):
-    """A photo of a library, with facts that are known without its pixels."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> Path | None: ...
-    @property
-    def size(self) -> Size: ...
-    @property
-    def hash(self) -> str: ...
-
-
-class Pixels(Photo, Protocol):
-    """A photo that was read."""
-
-    @property
-    def rgb(self) -> UInt8[np.ndarray, "H W 3"]: ...
-
-
-class Library(Protocol):
-    """The photos of a session, by id; both methods raise an error of the library's own for others."""
-
-    def facts(self, id: str) -> Photo: ...
-    def read(self, id: str) -> Pixels: ...
-
-
-class Masks(Protocol):
-    """The model, as far as the work on photos needs it: masks of the photo's size, with their scores."""
-
-    def mask_of(self, photo: str, steps: Sequence[Step]) -> tuple[RLE, float]:
-        """The mask chosen in the last step."""
-        ...
-
-    def everything_mask(self, photo: str, config: Mapping[str, Any], index: int) -> tuple[RLE, float]:
-        """One of the masks that the search for everything finds. Raises BadRequest if there are fewer."""
-        ...
 
 
 class Objects:
@@ -84,6 +46,7 @@ class Objects:
 
     def __init__(self, works: WorkFolder, library: Library, masks: Masks) -> None:
         self.works, self._library, self._masks = works, library, masks
+        self._exporting = threading.Lock()
 
     @property
     def routes(self) -> list[Route]:
@@ -94,7 +57,31 @@ class Objects:
             Route("/api/photos/{photo}/objects", _answering(self._patch), methods=["PATCH"]),
             Route("/api/photos/{photo}/objects/{id}", _answering(self._get), methods=["GET"]),
             Route("/api/classes", _answering(self._put_classes), methods=["PUT"]),
+            Route("/api/export", _answering(self._export), methods=["POST"]),
+            Route("/api/export/{format}.zip", _answering(self._archive), methods=["GET"]),
         ]
+
+    def session(self) -> dict[str, Any]:
+        """The fields of a session that the work on photos has."""
+        classes = self.works.classes
+        return {
+            "classes": classes.listed,
+            "classes_revision": classes.revision,
+            "export": list(writers.FORMATS),
+            "import": list(sources.FORMATS),
+        }
+
+    def summary(self, entry: Entry) -> dict[str, Any]:
+        """The number of objects of a photo that may not have been read, and whether it is done."""
+        try:
+            objects, done = self.works.counts(entry.name)
+        except (BadWorkFile, OSError):  # which is told when the photo is opened
+            objects, done = 0, False
+        return {"objects": objects, "done": done}
+
+    def photo_work(self, photo: str) -> dict[str, Any]:
+        """The work on a photo as the page gets it; raises like `work`."""
+        return work_json(self.work(photo))
 
     def work(self, photo: str) -> Work:
         """The work on a photo. Raises BadWorkFile, OSError, and the library's errors."""
@@ -183,8 +170,69 @@ class Objects:
 
     async def _put_classes(self, request: Request, given: dict[str, Any]) -> Any:
         classes = self.works.classes
-        await run_in_threadpool(classes.replace, given.get("classes"), _revision(given))
+        try:
+            await run_in_threadpool(classes.replace, given.get("classes"), _revision(given))
+        except OSError as error:
+            raise not_saved(self.works.folder, error) from error
         return {"classes": classes.listed, "classes_revision": classes.revision}
+
+    async def _export(self, request: Request, given: dict[str, Any]) -> Any:
+        format, chosen = given.get("format"), given.get("photos")
+        if format not in writers.FORMATS:
+            raise BadRequest(f"format is one of {', '.join(writers.FORMATS)}, got {str(format)[:40]!r}")
+        if chosen is not None and not (isinstance(chosen, list) and all(isinstance(id, str) for id in chosen)):
+            raise BadRequest("photos is a list of ids, or is left out for all photos")
+
+        def write() -> Any:
+            with self._exporting:
+                works, failed = self._to_export(chosen)
+                listed = [entry["name"] for entry in self.works.classes.listed]
+                classes = exports.class_names(listed, [work.state for work in works.values()])
+                options = exports.options_of(given.get("options"), classes)
+                exported = exports.export(self._library, works, format, self.works.folder, options)
+            exported.failed.update(failed)
+            if exported.failed and not exported.count:
+                name, why = next(iter(exported.failed.items()))
+                raise BadRequest(f"nothing could be exported; {name}: {why}")
+            return exports.json_of(exported)
+
+        return await run_in_threadpool(write)
+
+    def _to_export(self, chosen: Sequence[str] | None) -> tuple[dict[str, Work], dict[str, str]]:
+        """The works by photo, and why some have none."""
+        works, failed = {}, {}
+        for entry in self._library.photos():
+            if chosen is not None and entry.id not in chosen:
+                continue
+            if chosen is None and not self.works.has_imports and not any(self.summary(entry).values()):
+                continue
+            try:
+                work = self.work(entry.id)
+            except ValueError as error:
+                failed[entry.name] = first_line(error)
+                continue
+            if exports.is_exported(work.state):
+                works[entry.id] = work
+        return works, failed
+
+    async def _archive(self, request: Request, given: dict[str, Any]) -> Any:
+        format = request.path_params["format"]
+        if format not in writers.FORMATS:
+            return JSONResponse({"error": f"there is no format {format[:40]!r}"}, 404)
+
+        def pack() -> BinaryIO:
+            with self._exporting:
+                photos = [entry.path for entry in self._library.photos() if entry.path is not None]
+                photos += (self.works.folder / KEPT).rglob("*.png")
+                return exports.archive(self.works.folder / "export" / format, photos)
+
+        packed = await run_in_threadpool(pack)
+        headers = {
+            "content-length": str(os.fstat(packed.fileno()).st_size),
+            "content-disposition": f'attachment; filename="{format}.zip"',
+        }
+        chunks = iter(functools.partial(packed.read, 1 << 20), b"")
+        return StreamingResponse(chunks, media_type="application/zip", headers=headers)
 
     def _new(self, photo: str, entry: Any) -> NewObject:
         """An object as it was sent, with its mask."""
@@ -257,6 +305,10 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse({"error": str(error)}, 422)
         except NotSaved as error:
             return JSONResponse({"error": str(error)}, 507)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return JSONResponse({"error": "the disk is full: make room and try again; what was saved is kept"}, 507)
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer

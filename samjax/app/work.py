@@ -34,7 +34,7 @@ COMPACTED = 1 << 18  # bytes of a journal from which on it becomes part of the s
 EDITED = ("name", "class", "colour", "hidden", "deleted")  # fields that a person changes as they are
 KEPT = "pixels"  # the folder of photos that came from archives, without loss
 _LONGEST = 200  # characters of a name
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StaleRevision(ValueError):
@@ -191,7 +191,7 @@ class Work:
                 state = self._write_snapshot(state)
         except OSError as error:
             self._seen = self._on_disk()
-            raise _not_saved(self.path, error) from error
+            raise not_saved(self.path, error) from error
         self.state, self._seen = state, self._on_disk()
         if self._length > max(COMPACTED, self.path.stat().st_size):
             self._compact()
@@ -265,10 +265,11 @@ class WorkFolder:
         self,
         folder: Path,
         model: Mapping[str, Any],
-        imported: Callable[[str], Sequence[NewObject]] = lambda photo: (),
+        imported: Callable[[str], Sequence[NewObject]] | None = None,
         say: Callable[[str], None] = _warn,
     ) -> None:
-        self.folder, self.model, self._imported, self._say = folder, dict(model), imported, say
+        self.folder, self.model, self._say = folder, dict(model), say
+        self.has_imports, self._imported = imported is not None, imported or (lambda photo: ())
         self.classes = Classes(folder / "classes.json")
         self._works: dict[str, Work] = {}
         self._opening: dict[str, threading.Lock] = {}
@@ -314,12 +315,8 @@ class WorkFolder:
 
     def path_of(self, name: str) -> Path:
         """The snapshot of a photo's work; it is within the folder whatever the name is."""
-        parts = [part for part in PurePosixPath(portable(name).replace("\\", "/")).parts if part not in ("/", ".")]
-        safe = [part.replace(":", "%3A").replace("\0", "%00") if part != ".." else "%2E%2E" for part in parts]
-        if not safe:
-            raise BadRequest(f"{name!r} is no name of a photo")
-        visible = [f"%2E{part[1:]}" if part.startswith(".") else part for part in safe]
-        return self.folder.joinpath(*visible[:-1], visible[-1] + workfile.SNAPSHOT)
+        inner = safe_name(name)
+        return self.folder.joinpath(*inner.parts[:-1], inner.name + workfile.SNAPSHOT)
 
     def counts(self, name: str) -> tuple[int, bool]:
         """The number of a photo's objects that are not deleted, and whether it is done: (0, False) if it has no work
@@ -348,6 +345,15 @@ class WorkFolder:
         """Leaves one file per photo."""
         for work in list(self._works.values()):
             work.close()
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """A photo's name as a path that leads out of no folder, and to nothing hidden. Raises BadRequest if it is empty."""
+    parts = [part for part in portable(name).replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts:
+        raise BadRequest(f"{name!r} is no name of a photo")
+    plain = [part.replace(":", "%3A").replace("\0", "%00") for part in parts]
+    return PurePosixPath(*(f"%2E{part[1:]}" if part.startswith(".") else part for part in plain))
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -390,8 +396,9 @@ def _relative(path: Path, folder: Path) -> str:
     return path.resolve().as_posix()
 
 
-def _not_saved(path: Path, error: OSError) -> NotSaved:
-    why = "the disk is full" if error.errno in _FULL else error.strerror or str(error)
+def not_saved(path: Path, error: OSError) -> NotSaved:
+    """What a person is told of an error in writing."""
+    why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
     return NotSaved(
         f"the change is not saved, {why} ({printable(path)}): what was saved before is kept; make room or mend it, and "
         "repeat the change"
