@@ -62,7 +62,11 @@ async function runExport() {
   result.textContent = "Exporting…";
   try {
     const done = await exportAs({ format, ...(photos && { photos }) });
-    result.textContent = `${count(done.count, "object")} in ${count(done.files.length, "file")}.`;
+    const failed = Object.entries(done.failed ?? {});
+    result.replaceChildren(`${count(done.count, "photo")} exported, ${count(done.files.length, "file")}.`,
+      ...(failed.length ? [` ${count(failed.length, "photo")} could not be:`,
+        make("ul", {}, ...failed.slice(0, 20).map(([name, why]) => make("li", {}, `${name}: ${why}`)))] : []));
+    if (!done.count) return;
     const link = byId("export-download");
     link.href = done.download;
     link.hidden = false;

@@ -26,8 +26,8 @@ export function drawOverlay(context, density) {
     for (const object of work.objects) {
       if (object.deleted || object.hidden || object.id === draft.target) continue;
       const marked = object.id === app.selected || object.id === app.hovered;
-      const faint = everything.on || draft.active;
-      drawMask(context, object.polygons, colourOf(object), marked ? 0.5 : faint ? 0.18 : 0.32, marked ? 2.6 : 1.5);
+      const alpha = marked || everything.on ? 0.5 : draft.active ? 0.18 : 0.32;
+      drawMask(context, object.polygons, colourOf(object), alpha, marked || everything.on ? 2.6 : 1.5);
       if (marked) labels.push(object);
     }
   }
@@ -67,10 +67,19 @@ function drawMask(context, polygons, colour, alpha, width, dashes = []) {
   context.setLineDash([]);
 }
 
+/** What is found is lighter than what is kept; what the pointer is at stands out. */
 function drawFound(context) {
   for (const mask of everything.masks) {
     if (mask.taken || mask === everything.hovered) continue;
-    drawMask(context, mask.polygons, PALETTE[mask.index % PALETTE.length], 0.24, 1.2);
+    const path = pathOf(mask.polygons);
+    context.globalAlpha = 0.2;
+    context.fillStyle = PALETTE[mask.index % PALETTE.length];
+    context.fill(path, "evenodd");
+    context.globalAlpha = 0.75;
+    context.lineWidth = 1 / camera.scale;
+    context.strokeStyle = "#fff";
+    context.stroke(path);
+    context.globalAlpha = 1;
   }
   if (everything.hovered) {
     drawMask(context, everything.hovered.polygons, PALETTE[everything.hovered.index % PALETTE.length], 0.6, 2.8);
