@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import os
 import socket
 from collections.abc import Collection
 
@@ -59,7 +60,8 @@ def listening(host: str, port: int) -> socket.socket:
         raise ValueError(f"--host {host} is no address ({error.strerror or error})") from None
     listener = socket.socket(family, kind)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # where two programs could then listen at one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
     except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_app import CHROMIUM, Driver, RunningApp
+from example_page import CHROMIUM, Driver, RunningApp
 
 REQUIRED = os.environ.get("SAMJAX_BROWSER") == "required"  # then what is missing fails the tests
 
