@@ -1,20 +1,26 @@
 """The command `samjax app`."""
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from samjax import hub
 from samjax.app.embeddings import BoundedStore
-from samjax.app.http import check_exposure
+from samjax.app.http import check_exposure, current_client
+from samjax.app.imports import Annotations, importer
 from samjax.app.library import Library, names_format
+from samjax.app.masks import ExactMasks
+from samjax.app.objects import Objects
 from samjax.app.queue import DeviceQueue
 from samjax.app.server import build, listening, serve, warm
 from samjax.app.service import Service
+from samjax.app.work import WorkFolder
 from samjax.atomic import check_writable
 from samjax.download import cache_dir
 from samjax.lock import working_in
@@ -26,6 +32,7 @@ WORK = "samjax-work"  # the folder of results, beside or in what is segmented
 def run(
     source: str | None,
     *,
+    annotations: Sequence[str] = (),
     out: Path | None,
     checkpoint: str,
     tuned: Path | None,
@@ -39,6 +46,8 @@ def run(
     check_exposure(host, token)
     folder = out or default_out(source)
     library = Library(source, folder)
+    known = Annotations(annotations, _say) if annotations else None
+    imported = importer(library, known) if known is not None or library.records is not None else None
     check_writable(folder, "--out")
     with contextlib.ExitStack() as stack:
         stack.enter_context(working_in(folder, say=_say))
@@ -51,7 +60,10 @@ def run(
         stack.callback(queue.close)
         bound = listener.getsockname()[1]
         warm(service, queue)
-        app = build(library, service, queue, host=host, port=bound, token=token)
+        works = WorkFolder(folder, dataclasses.asdict(service.model), imported, _say)
+        stack.callback(works.close)
+        objects = Objects(works, library, ExactMasks(library, service, queue, current_client))
+        app = build(library, service, queue, host=host, port=bound, token=token, objects=objects)
         _print_address(host, bound, token, folder)
         signal.signal(signal.SIGTERM, _ended)
         serve(app, listener)

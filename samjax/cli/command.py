@@ -310,8 +310,12 @@ def replay(
 def app_server(
     source: Annotated[
         Positional[str | None],
-        arg(metavar="IMAGE|FOLDER|FORMAT=PATH", help="A photo, a folder of photos, or annotated photos to look at."),
+        arg(metavar="IMAGE|FOLDER|FORMAT=PATH", help="A photo, a folder of photos, or annotated photos to correct."),
     ] = None,
+    annotations: Annotated[
+        tuple[str, ...],
+        arg(metavar="FORMAT=PATH", help="Annotations of the photos to begin with, as `samjax train` takes them."),
+    ] = (),
     checkpoint: Checkpoint = BUNDLED,
     tuned: TunedFile = None,
     dtype: Dtype = "float32",
@@ -340,6 +344,7 @@ def app_server(
 
     return run(
         source,
+        annotations=annotations,
         out=out,
         checkpoint=checkpoint,
         tuned=tuned,

@@ -210,7 +210,9 @@ def test_a_busy_server_is_asked_again(driver):
 
     def predict(route):
         if left:
-            return route.fulfill(status=left.pop(), json={"error": "busy: 16 requests wait"}, headers={"Retry-After": "1"})
+            return route.fulfill(
+                status=left.pop(), json={"error": "busy: 16 requests wait"}, headers={"Retry-After": "1"}
+            )
         return route.continue_()
 
     driver.page.route("**/segment/predict", predict)
