@@ -1,0 +1,212 @@
+"""What is accepted becomes an object, which is kept, changed, corrected and exported."""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_page import SHIPPED
+
+pytestmark = pytest.mark.browser
+
+HEAD, BESIDE, BOX = (225, 90), (335, 60), ((150, 10), (300, 210))
+ROCKET = ((350, 0), (460, 285))
+
+
+def keep_head(driver):
+    """Saves the astronaut's head by a box; gives the object."""
+    driver.press("b")
+    driver.drag(*BOX)
+    driver.settle()
+    driver.press("Enter")
+    return driver.saved(len(driver.objects()))[-1]
+
+
+def test_enter_saves_the_mask_on_disk(driver):
+    driver.click(*HEAD)
+    driver.click(220, 160)
+    shown = driver.answer()
+    driver.press("Enter")
+    (saved,) = driver.saved(1)
+    assert driver.answer() is None
+    assert (saved["source"], saved["clicks"], saved["area"]) == ("prompts", 2, shown["area"])
+    full = driver.app.get(f"/api/photos/{driver.photo}/objects/{saved['id']}")
+    assert full["steps"][-1]["points"] == [[*HEAD, 1], [220, 160, 1]]
+    assert driver.is_painted(*HEAD)
+    assert driver.page.locator("#objects li").count() == 1
+
+
+def test_the_number_keys_give_classes(driver, classes):
+    driver.open()
+    driver.press("1")
+    first = keep_head(driver)
+    driver.drag(*ROCKET)
+    driver.settle()
+    driver.press("2", "Enter")
+    second = driver.saved(2)[-1]
+    assert [first["class"], second["class"]] == classes
+    assert driver.paint(405, 150)[:3] != driver.paint(*HEAD)[:3]
+    driver.press("v")
+    driver.click(*HEAD)
+    driver.press("2")
+    driver.says_saved()
+    assert [known["class"] for known in driver.saved(2)] == ["rocket", "rocket"]
+    driver.press("0")
+    driver.says_saved()
+    assert driver.saved(2)[0]["class"] is None
+
+
+def test_classes_are_added_renamed_recoloured_and_removed(driver, classes):
+    driver.open()
+    driver.press("1")
+    keep_head(driver)
+    page = driver.page
+    page.get_by_role("button", name="Edit classes").or_(page.get_by_role("button", name="Edit", exact=True)).click()
+    page.get_by_label("New class").fill("helmet <b>")
+    page.keyboard.press("Enter")
+    name = page.get_by_label("Name of class 1")
+    name.fill("astronaut")
+    name.press("Tab")
+    page.get_by_label("Colour of rocket").evaluate(
+        "picker => { picker.value = '#112233'; picker.dispatchEvent(new Event('change')); }"
+    )
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="astronaut 1", exact=False).first.wait_for()
+    page.wait_for_timeout(300)
+    listed = {known["name"]: known["colour"] for known in driver.app.get("/api/session")["classes"]}
+    assert list(listed) == ["astronaut", "rocket", "helmet <b>"]
+    assert listed["rocket"] == "#112233"
+    assert driver.saved(1)[0]["class"] == "astronaut"
+    assert page.locator("#classes b").count() == 0, "a name is text, never markup"
+    page.locator("[data-action=editClasses]").click()
+    page.get_by_role("button", name="Remove rocket").click()
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(300)
+    assert [known["name"] for known in driver.app.get("/api/session")["classes"]] == ["astronaut", "helmet <b>"]
+
+
+def test_an_object_is_renamed_recoloured_hidden_and_deleted(driver):
+    keep_head(driver)
+    page = driver.page
+    driver.press("v")
+    driver.click(*HEAD)
+    driver.press("n")
+    page.keyboard.type("<img src=x onerror=alert(1)>")
+    page.keyboard.press("Enter")
+    page.locator("#objects").get_by_role("button", name="<img src=x onerror=alert(1)>").first.wait_for()
+    page.get_by_label("Colour", exact=True).evaluate(
+        "picker => { picker.value = '#ff0000'; picker.dispatchEvent(new Event('change')); }"
+    )
+    (saved,) = driver.saved(1)
+    assert (saved["name"], saved["colour"]) == ("<img src=x onerror=alert(1)>", "#ff0000")
+    assert driver.paint(*HEAD)[0] > 200
+    page.locator("#surface").focus()
+    driver.press("i")
+    assert not driver.is_painted(*HEAD)
+    assert driver.saved(1)[0]["hidden"]
+    driver.press("i", "Delete")
+    driver.saved(0)
+    assert not driver.is_painted(*HEAD)
+    driver.press("Control+z")
+    assert driver.saved(1)[0]["name"] == saved["name"]
+    assert driver.is_painted(*HEAD)
+    driver.press("Control+y")
+    driver.saved(0)
+
+
+def test_undo_takes_back_what_was_saved_and_redo_saves_it_again(driver):
+    kept = keep_head(driver)
+    driver.press("Control+z")
+    driver.saved(0)
+    driver.press("Control+Shift+z")
+    assert driver.saved(1)[0]["id"] == kept["id"]
+
+
+def test_an_object_is_corrected_from_its_own_clicks(driver):
+    kept = keep_head(driver)
+    driver.page.locator("#objects").get_by_role("button", name="Object 1", exact=False).first.click()
+    driver.page.get_by_role("button", name="Correct").click()
+    driver.page.locator("#draft").wait_for()
+    driver.press("p")
+    driver.click(*BESIDE, button="right")
+    corrected = driver.answer()
+    assert corrected["steps"][0]["box"] == [150, 10, 300, 210]
+    assert corrected["steps"][1]["points"] == [[*BESIDE, 0]]
+    assert corrected["steps"][1]["refine"] is True
+    driver.press("Enter")
+    (saved,) = driver.saved(1)
+    assert (saved["id"], saved["area"]) == (kept["id"], corrected["area"])
+    driver.press("Control+z")
+    assert driver.saved(1)[0]["area"] == kept["area"]
+
+
+def test_the_list_and_the_photo_select_the_same_object(driver):
+    keep_head(driver)
+    driver.drag(*ROCKET)
+    driver.settle()
+    driver.press("Enter")
+    driver.saved(2)
+    driver.press("v")
+    driver.click(405, 150)
+    rows = driver.page.locator("#objects li")
+    assert "selected" in rows.nth(1).get_attribute("class")
+    driver.press("k")
+    assert "selected" in rows.nth(0).get_attribute("class")
+    assert driver.page.get_by_label("Name", exact=True).is_visible()
+
+
+def test_an_export_has_the_masks_that_the_library_gives_for_the_same_clicks(driver, classes, tmp_path):
+    import samjax
+    from samjax.ops.rle import decode_rle
+
+    driver.open()
+    driver.click(*HEAD)
+    chosen = driver.answer()["chosen"]
+    driver.click(*BESIDE, button="right")
+    driver.answer()
+    driver.press("1", "Enter")
+    driver.saved(1)
+    driver.press("Control+e")
+    page = driver.page
+    page.get_by_label("Format").select_option("coco")
+    page.get_by_label("Photos").last.select_option("this")
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Export", exact=True).last.click()
+    target = tmp_path / "coco.zip"
+    downloading.value.save_as(target)
+    with zipfile.ZipFile(target) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".json"))
+        coco = json.loads(archive.read(name))
+    (annotation,) = coco["annotations"]
+    named = {category["id"]: category["name"] for category in coco["categories"]}
+    assert named[annotation["category_id"]] == "person"
+
+    sam = samjax.load()
+    embedding = sam.encode(samjax.read_image(SHIPPED / "astronaut.jpg"))
+    first = sam.predict(embedding, samjax.Prompts.of([[HEAD]], [[1]]), multimask=True)
+    logits = np.asarray(first.logits)[0, chosen]
+    assert chosen == np.asarray(first.iou)[0].argmax()
+    second = sam.predict(
+        embedding, samjax.Prompts.of([[HEAD, BESIDE]], [[1, 0]], None, [logits]), multimask=False
+    )
+    expected = np.asarray(sam.masks(second, embedding))[0, 0]
+    np.testing.assert_array_equal(decode_rle(annotation["segmentation"]), expected)
+
+
+@pytest.mark.parametrize("format", ["png", "labelmap", "yolo", "labelme", "overlay"])
+def test_other_formats_are_exported(driver, format):
+    keep_head(driver)
+    driver.press("Control+e")
+    page = driver.page
+    assert set(page.get_by_label("Format").locator("option").evaluate_all("all => all.map(one => one.value)")) >= {format}
+    page.get_by_label("Format").select_option(format)
+    page.get_by_label("Photos").last.select_option("this")
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Export", exact=True).last.click()
+    archive = zipfile.ZipFile(io.BytesIO(Path(downloading.value.path()).read_bytes()))
+    assert archive.testzip() is None
+    assert archive.namelist()
+    page.get_by_text(re.compile("1 photo exported")).first.wait_for()
