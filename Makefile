@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 # Most of the time goes into compiling, on one core for each test; a file's tests share what they have compiled.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test parity heavy legs lint clean
+.PHONY: demo test browser parity heavy legs lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/samjax demo --out demo
 
 test: $(VENV)/installed-test
-	$(PYTEST) -m "not parity and not heavy"
+	$(PYTEST) -m "not parity and not heavy and not browser"
+
+# As a person uses the page, in Debian's Chromium. Each process has a server and a browser of its own.
+browser: $(VENV)/installed-test
+	SAMJAX_BROWSER=required $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m browser tests/app/browser
 
 # Against Meta's PyTorch code and transformers. PyTorch comes first, and for the CPU; segment-anything-py would ask for
 # torchvision, of which the tests replace the few functions that it uses; segment-anything-hq for timm, likewise.

@@ -63,7 +63,7 @@ function render() {
     button.setAttribute("aria-pressed", String(button.dataset.tool === app.tool));
     button.disabled = !app.photo;
   }
-  byId("surface").dataset.tool = app.tool;
+  byId("surface").dataset.pointer = app.tool;
   const { done, undone } = stack();
   byId("undo").disabled = !draft.active && !done.length;
   byId("redo").disabled = draft.at + 1 >= draft.states.length && !undone.length;
