@@ -54,6 +54,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ValueError if the port is taken or the address is not this machine's."""
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"--port is a number from 0 to 65535, got {port}")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
