@@ -1,5 +1,6 @@
 """`samjax app`: a real process, and what it refuses to start with."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -113,11 +114,11 @@ class Server:
         return http.client.HTTPConnection(self.address[1], int(self.address[2]), timeout=60)
 
     def ask(self, method: str, path: str, **body) -> tuple[int, dict]:
-        connection = self.connection()
         headers = {"content-type": "application/json"}
-        connection.request(method, path, json.dumps(body) if body else None, headers if body else {})
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
+        with contextlib.closing(self.connection()) as connection:
+            connection.request(method, path, json.dumps(body) if body else None, headers if body else {})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
 
 
 @pytest.fixture
