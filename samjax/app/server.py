@@ -21,6 +21,7 @@ from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, Objects, page_ro
 from samjax.app.service import Service
 from samjax.app.tiles import Tiles
 
+_KEEP_ALIVE = 75  # seconds that a connection may be idle
 _CLOSING = 5  # seconds that requests have to end after Ctrl-C
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_CLOSING,
+        timeout_keep_alive=_KEEP_ALIVE,
         lifespan="off",
         h11_max_incomplete_event_size=64 * 1024,
     )
