@@ -35,9 +35,7 @@ def drawn_mask(drawn: DrawnMask, size: Size) -> Bool[np.ndarray, "h w"]:
         picture = mask if scale == 1 else mask.resize((width, height), Image.Resampling.BOX).point(_more_than_half)
     across, down = width / size[1], height / size[0]
     if sum(_work(stroke, (height, width), across) for stroke in drawn.strokes) > _MOST_WORK:
-        raise BadRequest(
-            "the strokes are too long for their width: draw them with fewer points, or one after the other"
-        )
+        raise BadRequest("the strokes are too long for their width: draw with fewer points, or in several steps")
     pen = ImageDraw.Draw(picture)
     for outline in drawn.outlines:
         # Pillow's coordinates name pixels' centres.

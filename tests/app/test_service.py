@@ -153,10 +153,14 @@ class TestOnTheScreen:
             expected = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
             assert np.abs(np.subtract(mask.box, expected)).max() <= 12
 
-    def test_it_is_in_pixels_of_the_photo(self, service, opened):
+    def test_it_is_in_pixels_of_the_photo(self, service, sam):
         import shapely
 
-        answer = service.answer(opened, lambda: opened, steps(POINT))
+        from samjax.app.service import Answer
+
+        y, x = np.mgrid[: sam.config.mask_size[0], : sam.config.mask_size[1]].astype(np.float32)
+        ring = (4 - np.abs(np.hypot(x - 15, y - 10) - 6)).astype(np.float32)
+        answer = Answer(ring[None], np.ones(1, np.float32))
         exact = service.masks((1200, 1800), answer)[0]
         small = service.masks((1200, 1800), answer, max_side=600)[0]
         shapes = [
@@ -186,7 +190,7 @@ class TestEverything:
         assert found
         assert shares == sorted(shares)
         assert shares[-1] == 1
-        assert service.everything(opened, None, config, None) is found
+        assert service.everything(opened, lambda: opened, config, shares.append) is found
 
     def test_settings_tell_results_apart(self, service, opened):
         from samjax.amg.config import GenerationConfig

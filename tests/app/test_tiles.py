@@ -58,7 +58,7 @@ def test_the_tiles_of_a_level_are_the_photo(large, level):
         ]
     )
     assert whole.shape == photo.shape
-    assert np.abs(whole.astype(int) - photo).mean() < 2  # JPEG
+    assert np.abs(whole.astype(int) - photo).mean() < 4  # JPEG; another tile would be far off
 
 
 @pytest.mark.parametrize("place", [(3, 0, 0), (-1, 0, 0), (0, 3, 0), (0, 0, 3), (0, -1, 0), (0, 10**9, 0)])
