@@ -6,6 +6,7 @@ Coordinates are (x, y) in pixels of the ORIGINAL photo. An answer to a change is
 import functools
 import json
 import os
+import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -29,6 +30,7 @@ from samjax.readers import sources
 from samjax.workfile import BadWorkFile, WorkObject
 
 MOST_OBJECTS = 10_000  # of a request
+_ID = re.compile("[a-z]{8,32}")  # of the sender's choice; the work's own have numbers
 TOLERANCE = 0.5  # pixels by which a polygon may leave its mask
 
 
@@ -234,11 +236,15 @@ class Objects:
 
     def _new(self, photo: str, entry: Any) -> NewObject:
         """An object as it was sent, with its mask."""
-        _check_known(entry, ("name", "class", "colour", "steps", "everything"))
+        _check_known(entry, ("id", "name", "class", "colour", "steps", "everything"))
         if ("steps" in entry) == ("everything" in entry):
             raise BadRequest("an object has steps or everything: one of the two")
         fields = checked_fields(entry)
         given = {"name": fields.get("name", ""), "class_": fields.get("class"), "colour": fields.get("colour")}
+        if (id := entry.get("id")) is not None:
+            if not isinstance(id, str) or not _ID.fullmatch(id):
+                raise BadRequest(f"the id of a new object is 8 to 32 letters a to z, got {str(id)[:40]!r}")
+            given["id"] = id
         if "steps" in entry:
             new = self._segmented(photo, entry["steps"])
             return NewObject(new.rle, "prompts", steps=new.steps, score=new.score, **given)

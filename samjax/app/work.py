@@ -65,6 +65,7 @@ class NewObject:
     steps: tuple[Mapping[str, Any], ...] = ()
     everything: Mapping[str, Any] | None = None
     score: float | None = None
+    id: str | None = None  # chosen by who sends it, so that what is sent twice is added once
 
 
 def _warn(message: str) -> None:
@@ -116,7 +117,8 @@ class Work:
         self._seen = self._on_disk()
 
     def add(self, objects: Sequence[NewObject], revision: int | None = None) -> list[WorkObject]:
-        """Adds objects; returns them when they are on disk.
+        """Adds objects; returns them when they are on disk. One with the id of an object that is there is not added
+        again: that object is returned as it is.
 
         Args:
             objects: what to add.
@@ -130,13 +132,19 @@ class Work:
             self.check(revision)
             first = 1 + max((int(known.id[1:]) for known in self.state.objects if known.id[1:].isdecimal()), default=0)
             checksum = self._model["checksum"]
+            there = {known.id: known for known in self.state.objects}
             made = [
-                _made(new, f"o{number}", None if new.source == "import" else checksum)
+                _made(new, new.id or f"o{number}", None if new.source == "import" else checksum)
                 for number, new in enumerate(objects, first)
+                if new.id not in there
             ]
+            if len({known.id for known in made}) < len(made):
+                raise BadRequest("two of the objects have the same id")
             self._check_masks([known.rle for known in made])
-            self._commit({"add": [known.to_json() for known in made]}, any(new.model for new in made))
-            return made
+            if made:
+                self._commit({"add": [known.to_json() for known in made]}, any(new.model for new in made))
+            fresh = iter(made)
+            return [there.get(new.id or "") or next(fresh) for new in objects]
 
     def change(self, changes: Mapping[str, Mapping[str, Any]], revision: int | None = None) -> list[WorkObject]:
         """Sets fields of objects, by their ids: `EDITED` ones, and what a new mask comes with (steps, everything,
@@ -367,7 +375,8 @@ def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made(new: NewObject, id: str, model: str | None) -> WorkObject:
-    return WorkObject(id=id, model=model, **{field.name: getattr(new, field.name) for field in dataclasses.fields(new)})
+    given = {field.name: getattr(new, field.name) for field in dataclasses.fields(new) if field.name != "id"}
+    return WorkObject(id=id, model=model, **given)
 
 
 def _marks(path: Path) -> tuple[int, int, int] | None:

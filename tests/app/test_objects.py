@@ -109,6 +109,23 @@ def test_a_change_for_an_older_revision_is_409_with_the_newest_work(client, obje
     assert on_disk(objects).revision == 1
 
 
+def test_an_object_that_is_sent_again_is_added_once(client, objects):
+    """After an answer that was lost, by the id that the sender gave it."""
+    named = {"id": "abcdefghij", "steps": [CLICK]}
+    assert add(client, 0, named).json()["objects"][0]["id"] == "abcdefghij"
+    again = add(client, 0, named)
+    assert again.status_code == 409
+    assert [known["id"] for known in again.json()["work"]["objects"]] == ["abcdefghij"]
+    both = add(client, 1, named, {"steps": [CLICK]})
+    assert [known["id"] for known in both.json()["objects"]] == ["abcdefghij", "o2"]
+    assert add(client, 2, named).json()["work"]["revision"] == 2
+    assert len(on_disk(objects).objects) == 2
+    for wrong in ("o1", "../../a", "ABCDEFGHIJ", 3):
+        assert add(client, 2, {"id": wrong, "steps": [CLICK]}).status_code == 400
+    twice = {"id": "zzzzzzzzzz", "steps": [CLICK]}
+    assert add(client, 2, twice, twice).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
