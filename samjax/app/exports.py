@@ -45,6 +45,8 @@ def options_of(given: Any, classes: Sequence[str]) -> Options:
             raise BadRequest(f"the option {name} is not {str(value)[:40]!r}")
     if given.get("labelmap_suffix", "png") not in ("png", "tiff"):
         raise BadRequest("labelmap_suffix is png or tiff")
+    if "polygon_tolerance" in given:
+        given = {**given, "polygon_tolerance": float(given["polygon_tolerance"])}
     try:
         return Options(**given, classes=tuple(classes))
     except ValueError as error:

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from samjax import writers
 from samjax.app import exports
@@ -231,8 +232,7 @@ class Objects:
             "content-length": str(os.fstat(packed.fileno()).st_size),
             "content-disposition": f'attachment; filename="{format}.zip"',
         }
-        chunks = iter(functools.partial(packed.read, 1 << 20), b"")
-        return StreamingResponse(chunks, media_type="application/zip", headers=headers)
+        return _OfFile(packed, media_type="application/zip", headers=headers)
 
     def _new(self, photo: str, entry: Any) -> NewObject:
         """An object as it was sent, with its mask."""
@@ -282,6 +282,20 @@ def object_json(known: WorkObject) -> dict[str, Any]:
         "polygons": polygons(known.rle, TOLERANCE),
         "clicks": max((len(step.get("points", ())) for step in known.steps), default=0),
     }
+
+
+class _OfFile(StreamingResponse):
+    """An open file, which is closed when the answer has been given or the client is gone."""
+
+    def __init__(self, file: BinaryIO, **more: Any) -> None:
+        super().__init__(iter(functools.partial(file.read, 1 << 20), b""), **more)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 _Handler = Callable[[Request, dict[str, Any]], Awaitable[Any]]

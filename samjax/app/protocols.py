@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,6 +13,7 @@ from samjax.readers.record import Record
 from samjax.transforms import Size
 
 
+@runtime_checkable
 class Entry(Protocol):
     """A photo of a library that may not have been read."""
 
@@ -29,6 +30,7 @@ class Entry(Protocol):
         ...
 
 
+@runtime_checkable
 class Photo(Entry, Protocol):
     """A photo with facts that are known without its pixels."""
 
@@ -40,6 +42,7 @@ class Photo(Entry, Protocol):
         ...
 
 
+@runtime_checkable
 class Pixels(Photo, Protocol):
     """A photo that was read."""
 
@@ -47,6 +50,7 @@ class Pixels(Photo, Protocol):
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]: ...
 
 
+@runtime_checkable
 class Library(Protocol):
     """The photos of a session, by id; all methods but the first raise errors of the library's own."""
 
@@ -58,6 +62,7 @@ class Library(Protocol):
         ...
 
 
+@runtime_checkable
 class Masks(Protocol):
     """The model, as far as the work on photos needs it: masks of the photo's size, with their scores."""
 

@@ -98,6 +98,7 @@ class Work:
         """
         self.path, self._model, self._keep, self._say = path, model, keep, say
         self._lock = threading.Lock()
+        self._rewrite = False
         sweep([path])
         try:
             self.state, self._length, torn = read_work(path)
@@ -184,11 +185,13 @@ class Work:
         line = json.dumps(change).encode() + b"\n"
         state = self.state.with_change(json.loads(line))  # as it will be read
         try:
-            if self._unchanged():
+            if self._unchanged() and not self._rewrite:
                 durable.append(workfile.journal_of(self.path), line, self._length)
                 self._length += len(line)
             else:
+                self._rewrite = True  # if it fails, the new snapshot may be there or not
                 state = self._write_snapshot(state)
+                self._rewrite = False
         except OSError as error:
             self._seen = self._on_disk()
             raise not_saved(self.path, error) from error
