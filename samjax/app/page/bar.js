@@ -35,7 +35,7 @@ function renderOptions() {
       make("div", { class: "segments", role: "group", "aria-label": "A click is" },
         toggle("on", "On object", app.label === 1, () => app.label || flipLabel(), "plus"),
         toggle("beside", "Beside it", app.label === 0, () => app.label && flipLabel(), "minus")),
-      button("preview", "Preview", togglePreview, { "aria-pressed": app.preview, class: "text hovers" }, "show"));
+      button("preview", "Preview", togglePreview, { title: "Preview below the pointer (W)", "aria-pressed": app.preview, class: "text hovers" }, "show"));
   }
   if (tool === "brush") {
     const size = make("input", { type: "range", min: 1, max: 200, value: app.brush.radius, "aria-label": "Brush radius",
@@ -82,9 +82,9 @@ function renderDraft() {
   } else if (draft.answers) {
     parts.push(make("span", { class: "score number", title: "The score that the model gives this mask" }, draft.answers[0].iou.toFixed(2)));
   } else if (draft.steps.length) parts.push(make("span", { class: "hint" }, app.embedding.state === "ready" ? "…" : "Encoding…"));
-  parts.push(button("three", "3 masks", toggleThree, { "aria-pressed": (draft.answers?.length ?? 1) > 1, class: "text shrinks" }, "masks"));
+  parts.push(button("three", "3 masks", toggleThree, { title: "Three masks or one (M)", "aria-pressed": (draft.answers?.length ?? 1) > 1, class: "text shrinks" }, "masks"));
   if (draft.class) parts.push(make("span", { class: "hint ellipsis" }, draft.class));
-  parts.push(button("cancel", "Cancel", cancel, { class: "text shrinks" }, "cancel"),
+  parts.push(button("cancel", "Cancel", cancel, { title: "Cancel (Esc)", class: "text shrinks" }, "cancel"),
     button("accept", draft.target ? "Save" : "Accept", accept, { class: "text primary", disabled: !draft.answers }, "accept"));
   replaceChildren(bar, parts);
 }
