@@ -141,7 +141,9 @@ def test_axe_finds_nothing_to_object_to(app, photo, opened, classes, scheme, opt
     page = driver.page
 
     def check(what):
-        found = axe.run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+        found = axe.run(
+            page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+        )
         assert found.response["violations"] == [], f"{what}: {found.generate_report()}"
 
     driver.press("1")
@@ -158,11 +160,16 @@ def test_axe_finds_nothing_to_object_to(app, photo, opened, classes, scheme, opt
     page.locator("#tab-photos").click()
     page.wait_for_timeout(200)
     check("photos")
-    driver.evaluate("const {complain, say} = await at('messages'); complain('An error', {action: {label: 'Now', run() {}}}); say('A note')")
+    driver.evaluate(
+        "const {complain, say} = await at('messages'); complain('An error', {action: {label: 'Now', run() {}}}); say('A note')"
+    )
     check("messages")
     for dialog in DIALOGS:
-        driver.evaluate("""const {openExport, openSettings, open} = await at('dialogs');
-            ({'export-dialog': openExport, 'settings-dialog': openSettings}[given] ?? (() => open(given)))()""", dialog)
+        driver.evaluate(
+            """const {openExport, openSettings, open} = await at('dialogs');
+            ({'export-dialog': openExport, 'settings-dialog': openSettings}[given] ?? (() => open(given)))()""",
+            dialog,
+        )
         check(dialog)
         page.keyboard.press("Escape")
 
@@ -201,7 +208,9 @@ def test_a_click_is_answered_in_the_time_of_the_decoder_and_little_more(driver, 
         driver.press("Escape")
         driver.click(140 + 12 * number, 90 + 15 * number)
         assert driver.answer()
-    clicks = driver.page.evaluate("performance.getEntriesByName('click').map(({duration, detail}) => ({duration, ...detail}))")
+    clicks = driver.page.evaluate(
+        "performance.getEntriesByName('click').map(({duration, detail}) => ({duration, ...detail}))"
+    )
     assert len(clicks) == 21
     total = [click["duration"] for click in clicks[1:]]
     beyond = [click["duration"] - 1000 * click["decode"] for click in clicks[1:]]
@@ -212,3 +221,12 @@ def test_a_click_is_answered_in_the_time_of_the_decoder_and_little_more(driver, 
             f"{sorted(beyond)[-2]:.0f} ms"
         )
     assert statistics.median(beyond) < 250  # 50 ms are aimed at, on a machine that does nothing else
+
+
+def test_the_documentation_has_the_table_of_keys(driver, root):
+    sections = driver.evaluate("const {KEYS} = await at('keys'); return KEYS.map(({title, keys}) => [title, keys])")
+    lines = []
+    for title, keys in sections:
+        lines.append(f"| **{title}** | |")
+        lines += [f"| {' '.join(f'`{name}`' for name in key['shown'])} | {key['what']} |" for key in keys]
+    assert "\n".join(lines) in (root / "docs" / "app.md").read_text(encoding="utf-8")

@@ -108,7 +108,9 @@ def test_kept_masks_are_corrected_by_clicks(found):
 
 
 def test_a_search_shows_its_progress_and_can_be_stopped(driver):
-    driver.evaluate("const {setting} = await at('storage'); setting('everything', JSON.stringify({points_per_side: 64}))")
+    driver.evaluate(
+        "const {setting} = await at('storage'); setting('everything', JSON.stringify({points_per_side: 64}))"
+    )
     driver.press("e")
     progress = driver.page.get_by_role("progressbar", name="Finding everything")
     progress.wait_for()
@@ -122,7 +124,10 @@ def test_a_search_shows_its_progress_and_can_be_stopped(driver):
 
 def test_settings_are_checked_and_used(driver):
     asked = []
-    driver.page.on("request", lambda request: "everything" in request.url and request.post_data and asked.append(request.post_data_json))
+    driver.page.on(
+        "request",
+        lambda request: "everything" in request.url and request.post_data and asked.append(request.post_data_json),
+    )
     driver.evaluate("const {openSettings} = await at('dialogs'); openSettings()")
     driver.page.get_by_label("Points per side").fill("0")
     driver.page.get_by_role("button", name="Find everything").click()

@@ -49,7 +49,9 @@ def test_each_photo_keeps_its_own_mask_in_progress(app, driver):
     other = app.copy("cat.jpg", "beside.jpg")
     driver.click(*HEAD)
     before = driver.answer()
-    driver.evaluate("const {openPhoto, loadPhotos} = await at('photos'); await loadPhotos(); await openPhoto(given)", other)
+    driver.evaluate(
+        "const {openPhoto, loadPhotos} = await at('photos'); await loadPhotos(); await openPhoto(given)", other
+    )
     assert driver.answer() is None
     driver.evaluate("const {openPhoto} = await at('photos'); await openPhoto(given)", driver.photo)
     assert driver.answer() == before

@@ -189,9 +189,7 @@ def test_an_export_has_the_masks_that_the_library_gives_for_the_same_clicks(driv
     first = sam.predict(embedding, samjax.Prompts.of([[HEAD]], [[1]]), multimask=True)
     logits = np.asarray(first.logits)[0, chosen]
     assert chosen == np.asarray(first.iou)[0].argmax()
-    second = sam.predict(
-        embedding, samjax.Prompts.of([[HEAD, BESIDE]], [[1, 0]], None, [logits]), multimask=False
-    )
+    second = sam.predict(embedding, samjax.Prompts.of([[HEAD, BESIDE]], [[1, 0]], None, [logits]), multimask=False)
     expected = np.asarray(sam.masks(second, embedding))[0, 0]
     np.testing.assert_array_equal(decode_rle(annotation["segmentation"]), expected)
 
@@ -201,7 +199,9 @@ def test_other_formats_are_exported(driver, format):
     keep_head(driver)
     driver.press("Control+e")
     page = driver.page
-    assert set(page.get_by_label("Format").locator("option").evaluate_all("all => all.map(one => one.value)")) >= {format}
+    assert set(page.get_by_label("Format").locator("option").evaluate_all("all => all.map(one => one.value)")) >= {
+        format
+    }
     page.get_by_label("Format").select_option(format)
     page.get_by_label("Photos").last.select_option("this")
     with page.expect_download() as downloading:

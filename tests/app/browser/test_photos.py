@@ -121,7 +121,9 @@ def test_a_photo_of_50_megapixels_comes_in_tiles_of_what_is_seen(app, opened, tm
     Image.fromarray(pixels).save(app.folder / "large.jpg")
     driver = opened(app, app.photo("large.jpg"), load=False)
     asked = []
-    driver.page.on("request", lambda request: "/tiles/" in request.url and asked.append(request.url.split("/tiles/")[1]))
+    driver.page.on(
+        "request", lambda request: "/tiles/" in request.url and asked.append(request.url.split("/tiles/")[1])
+    )
     driver.open()
     driver.page.wait_for_timeout(1500)
     assert asked
@@ -129,7 +131,9 @@ def test_a_photo_of_50_megapixels_comes_in_tiles_of_what_is_seen(app, opened, tm
     assert len(asked) < 40
     driver.click(4100, 2700)
     answer = driver.answer()
-    size = driver.evaluate("const {shownAnswer} = await at('draft'); return JSON.stringify(shownAnswer().polygons).length")
+    size = driver.evaluate(
+        "const {shownAnswer} = await at('draft'); return JSON.stringify(shownAnswer().polygons).length"
+    )
     assert answer["area"] > 0
     assert size < 500_000
     asked.clear()
