@@ -1,4 +1,4 @@
-"""The page in a browser as a person uses it: a server of its own process, and a driver that clicks at pixels of photos."""
+"""The page in a browser as a person uses it: a server of its own process, and hands that click at pixels of photos."""
 
 import json
 import os

@@ -161,7 +161,8 @@ def test_axe_finds_nothing_to_object_to(app, photo, opened, classes, scheme, opt
     page.wait_for_timeout(200)
     check("photos")
     driver.evaluate(
-        "const {complain, say} = await at('messages'); complain('An error', {action: {label: 'Now', run() {}}}); say('A note')"
+        """const {complain, say} = await at('messages'); say('A note');
+        complain('An error', {action: {label: 'Now', run() {}}})"""
     )
     check("messages")
     for dialog in DIALOGS:
@@ -176,8 +177,8 @@ def test_axe_finds_nothing_to_object_to(app, photo, opened, classes, scheme, opt
 
 def test_every_control_has_a_name_and_every_tool_a_key(driver):
     nameless = driver.page.evaluate("""() => [...document.querySelectorAll('button, input, select, a, [tabindex]')]
-        .filter((element) => !element.matches('#files') && !(element.getAttribute('aria-label') || element.textContent.trim()
-            || element.labels?.length)).map((element) => element.outerHTML)""")
+        .filter((element) => !element.matches('#files') && !(element.getAttribute('aria-label')
+            || element.textContent.trim() || element.labels?.length)).map((element) => element.outerHTML)""")
     assert nameless == []
     for button in driver.page.locator("[data-tool]").all():
         title = button.get_attribute("title")

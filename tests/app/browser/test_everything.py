@@ -7,11 +7,14 @@ import pytest
 pytestmark = pytest.mark.browser
 
 
+def use_settings(driver, **settings):
+    driver.evaluate("const {setting} = await at('storage'); setting('everything', JSON.stringify(given))", settings)
+
+
 @pytest.fixture
 def found(driver):
     """A page in everything-mode, with few points so that it is quick."""
-    driver.evaluate("""const {setting} = await at('storage');
-        setting('everything', JSON.stringify({points_per_side: 8, pred_iou_thresh: 0.3, stability_score_thresh: 0.5}))""")
+    use_settings(driver, points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.5)
     driver.page.get_by_role("button", name=re.compile("Everything-mode")).click()
     driver.page.get_by_text(re.compile(r"\d+ masks to choose from")).wait_for(timeout=60_000)
     assert len(masks(driver)) > 5
@@ -108,14 +111,15 @@ def test_kept_masks_are_corrected_by_clicks(found):
 
 
 def test_a_search_shows_its_progress_and_can_be_stopped(driver):
-    driver.evaluate(
-        "const {setting} = await at('storage'); setting('everything', JSON.stringify({points_per_side: 64}))"
-    )
+    use_settings(driver, points_per_side=64)
     driver.press("e")
     progress = driver.page.get_by_role("progressbar", name="Finding everything")
     progress.wait_for()
-    driver.page.wait_for_timeout(700)
-    assert 0 < float(progress.get_attribute("value")) < 1
+    for _ in range(100):
+        driver.page.wait_for_timeout(100)
+        if (share := float(progress.get_attribute("value"))) > 0:
+            break
+    assert 0 < share < 1
     driver.page.get_by_role("button", name="Stop").click()
     progress.wait_for(state="detached")
     driver.click(225, 90)
