@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ class RunningApp:
         """The id of a copy of a photo that is shipped, for one test alone."""
         shutil.copy(SHIPPED / shipped, self.folder / name)
         return self.photo(name)
+
+    def classes(self) -> dict[str, str]:
+        """The colours of the classes by their names, in order."""
+        return {known["name"]: known["colour"] for known in self.get("/api/session")["classes"]}
 
     def objects(self, photo: str) -> list[dict[str, Any]]:
         """The objects of a photo that are on disk and not deleted."""
@@ -180,12 +185,18 @@ class Driver:
         """The objects that the page shows."""
         return self.evaluate("return work.objects.filter((object) => !object.deleted)")
 
+    def eventually(self, value: Callable[[], Any], expected: Any) -> None:
+        """Waits until a value is as expected, while the page and its intercepted requests go on."""
+        deadline = time.monotonic() + 20
+        while (found := value()) != expected and time.monotonic() < deadline:
+            self.page.wait_for_timeout(100)
+        assert found == expected
+
     def saved(self, count: int) -> list[dict[str, Any]]:
         """Waits until the photo has so many objects on disk and the page says that all is saved; they are returned."""
+        self.eventually(lambda: len(self.app.objects(self.photo)), count)
         self.says_saved()
-        objects = self.app.objects(self.photo)
-        assert len(objects) == count, [found["name"] for found in objects]
-        return objects
+        return self.app.objects(self.photo)
 
     def says_saved(self) -> None:
         self.page.locator("#saving", has_text="All saved").wait_for(timeout=20_000)

@@ -33,8 +33,7 @@ export function leaveEverything() {
 /** Saves the mask in progress as an object, or keeps the mask of everything-mode below the pointer. */
 export async function accept() {
   if (tool().close?.()) return;
-  if (everything.on) return acceptFound([everything.hovered]);
-  if (!draft.active) return;
+  if (!draft.active) return everything.on ? acceptFound([everything.hovered]) : undefined;
   const photo = app.photo;
   await settled();
   if (app.photo !== photo || !draft.steps.length) return;
@@ -43,7 +42,8 @@ export async function accept() {
   const { target, steps } = draft;
   const shown = { polygons: answer.polygons, area: answer.area, box: answer.box, score: answer.iou,
     source: "prompts", clicks: clicks(steps) };
-  const old = target && findObject(target);
+  const found = target ? findObject(target) : undefined;
+  const old = found?.deleted ? undefined : found; // deleted in another tab: what was corrected is a new object
   if (old && !draft.given) replaceSteps(old, steps, shown);
   else addObject(steps, shown, old);
   reset();

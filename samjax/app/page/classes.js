@@ -82,12 +82,21 @@ async function renameIn(id, before, name) {
     if (!changes.length) return;
     try {
       await changeObjects(id, { revision: newest.revision, changes });
-      adopt(id, (await getPhoto(id)).work);
+      adopt(await getPhoto(id));
       return;
     } catch (error) {
       if (error.status !== 409) throw error;
     }
   }
+}
+
+/** Takes over classes that another tab has changed. */
+export async function refreshClasses() {
+  const { classes, classes_revision: revision } = await session();
+  if (revision === app.session.classes_revision) return;
+  Object.assign(app.session, { classes_revision: revision });
+  app.classes = classes;
+  emit("classes");
 }
 
 function renderChips() {

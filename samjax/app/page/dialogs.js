@@ -8,6 +8,7 @@ import { KEYS } from "./keys.js";
 import { announce } from "./messages.js";
 import { app } from "./state.js";
 import { setting } from "./storage.js";
+import { work } from "./work.js";
 
 const FORMATS = {
   coco: "COCO: one JSON for all photos, masks as run lengths",
@@ -48,7 +49,9 @@ export function openExport() {
   byId("export-result").textContent = "";
   byId("export-download").hidden = true;
   const photos = app.photos.filter((photo) => photo.objects).length;
-  byId("export-note").textContent = `${count(photos, "photo")} with objects. Hidden objects are exported too, deleted ones are not.`;
+  const waiting = work.trouble.waiting;
+  byId("export-note").textContent = `${count(photos, "photo")} with objects. Hidden objects are exported too, deleted ones are not.${
+    waiting ? ` ${count(waiting, "change")} not saved yet will not be in it.` : ""}`;
   open("export-dialog");
 }
 

@@ -4,7 +4,7 @@
 import { ApiError, object as getObject, predict } from "./api.js";
 import { announce, complain, say } from "./messages.js";
 import { untilAnswered } from "./retry.js";
-import { app, emit } from "./state.js";
+import { app, emit, subjectOf } from "./state.js";
 import { keep, recall } from "./storage.js";
 
 const SIDE = 2048; // masks are shown at a size of at most this; what is saved is exact
@@ -292,13 +292,13 @@ function save() {
   const kept = taken();
   const empty = !draft.states.some((steps) => steps.length) && !draft.target;
   if (!empty && JSON.stringify(kept).length > LARGEST_KEPT) [kept.states, kept.at] = [[draft.steps], 0];
-  keep("draft", app.photo.id, empty ? null : kept);
+  keep("draft", subjectOf(app.photo), empty ? null : kept);
 }
 
 /** Takes up what was in progress on the photo when the page was closed. */
 export async function takeUp() {
   const photo = app.photo;
-  const before = await recall("draft", photo.id);
+  const before = await recall("draft", subjectOf(photo));
   if (app.photo !== photo) return;
   if (before?.states?.[before.at]) restore(before);
   else leave();

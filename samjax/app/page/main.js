@@ -3,7 +3,7 @@
 import * as actions from "./actions.js";
 import { session } from "./api.js";
 import { startBar } from "./bar.js";
-import { startClasses } from "./classes.js";
+import { refreshClasses, startClasses } from "./classes.js";
 import { open, openExport, startDialogs } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { draft, shownAnswer, timing } from "./draft.js";
@@ -176,7 +176,11 @@ async function start() {
   const first = app.photos.find((photo) => photo.id === asked) ?? app.photos.find((photo) => !photo.error && !photo.done) ?? app.photos[0];
   if (first) await openPhoto(first.id);
   // Other tabs and programs work on the same folder.
-  addEventListener("focus", () => (refresh(), loadPhotos().catch(() => {})));
+  addEventListener("focus", () => Promise.all([refresh(), loadPhotos(), refreshClasses()]).catch(() => {}));
+  // After a click on a tool the keys are the photo's again: Enter accepts, and does not press the tool once more.
+  // (Captured, because buttons are made anew while they are pressed.)
+  addEventListener("click", (event) => event.detail && event.target.closest(".tools, .context, .classes")
+    && byId("surface").focus({ preventScroll: true, focusVisible: false }), true);
   addEventListener("beforeunload", (event) => work.trouble.waiting && event.preventDefault());
 }
 

@@ -22,12 +22,14 @@ export function say(text, { kind = "info", topic = text, action } = {}) {
   const element = make("div", { class: `message ${kind}` }, make("p", {}, text),
     action ? make("button", { class: "text small", onclick: () => (close(), action.run()) }, action.label) : null,
     iconButton("cancel", "Dismiss", close));
+  const repeated = shown.has(topic);
   settle(topic);
   shown.set(topic, element);
   byId("messages").append(element);
   while (shown.size > 4) settle(shown.keys().next().value);
-  if (kind === "error") byId("alert").textContent = text;
-  else {
+  if (kind === "error") {
+    if (!repeated) byId("alert").textContent = text; // once, not at every try
+  } else {
     announce(text);
     setTimeout(() => shown.get(topic) === element && close(), 5000);
   }

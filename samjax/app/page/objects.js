@@ -41,7 +41,8 @@ function row(object) {
       make("button", { class: "name", "aria-pressed": selected, dataset: { key: `${object.id} name` },
         onclick: () => select(selected ? null : object.id), ondblclick: () => (select(object.id), correctSelected()) },
       swatch, make("span", { class: "ellipsis" }, name), make("span", { class: "facts" }, facts.join(" · ")),
-      object.unsaved ? make("span", { class: "unsaved", title: "Not saved yet" }, "saving") : null),
+      object.unsaved
+        ? make("span", { class: work.trouble.text ? "unsaved bad" : "unsaved" }, work.trouble.text ? "not saved" : "saving") : null),
       iconButton(object.hidden ? "hide" : "show", `${object.hidden ? "Show" : "Hide"} ${name}`, () => hideObject(object),
         { dataset: { key: `${object.id} hide` }, "aria-pressed": object.hidden }),
       iconButton("delete", `Delete ${name}`, () => deleteObject(object), { dataset: { key: `${object.id} delete` } })),

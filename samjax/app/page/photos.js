@@ -11,7 +11,7 @@ import { sleep, untilAnswered } from "./retry.js";
 import { app, emit, on } from "./state.js";
 import { abandonShape } from "./tools.js";
 import { showPhoto } from "./view.js";
-import { adopt, show, submit, work } from "./work.js";
+import { adopt, show, submit, versionOf, work } from "./work.js";
 
 let opening = new AbortController();
 /** @type {Map<string, HTMLElement>} */
@@ -49,8 +49,8 @@ export async function openPhoto(id) {
   try {
     const photo = await untilAnswered(() => api.photo(id, signal), "The photo is not loaded", signal);
     if (signal.aborted) return;
-    app.photo = { ...photo, version: photo.hash.slice(0, 16) };
-    adopt(id, photo.work);
+    app.photo = { ...photo, version: versionOf(photo) };
+    adopt(photo);
     show();
     fit();
     showPhoto();

@@ -57,7 +57,7 @@ function begin(event) {
   if (down.size > 2) return;
   const moves = event.button === 1 || space.held || app.tool === "pan";
   if (moves && space.held) space.used = true;
-  gesture = { kind: moves ? "pan" : "tap", start: at, button: event.button, shift: event.shiftKey };
+  gesture = { kind: moves ? "pan" : "tap", start: at, button: event.button, shift: event.shiftKey || event.altKey || event.ctrlKey };
 }
 
 function move(event) {

@@ -80,5 +80,8 @@ export function colourOf(object) {
   return colours[(object.number - 1) % colours.length];
 }
 
+/** What is kept in the browser belongs to a photo of this name and these pixels, whichever folder is served here. */
+export const subjectOf = (photo) => `${photo.id}.${photo.version}`;
+
 /** What an object is called in lists and messages. @param {SegmentedObject} object */
 export const nameOf = (object) => object.name || `${object.class ?? "Object"} ${object.number}`;

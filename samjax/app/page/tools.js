@@ -4,7 +4,7 @@ import { addBox, addLasso, addPoint, addStroke } from "./draft.js";
 import { everything, acceptFound, hoverEverything } from "./everything.js";
 import { smallestAt } from "./masks.js";
 import { announce } from "./messages.js";
-import { hoverAt } from "./preview.js";
+import { clearHover, hoverAt } from "./preview.js";
 import { app, emit } from "./state.js";
 import { work } from "./work.js";
 
@@ -57,7 +57,9 @@ export const tools = {
   point: {
     ...nothing,
     tap(at, label) {
-      if (inside(at)) addPoint(...whole(at), label);
+      if (!inside(at)) return;
+      clearHover();
+      addPoint(...whole(at), label);
     },
     hover: (at) => hoverAt(at && inside(at) ? whole(at) : null),
   },

@@ -4,7 +4,7 @@
 import { addObjects, ApiError, changeObjects, changePhoto, photo as getPhoto } from "./api.js";
 import { complain, say, settle } from "./messages.js";
 import { pause, sleep } from "./retry.js";
-import { app, emit } from "./state.js";
+import { app, emit, subjectOf } from "./state.js";
 import { keep, recallAll } from "./storage.js";
 
 /**
@@ -24,6 +24,8 @@ export const work = {
 const TOPIC = "saving";
 /** @type {Map<string, {revision: number, done: boolean, objects: any[]}>} what the server has, by photo */
 const saved = new Map();
+/** @type {Map<string, string>} */
+const versions = new Map();
 /** @type {Map<string, Waiting[]>} */
 const outbox = new Map();
 const sending = new Set();
@@ -34,11 +36,16 @@ channel.onmessage = ({ data }) => data === app.photo?.id && refresh();
 /** An id of the page's own makes it safe to send an object twice. */
 export const newId = () => `p${Array.from(crypto.getRandomValues(new Uint8Array(11)), (byte) => "abcdefghijklmnopqrstuvwxyz"[byte % 26]).join("")}`;
 
-/** Takes what the server says of a photo. @param {string} photo @param {any} newest */
-export function adopt(photo, newest) {
-  const before = saved.get(photo);
-  if (before && newest.revision < before.revision) return; // an older answer that was overtaken
-  saved.set(photo, newest);
+/** What tells photos of one name apart. @param {{hash: string}} photo */
+export const versionOf = (photo) => photo.hash.slice(0, 16);
+
+/** Takes what the server says of a photo. @param {any} photo its answer to a question for one */
+export function adopt(photo) {
+  versions.set(photo.id, versionOf(photo));
+  const before = saved.get(photo.id);
+  // While changes are being sent, an answer may be older than the last of them.
+  if (before && sending.has(photo.id) && photo.work.revision < before.revision) return;
+  saved.set(photo.id, photo.work);
   show();
 }
 
@@ -78,6 +85,10 @@ export const findObject = (id) => work.objects.find((object) => object.id === id
 
 /** Puts a change on its way to the server's disk; the page shows it at once. @param {Change} change */
 export function submit(change, photo = app.photo.id) {
+  if (change.kind === "change") {
+    change.changes = change.changes.filter(({ id }) => findObject(id)); // what was discarded has nothing to undo
+    if (!change.changes.length) return;
+  }
   outbox.set(photo, [...(outbox.get(photo) ?? []), change]);
   persist(photo);
   show();
@@ -87,7 +98,7 @@ export function submit(change, photo = app.photo.id) {
 
 function persist(photo) {
   const waiting = outbox.get(photo) ?? [];
-  keep("outbox", photo, waiting.length ? waiting : null);
+  keep("outbox", subjectOf({ id: photo, version: versions.get(photo) }), waiting.length ? waiting : null);
 }
 
 async function drain(photo) {
@@ -106,8 +117,9 @@ async function drain(photo) {
         channel.postMessage(photo);
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (error.status === 409 && error.body.work) {
-          adopt(photo, error.body.work);
+        if (error.status === 409 && error.body.work && tries < 5) {
+          saved.set(photo, error.body.work);
+          show();
           if (tries++ === 0) say("Another tab has changed this photo. Its newest state is shown, with your change on top.");
           continue;
         }
@@ -135,9 +147,9 @@ async function send(photo, change) {
 }
 
 async function load(photo) {
-  const { work: newest } = await getPhoto(photo);
-  adopt(photo, newest);
-  return newest;
+  const answer = await getPhoto(photo);
+  adopt(answer);
+  return answer.work;
 }
 
 function merge(photo, answer, more = {}) {
@@ -192,9 +204,17 @@ export async function refresh() {
 
 /** Sends what was not saved when the page was closed. */
 export async function takeUpChanges() {
-  for (const [photo, waiting] of await recallAll("outbox")) {
-    outbox.set(photo, waiting);
-    persist(photo);
+  for (const [subject, waiting] of await recallAll("outbox")) {
+    const [photo, version] = subject.split(".");
+    keep("outbox", subject, waiting);
+    try {
+      await load(photo);
+    } catch {
+      continue; // a photo of another folder, or one that cannot be read now: it waits for a page that can
+    }
+    if (versions.get(photo) !== version) continue;
+    outbox.set(photo, [...waiting, ...(outbox.get(photo) ?? [])]);
     drain(photo);
   }
+  show();
 }

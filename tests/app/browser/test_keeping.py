@@ -180,3 +180,24 @@ def test_tabs_keep_their_masks_in_progress_apart(app, photo, opened):
         driver.page.reload()
         driver.ready()
         assert driver.answer() == before
+
+
+def test_what_is_kept_in_the_browser_is_not_taken_for_another_photo_of_the_same_name(app, driver):
+    driver.click(*HEAD)
+    driver.answer()
+
+    def other_pixels(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "hash": "0" * 64})
+
+    driver.page.route(f"**/api/photos/{driver.photo}", other_pixels)
+    driver.open()
+    assert driver.answer() is None
+
+
+def test_after_a_click_on_a_tool_enter_accepts_the_mask(driver):
+    driver.click(*HEAD)
+    driver.answer()
+    driver.page.get_by_role("group", name="Which mask").get_by_role("button").nth(2).click()
+    driver.press("Enter")
+    driver.saved(1)

@@ -59,7 +59,7 @@ def test_the_number_keys_give_classes(driver, classes):
     assert driver.saved(2)[0]["class"] is None
 
 
-def test_classes_are_added_renamed_recoloured_and_removed(driver, classes):
+def test_classes_are_added_renamed_recoloured_and_removed(app, driver, classes):
     driver.open()
     driver.press("1")
     keep_head(driver)
@@ -75,17 +75,14 @@ def test_classes_are_added_renamed_recoloured_and_removed(driver, classes):
     )
     page.keyboard.press("Escape")
     page.get_by_role("button", name="astronaut 1", exact=False).first.wait_for()
-    page.wait_for_timeout(300)
-    listed = {known["name"]: known["colour"] for known in driver.app.get("/api/session")["classes"]}
-    assert list(listed) == ["astronaut", "rocket", "helmet <b>"]
-    assert listed["rocket"] == "#112233"
-    assert driver.saved(1)[0]["class"] == "astronaut"
+    driver.eventually(lambda: list(app.classes()), ["astronaut", "rocket", "helmet <b>"])
+    driver.eventually(lambda: app.classes()["rocket"], "#112233")
+    driver.eventually(lambda: driver.saved(1)[0]["class"], "astronaut")
     assert page.locator("#classes b").count() == 0, "a name is text, never markup"
     page.locator("[data-action=editClasses]").click()
     page.get_by_role("button", name="Remove rocket").click()
     page.keyboard.press("Escape")
-    page.wait_for_timeout(300)
-    assert [known["name"] for known in driver.app.get("/api/session")["classes"]] == ["astronaut", "helmet <b>"]
+    driver.eventually(lambda: list(app.classes()), ["astronaut", "helmet <b>"])
 
 
 def test_an_object_is_renamed_recoloured_hidden_and_deleted(driver):
