@@ -133,6 +133,16 @@ def test_a_choice_among_too_few_is_refused(service, opened):
         service.answer(opened, lambda: opened, steps({**POINT, "chosen": 3}, {**POINT, "refine": True}))
 
 
+@pytest.mark.parametrize("where", [np.s_[:0, :0], np.s_[:, :], np.s_[7:8, 3:4], np.s_[:, 5:], np.s_[4:, :2]])
+def test_masks_are_encoded_as_everywhere(where):
+    from samjax.app.service import _encoded
+    from samjax.ops.rle import encode_rle
+
+    mask = np.zeros((20, 30), bool)
+    mask[where] = True
+    assert _encoded(mask) == encode_rle(mask)
+
+
 class TestOnTheScreen:
     def test_a_mask_of_a_large_photo_is_the_exact_one_made_smaller(self, service, sam, opened):
         """Area-averaged, the exact mask is more than half where the small one is foreground, but for the edge."""
