@@ -150,10 +150,12 @@ class TestOnTheScreen:
         from samjax.ops.rle import decode_rle
 
         answer = service.answer(opened, lambda: opened, steps(POINT))
-        size = 1200, 1797  # whose own fitted size is another than that of its tenth
+        size = 1196, 1800
+        fitted = [transforms.input_size(one, sam.config.image_size) for one in (size, (199, 300))]
+        assert fitted == [(43, 64), (42, 64)]  # the small one's own would move the mask
         for number, mask in enumerate(service.masks(size, answer, max_side=300)):
             small = decode_rle(mask.rle)
-            assert small.shape == (200, 300)
+            assert small.shape == (199, 300)
             exact = transforms.upscale_masks(answer.logits[number], size, sam.config)
             y, x = ((np.arange(side) + 0.5) * full / side for side, full in zip(small.shape, size, strict=True))
             at_centres = exact[y.astype(int)][:, x.astype(int)]
