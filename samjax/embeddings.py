@@ -46,14 +46,22 @@ class EmbeddingStore:
 
     def path(self, rgb: UInt8[np.ndarray, "H W channels"]) -> Path:
         """The file of a photo's embedding, whether it exists or not."""
-        return self.folder / f"{image_hash(rgb)[:32]}-{self.model_hash[:16]}.safetensors"
+        return self.path_of(image_hash(rgb))
+
+    def path_of(self, image: str) -> Path:
+        """`path` by the photo's `image_hash`."""
+        return self.folder / f"{image[:32]}-{self.model_hash[:16]}.safetensors"
 
     def get(self, rgb: UInt8[np.ndarray, "H W channels"]) -> Embedding | None:
         """The stored embedding of a photo, or None. Raises ValueError for a damaged file."""
+        return self.get_of(image_hash(rgb))
+
+    def get_of(self, image: str) -> Embedding | None:
+        """`get` by the photo's `image_hash`."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        path = self.path(rgb)
+        path = self.path_of(image)
         if not path.is_file():
             return None
         try:
@@ -65,11 +73,15 @@ class EmbeddingStore:
 
     def put(self, rgb: UInt8[np.ndarray, "H W channels"], embedding: Embedding) -> Path:
         """Stores a photo's embedding."""
+        return self.put_of(image_hash(rgb), embedding)
+
+    def put_of(self, image: str, embedding: Embedding) -> Path:
+        """`put` by the photo's `image_hash`."""
         from safetensors.numpy import save_file
 
         arrays = {name: np.asarray(getattr(embedding, name)) for name in ("features", "original_size", "input_size")}
         arrays |= {f"{_TAPS}{name}": np.asarray(tap) for name, tap in embedding.taps.items()}
-        path = self.path(rgb)
+        path = self.path_of(image)
         with replacing(path, overwrite=True) as temporary:
-            save_file(arrays, temporary, metadata={"model": self.model_hash, "image": image_hash(rgb)})
+            save_file(arrays, temporary, metadata={"model": self.model_hash, "image": image})
         return path

@@ -137,21 +137,22 @@ def _cell_shares(source: int, cells: int, extent: float) -> np.ndarray:
     return np.maximum(overlap, 0) / (extent / cells)
 
 
-@functools.lru_cache(maxsize=16)
-def upscaling(original: Size, config: SamConfig) -> Frame:
+@functools.lru_cache(maxsize=64)
+def upscaling(original: Size, config: SamConfig, size: Size | None = None) -> Frame:
     """The resizing that takes LOW-RES logits to the ORIGINAL size, for `map_row_blocks` and `samjax.ops.masks`.
 
-    `original` is the photo's (height, width) in pixels. The reference (`Sam.postprocess_masks`) resizes twice, low-res
-    to padded input and, after cropping the padding, input to original, each time bilinearly; resizing once would
-    differ. Both steps are linear and separable, so they compose into a matrix an axis.
+    `original` is the photo's (height, width) in pixels; with `size` the whole photo is brought to that one instead. The
+    reference (`Sam.postprocess_masks`) resizes twice, low-res to padded input and, after cropping the padding, input to
+    original, each time bilinearly; resizing once would differ. Both steps are linear and separable, so they compose
+    into a matrix an axis.
     """
-    fitted = input_size(original, config.image_size)
+    fitted, size = input_size(original, config.image_size), size or original
     rows, columns = (
         resize_matrix(fit, side) @ resize_matrix(low, full)[:fit]
-        for side, fit, low, full in zip(original, fitted, config.mask_size, config.image_size, strict=True)
+        for side, fit, low, full in zip(size, fitted, config.mask_size, config.image_size, strict=True)
     )
     # Masks are measured column by column, and only as many columns as there are: their number may be rounded coarsely.
-    return Frame(banded(rows), banded(columns, coarse=True), np.array(original, np.int32))
+    return Frame(banded(rows), banded(columns, coarse=True), np.array(size, np.int32))
 
 
 def upscale_masks(
@@ -162,17 +163,18 @@ def upscale_masks(
     threshold: float | None = 0.0,
     together: int = 1,
     sharding: jax.sharding.Sharding | None = None,
+    size: Size | None = None,
 ) -> Bool[np.ndarray, "*N H W"] | Float32[np.ndarray, "*N H W"]:
     """LOW-RES logits as masks of the ORIGINAL size: booleans above `threshold`, or the logits where it is None.
 
-    (h, w) is `config.mask_size`, and (H, W) is `original`, the photo's (height, width) in pixels. Works on `together`
-    masks at a time, in blocks of 128 rows whose numbers are rounded up, so that any number of masks of photos of
-    similar size share one compiled program; `sharding` spreads these masks over devices, whose number divides theirs.
-    While the host takes masks, the device is at the next ones.
+    (h, w) is `config.mask_size`, and (H, W) is `original`, the photo's (height, width) in pixels, or with `size` that
+    one, in which the whole photo is shown. Works on `together` masks at a time, in blocks of 128 rows whose numbers are
+    rounded up, so that any number of masks of photos of similar size share one compiled program; `sharding` spreads
+    these masks over devices, whose number divides theirs. While the host takes masks, the device is at the next ones.
     """
-    frame = upscaling(original, config)
+    frame, size = upscaling(original, config, size), size or original
     low = np.asarray(logits).reshape(-1, *logits.shape[-2:])
-    upscaled = np.empty((len(low), *original), np.float32 if threshold is None else bool)
+    upscaled = np.empty((len(low), *size), np.float32 if threshold is None else bool)
 
     def computed(start: int) -> Any:
         some = low[np.minimum(np.arange(start, start + together), len(low) - 1)]
@@ -185,8 +187,8 @@ def upscale_masks(
         masks, ahead = ahead, next(calls, None)
         target = upscaled[start : start + together]
         blocks = np.asarray(masks)[: len(target)]
-        target[:] = blocks.reshape(len(target), -1, blocks.shape[-1])[:, : original[0], : original[1]]
-    return upscaled.reshape(*logits.shape[:-2], *original)
+        target[:] = blocks.reshape(len(target), -1, blocks.shape[-1])[:, : size[0], : size[1]]
+    return upscaled.reshape(*logits.shape[:-2], *size)
 
 
 @functools.partial(jax.jit, static_argnames="threshold")

@@ -1,7 +1,7 @@
 """Automatic mask generation: everything in a photo, by a grid of point prompts."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from samjax.amg.memory import Plan, plan
 from samjax.amg.program import (
     MASKS_PER_PACK,
     Found,
+    Judged,
     Limits,
     Region,
     frame_of,
@@ -30,6 +31,8 @@ from samjax.ops.rle import encode_placed
 from samjax.sam import Sam
 from samjax.transforms import Size, channel_statistics
 from samjax.types import ArrayLike, Embedding
+
+Progress = Callable[[float], None]  # is told the share of points that are judged; may raise to end the search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +74,16 @@ class MaskGenerator:
         self.config = (config or GenerationConfig()).with_thresholds(sam.thresholds)
         self.point_grids = self.config.grids()
 
-    def generate(self, image: ArrayLike, *, output_mode: str = "coco_rle") -> list[dict[str, Any]]:
+    def generate(
+        self, image: ArrayLike, *, output_mode: str = "coco_rle", progress: Progress | None = None
+    ) -> list[dict[str, Any]]:
         """Records (`samjax.amg.records.records`) of everything in a photo, (H, W, 3) uint8 RGB or anything else that
-        `samjax.Sam.as_photo` takes."""
-        return records(self.candidates(self.sam.as_photo(image)), output_mode)
+        `samjax.Sam.as_photo` takes.
+
+        With `progress` the device has a pause after every batch of points and of masks, in which it is called: other
+        work may be done there. The records are the same.
+        """
+        return records(self.candidates(self.sam.as_photo(image), progress), output_mode)
 
     def label_map(self, image: ArrayLike) -> Int32[np.ndarray, "H W"]:
         """One map of the photo in which 0 is background and i + 1 the i-th record of `generate`; see
@@ -121,11 +130,12 @@ class MaskGenerator:
             budget=self.config.memory_budget,
         )
 
-    def candidates(self, rgb: UInt8[np.ndarray, "H W channels"]) -> Candidates:
-        """Run-length encoded masks with their scores, in the ORIGINAL frame; `generate` makes records of them."""
+    def candidates(self, rgb: UInt8[np.ndarray, "H W channels"], progress: Progress | None = None) -> Candidates:
+        """Run-length encoded masks with their scores, in the ORIGINAL frame; `generate` makes records of them, and has
+        the same `progress`."""
         size = rgb.shape[:2]
         views = self.views(size)
-        parts = list(self._search(rgb, views))
+        parts = list(self._search(rgb, views, _Pauses(progress, sum(len(view.points) for view in views))))
         if self.config.tile is not None:
             candidates = seams.merge_seams(parts, [view.box for view in views])
             scores = candidates.iou
@@ -146,7 +156,9 @@ class MaskGenerator:
             candidates = regions.remove_from(candidates, self.config.min_mask_region_area, threshold)
         return candidates
 
-    def _search(self, rgb: UInt8[np.ndarray, "H W channels"], views: list[View]) -> Iterator[Candidates]:
+    def _search(
+        self, rgb: UInt8[np.ndarray, "H W channels"], views: list[View], pauses: "_Pauses"
+    ) -> Iterator[Candidates]:
         """Candidates of each view; while the host encodes the masks of some, the device is at the next."""
         together = self.sam.execution.images_per_step or len(views)
         batch = self.config.points_per_batch
@@ -154,25 +166,28 @@ class MaskGenerator:
             batch = self.explain(rgb.shape[:2]).points_per_batch
         under_way: list[_Started] = []
         for first in range(0, len(views), together):
-            ahead = self._start(rgb, views[first : first + together], batch)
+            ahead = self._start(rgb, views[first : first + together], batch, pauses)
             for started in under_way:
-                yield self._finish(started, rgb.shape[:2])
+                yield self._finish(started, rgb.shape[:2], pauses)
             under_way = ahead
         for started in under_way:
-            yield self._finish(started, rgb.shape[:2])
+            yield self._finish(started, rgb.shape[:2], pauses)
 
     def _start(
-        self, rgb: UInt8[np.ndarray, "H W channels"], views: list[View], points_per_batch: int
+        self, rgb: UInt8[np.ndarray, "H W channels"], views: list[View], points_per_batch: int, pauses: "_Pauses"
     ) -> list[_Started]:
         embeddings = self.sam.encode_batch([_picture(rgb, view) for view in views])
         started = []
         for number, view in enumerate(views):
-            found = self.find(embeddings[number], view, rgb.shape[:2], points_per_batch)
+            found = self._find(embeddings[number], view, rgb.shape[:2], points_per_batch, pauses)
             started.append(_Started(view, embeddings[number], found))
         return started
 
     def find(self, embedding: Embedding, view: View, size: Size, points_per_batch: int) -> Found:
         """Judges all masks of a view of a photo of `size` (height, width); returns before the device has finished."""
+        return self._find(embedding, view, size, points_per_batch, _Pauses(None, 0))
+
+    def _find(self, embedding: Embedding, view: View, size: Size, points_per_batch: int, pauses: "_Pauses") -> Found:
         sam, config = self.sam, self.config
         points: Any = np.zeros((max(map(len, self.point_grids)), 2), np.float32)
         points[: len(view.points)] = view.points
@@ -188,15 +203,22 @@ class MaskGenerator:
         )
         count: Any = np.int32(len(view.points))
         region = Region(points, count, box, photo)
-        arguments = sam.config, sam.params, embedding, region, self._frame(view), limits, sam.execution
-        judged = jitted_judge(*arguments, points_per_batch=points_per_batch, nms=self.config.nms)
+        frame = self._frame(view)
+
+        def judge(some: Region, batch: int) -> Judged:
+            arguments = sam.config, sam.params, embedding, some, frame, limits, sam.execution
+            return jitted_judge(*arguments, points_per_batch=batch, nms=self.config.nms)
+
+        judged = (
+            judge(region, points_per_batch) if not pauses.wanted else pauses.judged(judge, region, points_per_batch)
+        )
         return jitted_choose(judged, region, limits, nms=self.config.nms)
 
     def _frame(self, view: View) -> Frame:
         frame = frame_of(view.size, self.sam.config)
         return frame._replace(size=np.array(view.inside, np.int32))
 
-    def _finish(self, started: _Started, size: Size) -> Candidates:
+    def _finish(self, started: _Started, size: Size, pauses: "_Pauses") -> Candidates:
         """The survivors of a view, their masks encoded at the photo's size (height, width)."""
         view, found = started.view, jax.tree.map(np.asarray, started.found)
         best = found.ranking[found.kept]
@@ -205,6 +227,8 @@ class MaskGenerator:
         x0, y0, _, _ = view.box
         rles, boxes = [], np.zeros((len(best), 4), int)
         for number, bits in enumerate(self._bits(started, points.astype(np.float32), which.astype(np.int32))):
+            if number % MASKS_PER_PACK == 0:
+                pauses.take(0)
             mask, (x, y) = unpack(bits, view.inside)
             height, width = mask.shape
             rles.append(encode_placed(mask, (x0 + x, y0 + y), size))
@@ -229,6 +253,39 @@ class MaskGenerator:
                 yield from np.asarray(bits)[:left]
         for bits, left in under_way:
             yield from np.asarray(bits)[:left]
+
+
+class _Pauses:
+    """The pauses of a search, in which `progress` is called; none without it.
+
+    Args:
+        progress: what is called.
+        points: of all views together.
+    """
+
+    def __init__(self, progress: Progress | None, points: int) -> None:
+        self.wanted = progress is not None
+        self._progress, self._points, self._judged = progress, points, 0
+
+    def take(self, points: int) -> None:
+        """A pause after so many points have been judged."""
+        self._judged += points
+        if self._progress is not None:
+            self._progress(self._judged / max(self._points, 1))
+
+    def judged(self, judge: Callable[[Region, int], Judged], region: Region, points_per_batch: int) -> Judged:
+        """The same batches that `samjax.amg.program.judge` would make of a region, each in a call of its own."""
+        points, real = np.asarray(region.points), int(region.count)
+        size = -(-len(points) // -(-len(points) // points_per_batch))
+        parts = []
+        for first in range(0, len(points), size):
+            some: Any = np.zeros((size, 2), np.float32)
+            some[: len(points) - first] = points[first : first + size]
+            count: Any = np.int32(min(max(real - first, 0), size))
+            part = judge(region._replace(points=some, count=count), size)
+            parts.append(jax.tree.map(np.asarray, part))  # waits for the device, which is then free
+            self.take(int(count))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _number(number: Any) -> Any:

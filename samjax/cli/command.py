@@ -280,6 +280,51 @@ def demo(
     return 0
 
 
+@functools.partial(command, name="app")
+def app_server(
+    source: Annotated[
+        Positional[str | None],
+        arg(metavar="IMAGE|FOLDER|FORMAT=PATH", help="A photo, a folder of photos, or annotated photos to look at."),
+    ] = None,
+    checkpoint: Checkpoint = BUNDLED,
+    tuned: TunedFile = None,
+    dtype: Dtype = "float32",
+    image_size: ImageSize = None,
+    host: Annotated[str, arg(help="Address to listen at; one that other machines reach needs a --token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, arg(help="Port to listen at; 0 takes a free one.")] = 8765,
+    token: Annotated[
+        str | None, arg(metavar="T", help="Secret that requests must come with; the printed address has it.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        arg(metavar="DIR", help="Folder of what is segmented; samjax-work in the folder or beside the image."),
+    ] = None,
+) -> int:
+    """Segment photos by clicks in a page of the browser, on this machine."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"the page needs packages that are not installed ({error}): pip install 'samjax[app]'"
+        ) from None
+    from samjax.app.command import run
+
+    return run(
+        source,
+        out=out,
+        checkpoint=checkpoint,
+        tuned=tuned,
+        dtype=dtype,
+        image_size=image_size,
+        host=host,
+        port=port,
+        token=token,
+    )
+
+
 @command
 def train(recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="See `samjax train --help`.")]) -> int:
     """Train or fine-tune a model: samjax train RECIPE --out DIR [--FIELD.SUB VALUE ...]."""

@@ -38,7 +38,7 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
                 f"the input folder {path} holds results of a run ({RECORDS}) that would be taken for photos: "
                 "name the photos themselves, or move the results"
             )
-        for file in _pictures_in(path, out):
+        for file in pictures_in(path, out):
             relative = PurePosixPath(file.relative_to(path).as_posix())
             found.setdefault(file.resolve(), (file, path.resolve().name / relative if several else relative))
     if not found:
@@ -47,7 +47,9 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
     return [Photo(path, str(relative), name) for (path, relative), name in zip(found.values(), names, strict=True)]
 
 
-def _pictures_in(folder: Path, out: Path) -> Iterator[Path]:
+def pictures_in(folder: Path, out: Path) -> Iterator[Path]:
+    """Picture files of a folder and its sub-folders, by their endings, sorted; hidden ones, links to folders, `out` and
+    folders of results are left out."""
     out = out.resolve()
     for root, folders, files in os.walk(folder):
         here = Path(root)

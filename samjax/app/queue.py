@@ -1,0 +1,242 @@
+"""One queue for the device, shared by many clients: fair, bounded, and served by one thread.
+
+Clients take turns. A long job (everything in a photo) offers its pauses to the short jobs of others.
+"""
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+Kind = Literal["short", "long", "background"]
+
+MOST_WAITING = 64
+MOST_OF_CLIENT = 16
+_CLOSING = "the server is closing"
+
+_log = logging.getLogger(__name__)
+
+
+class Busy(RuntimeError):
+    """No more jobs are taken at present; `retry_after` seconds later there may be room."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class GivenUp(RuntimeError):
+    """Nobody waits for the job any more."""
+
+
+class Superseded(RuntimeError):
+    """A newer preview of the same client has taken this one's place."""
+
+
+class Job:
+    """What a client wants of the device. Its `future` has the answer; `cancel` gives it up."""
+
+    def __init__(self, client: str, work: Callable[["Job"], Any], kind: Kind, preview: bool, queue: "DeviceQueue"):
+        self.client, self.kind, self.preview = client, kind, preview
+        self.future: Future[Any] = Future()
+        self.started: float | None = None  # time.monotonic() when it began and when it had ended
+        self.ended: float | None = None
+        self._work, self._queue = work, queue
+        self._given_up = threading.Event()
+        self.submitted = time.monotonic()
+
+    def cancel(self) -> None:
+        """Takes the job from the queue, or ends it at its next pause."""
+        self._given_up.set()
+        if self.future.cancel():
+            self._queue.forget(self)
+
+    def pause(self) -> None:
+        """Lets others' short jobs run; called by the work itself. Raises `GivenUp` if that has happened."""
+        if self._given_up.is_set():
+            raise GivenUp("the request was given up")
+        if self.kind != "short":
+            self._queue.serve_others(self)
+        if self._given_up.is_set():
+            raise GivenUp("the request was given up")
+
+    def position(self) -> int:
+        """How many jobs will run before this one, about; 0 if it runs or has run."""
+        return self._queue.position(self)
+
+    def run(self) -> None:
+        """Runs the work; whatever it raises is in the future."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self.started = time.monotonic()
+        try:
+            result = self._work(self)
+        except BaseException as error:
+            self.ended = time.monotonic()
+            self.future.set_exception(error)
+        else:
+            self.ended = time.monotonic()
+            self.future.set_result(result)
+
+
+class DeviceQueue:
+    """The queue and its thread.
+
+    Args:
+        most: jobs that may wait in all.
+        most_of_client: jobs that may wait of one client.
+    """
+
+    def __init__(self, most: int = MOST_WAITING, most_of_client: int = MOST_OF_CLIENT) -> None:
+        self._most, self._most_of_client = most, most_of_client
+        # Clients in the order of their turns; of each, jobs in order of arrival, previews behind all others.
+        self._waiting: collections.OrderedDict[str, collections.deque[Job]] = collections.OrderedDict()
+        self._background: collections.deque[Job] = collections.deque()
+        self._running: list[Job] = []  # a long job, and the short one in its pause
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
+        self._thread.start()
+
+    def submit(self, client: str, work: Callable[[Job], Any], *, kind: Kind = "short", preview: bool = False) -> Job:
+        """Takes a job, which runs as `work(job)` on the device's thread.
+
+        Of a client's waiting previews only the newest stays; the future of the other raises `Superseded`. Background
+        jobs run when nothing else waits, and do not count. Raises `Busy` if there is no room.
+        """
+        job = Job(client, work, kind, preview, self)
+        superseded = None
+        with self._changed:
+            if self._closed:
+                raise Busy(_CLOSING, 10)
+            if kind == "background":
+                self._background.append(job)
+                self._changed.notify()
+                return job
+            own = self._waiting.get(client, ())
+            if preview:
+                superseded = next((other for other in own if other.preview), None)
+            if superseded is None:
+                self._check_room(len(own))
+            else:
+                self._remove(superseded)
+            queue = self._waiting.setdefault(client, collections.deque())
+            if not preview and queue and queue[-1].preview:
+                queue.insert(len(queue) - 1, job)
+            else:
+                queue.append(job)
+            self._changed.notify()
+        if superseded is not None and superseded.future.set_running_or_notify_cancel():
+            superseded.future.set_exception(Superseded("a newer preview has taken this one's place"))
+        return job
+
+    def _check_room(self, own: int) -> None:
+        waiting = sum(map(len, self._waiting.values()))
+        if own >= self._most_of_client:
+            raise Busy(f"busy: {own} requests of this page or program wait already; wait for their answers")
+        if waiting >= self._most:
+            raise Busy(f"busy: {waiting} requests wait for the model already; try again soon", 2)
+
+    def position(self, job: Job) -> int:
+        """How many jobs run or wait before a job."""
+        with self._changed:
+            if job in self._running or job.future.done():
+                return 0
+            if job in self._background:
+                return len(self._running) + sum(map(len, self._waiting.values())) + self._background.index(job)
+            own = list(self._waiting.get(job.client, ()))
+            if job not in own:
+                return 0
+            place = own.index(job)
+            before, ahead = len(self._running) + place, 1  # whose turn comes first has one more turn before this job
+            for client, jobs in self._waiting.items():
+                if client == job.client:
+                    ahead = 0
+                else:
+                    before += min(len(jobs), place + ahead)
+            return before
+
+    def forget(self, job: Job) -> None:
+        """Takes a job out whose future was cancelled."""
+        with self._changed:
+            self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        for jobs in (self._waiting.get(job.client), self._background):
+            if jobs is not None and job in jobs:
+                jobs.remove(job)
+        if job.client in self._waiting and not self._waiting[job.client]:
+            del self._waiting[job.client]
+
+    def serve_others(self, pausing: Job) -> None:
+        """Runs a short job of each client (also of the pausing one's: its page goes on answering) while a long job
+        pauses on the device's thread."""
+        with self._changed:
+            clients = [client for client, jobs in self._waiting.items() if jobs[0].kind == "short"]
+            if pausing.kind == "background":
+                clients = list(self._waiting)
+        for client in clients:
+            with self._changed:
+                jobs = self._waiting.get(client)
+                if not jobs or (jobs[0].kind != "short" and pausing.kind != "background"):
+                    continue
+                job = self._taken(client)
+            self._run(job)
+
+    def _taken(self, client: str) -> Job:
+        """A client's next job; it is then the last in the order of turns."""
+        jobs = self._waiting[client]
+        job = jobs.popleft()
+        if jobs:
+            self._waiting.move_to_end(client)
+        else:
+            del self._waiting[client]
+        self._running.append(job)
+        return job
+
+    def _serve(self) -> None:
+        while (job := self._next()) is not None:
+            self._run(job)
+
+    def _next(self) -> Job | None:
+        """The next job, waited for; None when the queue is closed."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    return None
+                if self._waiting:
+                    return self._taken(next(iter(self._waiting)))
+                if self._background:
+                    job = self._background.popleft()
+                    self._running.append(job)
+                    return job
+                self._changed.wait()
+
+    def _run(self, job: Job) -> None:
+        try:
+            job.run()
+        finally:
+            with self._changed:
+                self._running.remove(job)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Ends the thread: what runs is finished, long jobs end at their next pause, and what waits raises `Busy`."""
+        with self._changed:
+            self._closed = True
+            left = [job for jobs in self._waiting.values() for job in jobs] + list(self._background)
+            self._waiting.clear()
+            self._background.clear()
+            running = list(self._running)
+            self._changed.notify_all()
+        for job in left:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(Busy(_CLOSING, 10))
+        for job in running:
+            if job.kind != "short":
+                job.cancel()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            _log.warning("the device has not finished its last job within %.0f s", timeout)
