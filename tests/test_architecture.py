@@ -98,6 +98,32 @@ def test_readers_of_annotated_photos_know_no_one_who_reads_with_them(imports):
     )
 
 
+def test_the_library_knows_its_page_in_cli_only(imports):
+    assert not offenders(
+        imports,
+        lambda module: not within(module, "samjax.app") and module != "samjax.cli.command",
+        lambda name: within(name, "samjax.app"),
+    )
+
+
+def test_the_page_s_server_is_the_only_one_that_needs_its_packages(imports):
+    assert not offenders(
+        imports,
+        lambda module: not within(module, "samjax.app") and module != "samjax.cli.command",
+        lambda name: any(within(name, package) for package in ("starlette", "uvicorn")),
+    )
+
+
+def test_what_computes_for_the_page_knows_no_http(imports):
+    """Photos, tiles, queue and model serve whoever asks; only these modules know that it is by HTTP."""
+    http = {f"samjax.app.{name}" for name in ("http", "routes", "server", "command", "objects")}
+    assert not offenders(
+        imports,
+        lambda module: within(module, "samjax.app") and module not in http,
+        lambda name: within(name, "starlette") or name in http,
+    )
+
+
 def test_types_know_the_configuration_only(imports):
     assert not offenders(
         imports,

@@ -13,6 +13,7 @@ from samjax.readers.left_out import Unusable
 from samjax.readers.masks import mask_flaws, rle_from_coco
 from samjax.transforms import Size
 
+_MOST_WORK = 4e9  # pixels painted; about a second
 MOST_SIDE = 2048  # pixels; a mask prompt has 256 cells a side or so, and eight pixels tell a cell's share well enough
 
 
@@ -32,8 +33,10 @@ def drawn_mask(drawn: DrawnMask, size: Size) -> Bool[np.ndarray, "h w"]:
         mask = Image.fromarray(_decoded(drawn, size).astype(np.uint8) * 255)
         # A pixel of the smaller mask is foreground where most of its area is.
         picture = mask if scale == 1 else mask.resize((width, height), Image.Resampling.BOX).point(_more_than_half)
-    pen = ImageDraw.Draw(picture)
     across, down = width / size[1], height / size[0]
+    if sum(_work(stroke, (height, width), across) for stroke in drawn.strokes) > _MOST_WORK:
+        raise BadRequest("the strokes are too long for their width: draw with fewer points, or in several steps")
+    pen = ImageDraw.Draw(picture)
     for outline in drawn.outlines:
         # Pillow's coordinates name pixels' centres.
         pen.polygon([(x * across - 0.5, y * down - 0.5) for x, y in outline], fill=255)
@@ -58,6 +61,12 @@ def _decoded(drawn: DrawnMask, size: Size) -> Bool[np.ndarray, "H W"]:
 
 def _more_than_half(value: int) -> int:
     return 255 if value > 127 else 0
+
+
+def _work(stroke: Stroke, size: Size, across: float) -> float:
+    """Pixels that are painted, most of them many times."""
+    wide = 2 * stroke.radius * across
+    return len(stroke.points) * min(wide, size[0]) * min(wide, size[1])
 
 
 def _draw(pen: ImageDraw.ImageDraw, stroke: Stroke, across: float, down: float) -> None:

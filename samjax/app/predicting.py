@@ -35,7 +35,7 @@ class Shape:
             raise BadRequest(f"tolerance is a number of pixels from 0 to 1000, got {str(tolerance)[:40]}")
         if max_side is not None and not (type(max_side) is int and 64 <= max_side <= 16_384):
             raise BadRequest(f"max_side is a whole number of pixels from 64 to 16384, got {str(max_side)[:40]}")
-        return cls(format, tolerance, max_side)
+        return cls(format, None if tolerance is None else float(tolerance), max_side)
 
     def json(self, mask: Mask) -> dict[str, Any]:
         """A mask as JSON."""

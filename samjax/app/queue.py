@@ -151,8 +151,13 @@ class DeviceQueue:
             if job not in own:
                 return 0
             place = own.index(job)
-            before = sum(min(len(jobs), place + 1) for client, jobs in self._waiting.items() if client != job.client)
-            return len(self._running) + before + place
+            before, ahead = len(self._running) + place, 1  # whose turn comes first has one more turn before this job
+            for client, jobs in self._waiting.items():
+                if client == job.client:
+                    ahead = 0
+                else:
+                    before += min(len(jobs), place + ahead)
+            return before
 
     def forget(self, job: Job) -> None:
         """Takes a job out whose future was cancelled."""

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -27,6 +27,7 @@ _TELL = 0.2  # seconds between lines of progress
 _LOOK = 0.25  # seconds after which it is seen that a client has gone
 
 
+@runtime_checkable
 class Objects(Protocol):
     """What is kept of the segmented objects, as the routes of photos ask for it, and its own routes."""
 
@@ -267,6 +268,7 @@ async def _lines(searching: Searching, search: Search, job: Job, progress: Progr
     except Exception as error:
         yield bytes(error_response(error).body) + b"\n"
     finally:
+        waiting.cancel()
         job.cancel()
 
 
@@ -285,8 +287,8 @@ async def answered(request: Request, job: Job) -> Any:
             if await request.is_disconnected():
                 raise GivenUp("the request was given up")
     finally:
-        if not waiting.done():
-            job.cancel()
+        waiting.cancel()
+        job.cancel()
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:

@@ -1,7 +1,6 @@
 """Everything in a photo, from the request's JSON to masks as JSON."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ _NUMBERS = (
     *("crop_overlap_ratio", "containment_thresh"),
 )
 _OPTIONAL = ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset", "tile", "overlap")
-_LEAST_TILE = 64  # pixels
+_LEAST_TILE, _MOST_PIXELS = 64, 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,20 +85,26 @@ def generation_config(given: Any) -> GenerationConfig:
         raise BadRequest(
             f"config has no {', '.join(map(str, unknown))[:100]}; its fields are {', '.join(sorted(names))}"
         )
-    for name, value in given.items():
-        if value is None and name in _OPTIONAL:
-            continue
-        if name in _WHOLE or name in _PIXELS:
-            most = _WHOLE.get(name, 100_000_000)
-            if type(value) is not int or not 0 <= value <= most:
-                raise BadRequest(f"{name} is a whole number of at most {most}, got {str(value)[:40]}")
-        elif name in _NUMBERS and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-        ):
-            raise BadRequest(f"{name} is a number, got {str(value)[:40]}")
-    if given.get("tile") is not None and given["tile"] < _LEAST_TILE:
-        raise BadRequest(f"tile is a number of pixels from {_LEAST_TILE}, got {given['tile']}")
+    settings = {name: _checked(name, value) for name, value in given.items()}
+    if settings.get("tile") is not None and settings["tile"] < _LEAST_TILE:
+        raise BadRequest(f"tile is a number of pixels from {_LEAST_TILE}, got {settings['tile']}")
     try:
-        return GenerationConfig(**given)
+        return GenerationConfig(**settings)
     except ValueError as error:
         raise BadRequest(str(error)) from error
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A setting of the right type. Raises BadRequest."""
+    if value is None and name in _OPTIONAL:
+        return None
+    if name in _NUMBERS:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+            raise BadRequest(f"{name} is a number, got {str(value)[:40]}")
+        return float(value)
+    if name == "nms":
+        return str(value)
+    most = _WHOLE.get(name, _MOST_PIXELS)
+    if type(value) is not int or not 0 <= value <= most:
+        raise BadRequest(f"{name} is a whole number from 0 to {most}, got {str(value)[:40]}")
+    return value

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import os
 import socket
 from collections.abc import Collection
 
@@ -20,6 +21,7 @@ from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, Objects, page_ro
 from samjax.app.service import Service
 from samjax.app.tiles import Tiles
 
+_KEEP_ALIVE = 75  # seconds that a connection may be idle
 _CLOSING = 5  # seconds that requests have to end after Ctrl-C
 
 _log = logging.getLogger(__name__)
@@ -53,13 +55,16 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ValueError if the port is taken or the address is not this machine's."""
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"--port is a number from 0 to 65535, got {port}")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ValueError(f"--host {host} is no address ({error.strerror or error})") from None
     listener = socket.socket(family, kind)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # where two programs could then listen at one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
     except OSError as error:
@@ -79,6 +84,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_CLOSING,
+        timeout_keep_alive=_KEEP_ALIVE,
         lifespan="off",
         h11_max_incomplete_event_size=64 * 1024,
     )

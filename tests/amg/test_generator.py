@@ -60,6 +60,33 @@ def test_accelerators_way_of_running_finds_the_same(shapes, options):
         assert a["point_coords"] == b["point_coords"]
 
 
+@pytest.mark.parametrize("options", [{}, {"nms": "mask", "crop_n_layers": 1}, {"tile": 64}])
+def test_pauses_change_nothing_and_tell_what_is_done(shapes, options):
+    photo, _ = shapes_photo(100, 120, 3)
+    config = GenerationConfig(points_per_side=7, points_per_batch=16, pred_iou_thresh=0.5, **options)
+    shares = []
+    found = MaskGenerator(shapes, config).generate(photo, progress=shares.append)
+    assert found
+    assert found == MaskGenerator(shapes, config).generate(photo)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(shares) > 3
+
+
+def test_a_search_ends_where_its_progress_raises(shapes):
+    shares = []
+
+    def stop(share: float) -> None:
+        shares.append(share)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        MaskGenerator(shapes, GenerationConfig(points_per_side=8, points_per_batch=16)).generate(
+            shapes_photo(100, 120, 3)[0], progress=stop
+        )
+    assert shares == [0.25]
+
+
 def test_photos_of_similar_size_share_a_program(shapes):
     generator = SamAutomaticMaskGenerator(shapes, **OPTIONS)
     generator.generate(shapes_photo(100, 128, seed=1)[0])
