@@ -11,17 +11,11 @@ from jaxtyping import UInt8
 
 from samjax.atomic import replacing
 from samjax.checkpoint import Checksum
+from samjax.pictures import image_hash
 from samjax.sam import Sam
 from samjax.types import Embedding
 
 _TAPS = "taps/"
-
-
-def image_hash(rgb: UInt8[np.ndarray, "H W channels"]) -> str:
-    """SHA-256 of a photo's size and pixels, whatever file they came from."""
-    digest = hashlib.sha256(repr(rgb.shape).encode())
-    digest.update(np.ascontiguousarray(rgb).data)
-    return digest.hexdigest()
 
 
 def model_hash(sam: Sam) -> str:

@@ -6,6 +6,7 @@ files that Pillow has no mode for.
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import logging
 import os
@@ -194,6 +195,13 @@ def as_channels(image: ArrayLike, channels: int) -> UInt8[np.ndarray, "H W chann
     if array.size == 0:
         raise ValueError(f"the image is empty: its shape is {array.shape}")
     return _to_uint8(array)
+
+
+def image_hash(rgb: UInt8[np.ndarray, "H W channels"]) -> str:
+    """SHA-256 of a photo's size and pixels, whatever file they came from."""
+    digest = hashlib.sha256(repr(rgb.shape).encode())
+    digest.update(np.ascontiguousarray(rgb).data)
+    return digest.hexdigest()
 
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:

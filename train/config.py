@@ -78,8 +78,8 @@ class DataConfig:
     """Sources of photos and masks, and their treatment before the model sees them.
 
     A source is written FORMAT=PATH: sa1b=FOLDER_OR_TAR, coco=IMAGES,ANNOTATIONS.json, labelmap=IMAGES,MAPS
-    (classmap: each region of a class is a mask), labelme=FOLDER, pairs=IMAGES,MASKS. Paths are local or gs://, s3://,
-    https://; a comma that is part of a path is written twice.
+    (classmap: each region of a class is a mask), labelme=FOLDER, pairs=IMAGES,MASKS, work=FOLDER (of `samjax app`).
+    Paths are local or gs://, s3://, https://; a comma that is part of a path is written twice.
     """
 
     train: _Texts = ()  # sources, mixed in proportion to their numbers of photos

@@ -13,13 +13,15 @@ def label_map(records: Sequence[dict[str, Any]], size: tuple[int, int]) -> Int32
     """One map of a photo of `size` (height, width): 0 is background, i + 1 belongs to the i-th record.
 
     A pixel that several masks cover goes to the smallest of them (by pixels), so that parts stay visible on wholes;
-    among masks of one size to the one with the higher predicted IoU, then to the earlier one. A mask that others cover
-    wholly has no pixel in the map. `records` are `SamAutomaticMaskGenerator.generate`'s in any output mode.
+    among masks of one size to the one with the higher predicted IoU (0 for a record without), then to the earlier one.
+    A mask that others cover wholly has no pixel in the map. `records` are `SamAutomaticMaskGenerator.generate`'s in any
+    output mode.
     """
     masks = [_as_rle(record["segmentation"]) for record in records]
     areas = [rle_area(rle) for rle in masks]
     # Painted from the weakest to the strongest claim.
-    order = sorted(range(len(records)), key=lambda i: (areas[i], -records[i]["predicted_iou"], i), reverse=True)
+    scores = [record.get("predicted_iou", 0.0) for record in records]
+    order = sorted(range(len(records)), key=lambda i: (areas[i], -scores[i], i), reverse=True)
     down_the_columns = np.zeros(size[0] * size[1], np.int32)
     for number in order:
         if tuple(masks[number]["size"]) != tuple(size):

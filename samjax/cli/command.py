@@ -280,6 +280,33 @@ def demo(
     return 0
 
 
+@command
+def replay(
+    works: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="WORK...", help="Work files of `samjax app` (NAME.samjax.json), or folders of them."),
+    ],
+    checkpoint: Annotated[
+        str | None, arg(metavar="C", help="The model that made the masks; by default the one that the work files name.")
+    ] = None,
+    tuned: TunedFile = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, arg(help="Dtype to compute in; by default that of the work files.")
+    ] = None,
+    image_size: ImageSize = None,
+) -> int:
+    """Compute the masks of work again, by the clicks and settings that are kept, and compare: 1 if any differs."""
+    from samjax import hub
+    from samjax.app.replay import run
+
+    def load(name: str | None, stated: str | None, size: tuple[int, int] | None) -> tuple[Any, str]:
+        chosen = checkpoint or name or BUNDLED
+        sam = hub.load(chosen, image_size=image_size or size, tuned=tuned)
+        return sam.with_dtype(dtype or stated or "float32"), chosen
+
+    return run(works, load, lambda line: print(line, flush=True))
+
+
 @functools.partial(command, name="app")
 def app_server(
     source: Annotated[

@@ -185,7 +185,7 @@ def _finish(photos: Sequence[Photo], journal: OutputJournal, job: Job) -> list[P
     for name in job.formats:
         finish = FORMATS[name].finish
         if finish and (done := journal.done(name, photos)):
-            files += finish(job.out, done)
+            files += finish(job.out, done, job.options)
     if job.process_count == 1:  # otherwise another process may be at it
         sweep(files)
     return files

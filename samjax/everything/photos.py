@@ -43,7 +43,7 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
             found.setdefault(file.resolve(), (file, path.resolve().name / relative if several else relative))
     if not found:
         raise ValueError(f"there is no image in {', '.join(map(str, inputs))} (endings: {', '.join(ENDINGS)})")
-    names = _names([relative for _, relative in found.values()])
+    names = output_names([relative for _, relative in found.values()])
     return [Photo(path, str(relative), name) for (path, relative), name in zip(found.values(), names, strict=True)]
 
 
@@ -60,8 +60,9 @@ def pictures_in(folder: Path, out: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in ENDINGS)
 
 
-def _names(relatives: Sequence[PurePosixPath]) -> list[str]:
-    """Compared without regard to case, as some file systems do."""
+def output_names(relatives: Sequence[PurePosixPath]) -> list[str]:
+    """What the outputs of photos are called, by their paths within an input folder, which are compared without regard
+    to case as some file systems do. Raises ValueError if names stay equal."""
 
     def key(path: PurePosixPath) -> str:
         return str(path).casefold()

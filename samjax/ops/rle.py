@@ -121,6 +121,22 @@ def decode_rle(rle: dict) -> Bool[np.ndarray, "H W"]:
     return coco.decode(rle).astype(bool)
 
 
+def decode_within_box(rle: dict) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
+    """The part of a mask within its box, and the box's upper left pixel (x, y); the rest of the frame is never made.
+
+    An empty mask has an empty part. The runs of `rle` must be text.
+    """
+    x0, y0, width, height = map(int, rle_box(rle))
+    rows = rle["size"][0]
+    runs = foreground_runs(rle)
+    runs = runs[runs[:, 0] < runs[:, 1]] - x0 * rows
+    steps = np.zeros(width * rows + 1, np.int8)  # +1 starts, -1 ends a run; a start may be an end
+    steps[runs[:, 0]] += 1
+    steps[runs[:, 1]] -= 1
+    columns = np.cumsum(steps[:-1], dtype=np.int8).reshape(width, rows)
+    return columns[:, y0 : y0 + height].T.astype(bool), (x0, y0)
+
+
 def rle_area(rle: dict) -> int:
     """The number of foreground pixels."""
     coco = coco_masks()

@@ -85,7 +85,7 @@ class Coco(IndexedSource):
             )
             for own, count in lost.items()
         ]
-        self._images, self._whole = images, whole
+        self._images, self._whole, self._classes = images, whole, _classes(content.get("categories"))
         self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names], "S")
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
         self._ends = np.cumsum([0, *map(len, packed)])
@@ -150,7 +150,7 @@ class Coco(IndexedSource):
                 Reason.SIZE,
             )
         packed = self._packed[self._ends[index] : self._ends[index + 1]]
-        found.add_annotations(json.loads(zlib.decompress(packed)))
+        found.add_annotations(json.loads(zlib.decompress(packed)), self._classes)
         return found.record(empty=self._whole)
 
 
@@ -169,6 +169,14 @@ def _load(path: str) -> dict[str, Any]:
             + (f", it has {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else "")
         )
     return content
+
+
+def _classes(categories: Any) -> dict[int, str]:
+    """The categories' names by their ids, as far as there are any."""
+    named = [entry for entry in categories if isinstance(entry, dict)] if isinstance(categories, list) else []
+    ids = [numbers.whole_identity(entry.get("id")) for entry in named]
+    names = [entry.get("name") for entry in named]
+    return {id: name for id, name in zip(ids, names, strict=True) if id is not None and isinstance(name, str) and name}
 
 
 def _name_of(image: Any) -> str | None:

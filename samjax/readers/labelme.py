@@ -68,21 +68,21 @@ class Labelme(IndexedSource):
                 "(turned upright by its EXIF orientation)",
                 Reason.SIZE,
             )
-        objects: dict[Any, tuple[int, np.ndarray]] = {}
+        objects: dict[Any, tuple[int, str | None, np.ndarray]] = {}
         for number, shape in enumerate(content["shapes"]):
             try:
                 mask = mask_from_shape(shape, found.size)
             except ValueError as error:
                 found.leave_out(f"shape number {number}", error)
                 continue
-            group = shape.get("group_id")
-            key = (number,) if group in (None, "") else (repr(shape.get("label")), numbers.identity(group))
+            group, label = shape.get("group_id"), shape.get("label")
+            key = (number,) if group in (None, "") else (repr(label), numbers.identity(group))
             if key in objects:
-                mask |= objects[key][1]
+                mask |= objects[key][-1]
                 number = objects[key][0]
-            objects[key] = number, mask
-        for number, mask in objects.values():
-            found.add(f"shape number {number}", encode_rle(mask), number)
+            objects[key] = number, label if isinstance(label, str) and label else None, mask
+        for number, label, mask in objects.values():
+            found.add(f"shape number {number}", encode_rle(mask), number, class_=label)
         return found.record()
 
     def _photo(self, content: dict[str, Any], name: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,26 @@ class Findings:
         self._masks: list[_Found] = []
         self._problems: list[Problem] = []
 
-    def add(self, what: str, rle: RLE, identity: int | str, category: int | None = None, note: str = "") -> None:
-        """`what` is what messages call the mask, `note` a flaw of its annotation that does not matter."""
-        self._masks.append(_Found(what, rle, identity, category, note=note))
+    def add(
+        self,
+        what: str,
+        rle: RLE,
+        identity: int | str,
+        category: int | None = None,
+        note: str = "",
+        class_: str | None = None,
+    ) -> None:
+        """`what` is what messages call the mask, `note` a flaw of its annotation that does not matter, `class_` the
+        name of its category."""
+        self._masks.append(_Found(what, rle, identity, category, note=note, class_=class_))
 
     def add_void(self, what: str, rle: RLE, *, crowd: bool = False) -> None:
         """Pixels of which nothing is known; a crowd's are those of an annotation, which is counted."""
         self._masks.append(_Found(what, rle, "", is_void=True, is_crowd=crowd))
 
-    def add_annotations(self, annotations: Sequence[Any]) -> None:
+    def add_annotations(self, annotations: Sequence[Any], classes: Mapping[int, str] = MappingProxyType({})) -> None:
         """Adds annotations of COCO's form: "id", "bbox" [x, y, width, height], "category_id", "iscrowd" and
-        "segmentation"; all but the last may be missing. Crowds are void.
+        "segmentation"; all but the last may be missing. Crowds are void. `classes` has the categories' names.
 
         Ids and boxes have no part in a mask: of annotations with one id those with the same segmentation are repeats,
         and a box that cannot be right is noted. Raises nothing: what cannot be used is left out, with its reason.
@@ -65,7 +75,8 @@ class Findings:
                 known.add((identity, rle["counts"]))
                 category = whole_identity(annotation.get("category_id"))
                 note = box_flaw(annotation.get("bbox"), self.size)
-                self.add(what, rle, what if identity is None else identity, category, note)
+                name = None if category is None else classes.get(category)
+                self.add(what, rle, what if identity is None else identity, category, note, name)
             except ValueError as error:
                 self.leave_out(what, error)
 
@@ -99,6 +110,7 @@ class Findings:
             tuple(Problem(found.what, _CROWD, Reason.CROWD) for found in void if found.is_crowd),
             tuple(Problem(found.what, found.note, Reason.BOX) for found in objects if found.note),
             self.origin,
+            classes=tuple(found.class_ for found in objects) if any(found.class_ for found in objects) else (),
         )
 
 
@@ -111,6 +123,7 @@ class _Found:
     is_void: bool = False
     is_crowd: bool = False
     note: str = ""
+    class_: str | None = None
 
 
 _CROWD = "its iscrowd is not 0: many objects in one"

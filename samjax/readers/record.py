@@ -1,7 +1,7 @@
 """One photo with its masks, as every source gives it."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -24,6 +24,15 @@ class NoObjects(BadRecord):
         super().__init__(message, reason)
 
 
+class Click(NamedTuple):
+    """A click that a person made: (x, y) in pixels of the ORIGINAL photo as `samjax.Prompts.of` takes them, integers
+    naming pixels; `label` is 1 on the object and 0 beside it."""
+
+    x: float
+    y: float
+    label: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """Masks have the photo's size (ORIGINAL frame) and are not empty; crowds and void are not among them.
@@ -42,6 +51,9 @@ class Record:
     crowds: tuple[Problem, ...] = ()  # annotations that are part of void
     noted: tuple[Problem, ...] = ()  # flaws of annotations that are used all the same
     origin: str | None = None  # the photo in the data set it was taken from, "coco/000000000139", where that is said
+    # Of the masks, in the order in which they were made; none for a mask made without, empty if none are recorded.
+    clicks: tuple[tuple[Click, ...], ...] = ()
+    classes: tuple[str | None, ...] = ()  # of the masks, the names of their categories; empty if there are no names
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "masks", tuple(map(as_text, self.masks)))

@@ -18,6 +18,7 @@ from samjax.readers.left_out import Problem, Tally
 from samjax.readers.pairs import Pairs
 from samjax.readers.record import Record
 from samjax.readers.sa1b import Sa1b
+from samjax.readers.work import WorkFiles
 
 # By format: what opens it, and the paths it takes; those in brackets may be left out.
 Formats = Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]
@@ -28,6 +29,7 @@ FORMATS: dict[str, tuple[Callable[..., IndexedSource], tuple[str, ...]]] = {
     "classmap": (functools.partial(LabelMaps, each="region"), ("IMAGES", "MAPS")),
     "labelme": (Labelme, ("FOLDER",)),
     "pairs": (Pairs, ("IMAGES", "[MASKS]")),
+    "work": (WorkFiles, ("FOLDER",)),
 }
 OF_CHANNELS = ("labelmap", "classmap", "pairs")  # formats whose photos may have more than three
 

@@ -18,9 +18,10 @@ class Format:
     """A format of found masks."""
 
     write: Callable[[SegmentedPhoto, Path, Options], list[Path]]
-    finish: Callable[[Path, Sequence[str]], list[Path]] | None = None  # (folder, names of the photos that are done)
+    # Of the folder and the names of the photos that are done.
+    finish: Callable[[Path, Sequence[str], Options], list[Path]] | None = None
     check: Callable[[Path, Options], None] | None = None  # raises ValueError for photos that it cannot be written of
-    options: tuple[str, ...] = ()  # those that decide what it writes
+    options: tuple[str, ...] = ()  # those that decide what it writes, but for classes, which masks come with
 
 
 FORMATS: dict[str, Format] = {

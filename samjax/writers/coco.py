@@ -10,9 +10,8 @@ from samjax.atomic import replacing
 from samjax.names import portable
 from samjax.ops.rle import rle_area, rle_box
 from samjax.writers.outlines import bridged, flat, outline
-from samjax.writers.photo import Options, SegmentedPhoto
+from samjax.writers.photo import DEFAULTS, OBJECT, Options, SegmentedPhoto
 
-CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 EXTRA = ("predicted_iou", "stability_score", "point_coords")  # beside what COCO asks for
 
 
@@ -29,29 +28,29 @@ def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
             {
                 "id": len(annotations) + 1,
                 "image_id": 1,
-                "category_id": CATEGORIES[0]["id"],
+                "category_id": options.class_number(record) + 1,
                 "segmentation": [flat(bridged(part)) for part in parts] if options.polygons else rle,
                 "area": rle_area(rle),
                 "bbox": rle_box(rle),
                 "iscrowd": 0,
-                **{key: record[key] for key in EXTRA},
+                **{key: record[key] for key in EXTRA if key in record},
             }
         )
     image = {"id": 1, "file_name": portable(found.photo.relative), "width": width, "height": height}
     path = _path(folder, found.photo.name)
     with replacing(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(_dataset(images=[image], annotations=annotations)), encoding="utf-8")
+        temporary.write_text(json.dumps(_dataset(options, images=[image], annotations=annotations)), encoding="utf-8")
     return [path]
 
 
-def finish(folder: Path, names: Sequence[str]) -> list[Path]:
+def finish(folder: Path, names: Sequence[str], options: Options = DEFAULTS) -> list[Path]:
     """Writes annotations.json: the photos of `names`, numbered from 1 in that order, and all of their annotations.
 
     Two passes over the files of `write`, of which one is in memory at a time.
     """
     path = folder / "annotations.json"
     with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(_dataset()).removesuffix("}") + ', "images": [')
+        file.write(json.dumps(_dataset(options)).removesuffix("}") + ', "images": [')
         _write_items(file, _images(folder, names))
         file.write('], "annotations": [')
         _write_items(file, _annotations(folder, names))
@@ -78,9 +77,11 @@ def _write_items(file: TextIO, items: Iterator[dict[str, Any]]) -> None:
         file.write((",\n" if number else "\n") + json.dumps(item))
 
 
-def _dataset(**content: list[dict[str, Any]]) -> dict[str, Any]:
+def _dataset(options: Options, **content: list[dict[str, Any]]) -> dict[str, Any]:
     described = {"description": "Masks by samjax", "version": version("samjax")}
-    return {"info": described, "licenses": [], "categories": CATEGORIES, **content}
+    names = enumerate(options.class_names, 1)
+    categories = [{"id": number, "name": name, "supercategory": OBJECT} for number, name in names]
+    return {"info": described, "licenses": [], "categories": categories, **content}
 
 
 def _path(folder: Path, name: str) -> Path:

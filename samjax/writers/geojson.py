@@ -14,6 +14,7 @@ from samjax.transforms import Size
 from samjax.writers.outlines import outline
 from samjax.writers.photo import Options, SegmentedPhoto
 
+PROPERTIES = ("area", "predicted_iou", "stability_score", "class", "name")
 DIGITS = 9  # of a degree: a tenth of a millimetre
 
 
@@ -42,7 +43,7 @@ def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
             continue
         shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
         placed = shapely.transform(shape, lambda points: _placed(points, transform))
-        properties = {"id": number, **{key: record[key] for key in ("area", "predicted_iou", "stability_score")}}
+        properties = {"id": number, **{key: record[key] for key in PROPERTIES if record.get(key) is not None}}
         geometry = transform_geom(crs, "EPSG:4326", shapely.geometry.mapping(placed))
         rounded = shapely.transform(shapely.geometry.shape(geometry), lambda points: points.round(DIGITS))
         oriented = shapely.orient_polygons(rounded)  # RFC 7946: outer rings counter-clockwise

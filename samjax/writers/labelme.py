@@ -9,6 +9,7 @@ from samjax.writers.outlines import bridged, outline
 from samjax.writers.photo import Options, SegmentedPhoto
 
 VERSION = "5.5.0"  # of labelme, whose fields these are; later versions read them too
+SCORES = (("predicted IoU", "predicted_iou"), ("stability", "stability_score"))
 
 
 def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
@@ -16,10 +17,10 @@ def write(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
     path = folder / "labelme" / f"{found.photo.name}.json"
     shapes = [
         {
-            "label": "object",
+            "label": options.class_names[options.class_number(record)],
             "points": bridged(part).round(2).tolist(),
             "group_id": number,
-            "description": f"predicted IoU {record['predicted_iou']:.3f}, stability {record['stability_score']:.3f}",
+            "description": ", ".join(f"{word} {record[key]:.3f}" for word, key in SCORES if key in record),
             "shape_type": "polygon",
             "flags": {},
         }

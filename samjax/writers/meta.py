@@ -25,22 +25,26 @@ def write_rle(found: SegmentedPhoto, folder: Path, options: Options) -> list[Pat
 
 
 def write_png(found: SegmentedPhoto, folder: Path, options: Options) -> list[Path]:
-    """Writes the folder NAME with a picture 0.png, 1.png, ... (0 and 255) for each record and metadata.csv."""
+    """Writes the folder NAME with a picture 0.png, 1.png, ... (0 and 255) for each record and metadata.csv, which has
+    a column more where there are classes."""
     path = folder / found.photo.name
     with replacing(path, overwrite=True, foreign=_foreign) as temporary:
         temporary.mkdir()
-        rows = [HEADER]
+        rows = [f"{HEADER},class" if options.classes else HEADER]
         for number, record in enumerate(found.records):
             Image.fromarray(decode_rle(record["segmentation"]).astype(np.uint8) * 255).save(temporary / f"{number}.png")
             values = [
                 number,
                 record["area"],
                 *record["bbox"],
-                *record["point_coords"][0],
-                record["predicted_iou"],
-                record["stability_score"],
+                *record.get("point_coords", [("", "")])[0],
+                record.get("predicted_iou", ""),
+                record.get("stability_score", ""),
                 *record["crop_box"],
             ]
+            if options.classes:
+                name = options.class_names[options.class_number(record)]
+                values.append('"' + name.replace('"', '""') + '"')
             rows.append(",".join(map(str, values)))
         (temporary / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
     return [path]

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from jaxtyping import Float
 
-from samjax.ops.rle import decode_rle, rle_box
+from samjax.ops.rle import decode_within_box
 
 # Of the tolerance, what simplifying may use. At the usual tolerance of 0.5 it stays below 1/sqrt(5) = 0.447 pixels, the
 # deviation from which on the steps of a slanted outline are taken for noise, always on the same side.
@@ -24,10 +24,10 @@ def outline(rle: dict[str, Any], tolerance: float) -> list[shapely.Polygon]:
 
     Parts touch and cross neither each other nor themselves. Small and thin ones are not simplified away.
     """
-    x0, y0, width, height = (int(side) for side in rle_box(rle))
-    if not width or not height:
+    part, (x0, y0) = decode_within_box(rle)
+    if not part.size:
         return []
-    mask = np.pad(decode_rle(rle)[y0 : y0 + height, x0 : x0 + width], 1)
+    mask = np.pad(part, 1)
     contours = contourpy.contour_generator(z=mask.astype(np.uint8), fill_type=contourpy.FillType.OuterOffset)
     corner = np.array([x0 - 0.5, y0 - 0.5])  # the padded mask's first centre is half a pixel outside its box
     parts = []

@@ -11,6 +11,8 @@ from jaxtyping import Int32, UInt8
 from samjax.amg.labels import label_map
 from samjax.transforms import Size
 
+OBJECT = "object"  # the class of what has none
+
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
@@ -30,15 +32,39 @@ class Options:
     polygon_tolerance: float = 0.5  # pixels by which a simplified outline may leave the true one
     labelmap_suffix: Literal["png", "tiff"] = "png"
     crs: str | None = None  # GeoJSON: coordinate system of photos that have a transform and do not name theirs
+    classes: tuple[str, ...] = ()  # names of a record's "class", in the order of their numbers; none: "object" is all
 
     def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes have different names, got {', '.join(self.classes)}")
         if not 0 <= self.polygon_tolerance < float("inf"):
             raise ValueError(f"the polygon tolerance is a number of pixels from 0 on, got {self.polygon_tolerance}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes by number, at least one."""
+        return self.classes or (OBJECT,)
+
+    def class_number(self, record: dict[str, Any]) -> int:
+        """The number of a record's class. Raises ValueError if it is none of `classes`."""
+        if not self.classes:
+            return 0
+        name = record.get("class") or OBJECT
+        if name not in self.classes:
+            raise ValueError(f"a mask is of class {name}, which is not one of {', '.join(self.classes)}")
+        return self.classes.index(name)
+
+
+DEFAULTS = Options()
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentedPhoto:
-    """A photo with the records of its masks, as `samjax.amg.generator.MaskGenerator` makes them."""
+    """A photo with the records of its masks, as `samjax.amg.generator.MaskGenerator` makes them.
+
+    A record may also have a "class", the name of one. Of imported or drawn masks it has no "stability_score" and no
+    "point_coords", and "predicted_iou" may be missing; formats leave out what is not there.
+    """
 
     photo: Photo
     rgb: UInt8[np.ndarray, "H W 3"]

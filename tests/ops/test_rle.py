@@ -9,6 +9,7 @@ from pycocotools import mask as coco
 from samjax.ops.rle import (
     clip_rle,
     decode_rle,
+    decode_within_box,
     encode_placed,
     encode_rle,
     foreground_runs,
@@ -93,6 +94,15 @@ def test_inclusive_boxes_name_the_outermost_pixels(mask):
         assert mask[:, [x0, x1]].any(0).all()
     else:
         assert (x0, y0, x1, y1) == (0, 0, 0, 0)
+
+
+@given(masks)
+def test_the_part_within_the_box_is_cut_out(mask):
+    part, (x0, y0) = decode_within_box(encode_rle(mask))
+    frame = np.zeros_like(mask)
+    frame[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+    np.testing.assert_array_equal(frame, mask)
+    assert not part.size or (part[[0, -1]].any(1).all() and part[:, [0, -1]].any(0).all())
 
 
 @given(masks, st.data())

@@ -79,6 +79,14 @@ def test_objects_keep_their_ids_and_categories(opened, content):
     assert (record.ids, record.categories, record.void) == ((900, 913), (1, 41), None)
 
 
+def test_objects_have_the_names_of_their_categories(opened, content):
+    """As far as there are any: LVIS and tools of all kinds write other things there."""
+    content["categories"] = [{"id": 1, "name": "cat"}, {"id": "81", "name": "dog"}, {"id": 42}, "none", {"name": "x"}]
+    assert [record.classes for record in map(opened(content).__getitem__, range(2))] == [("cat", None), ("dog",)]
+    for nothing in ([], None, {"1": "cat"}):
+        assert opened({**content, "categories": nothing})[0].classes == ()
+
+
 def test_for_evaluation_photos_without_objects_count_and_crowds_are_void(tmp_path, opened, content):
     content["annotations"][3]["segmentation"]["counts"] = [100, 50, 2250]
     opened(content)

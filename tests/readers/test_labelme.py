@@ -166,6 +166,12 @@ def test_parts_of_a_group_are_one_mask(opened):
     np.testing.assert_array_equal(decoded(record), [parts[0] | parts[2], parts[1], parts[3], parts[4]])
 
 
+def test_an_object_s_label_is_its_class(opened):
+    corners = [[4, 5], [9, 7]]
+    shapes = [shape("rectangle", corners, label=label) for label in ("cat", "", None, 7)]
+    assert opened(shapes).classes == ("cat", None, None, None)
+
+
 def test_masks_lie_between_their_corners(opened, masks):
     part = masks[0][5:26, 10:31]
     encoded = base64.b64encode(png(part.astype(np.uint8))).decode()

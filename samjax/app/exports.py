@@ -1,0 +1,183 @@
+"""Work as files of all formats of `samjax.writers`, in OUT/export/FORMAT, and as one archive to download."""
+
+import contextlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from samjax.app import durable
+from samjax.app.protocols import Library, Pixels
+from samjax.app.steps import BadRequest
+from samjax.app.work import Work, safe_name
+from samjax.errors import describe_error
+from samjax.everything.photos import output_names
+from samjax.ops.rle import inclusive_box, rle_area
+from samjax.workfile import WorkObject, WorkState
+from samjax.writers import FORMATS, Options, Photo, SegmentedPhoto
+from samjax.writers.photo import OBJECT
+
+MOST_BYTES = 4_000_000_000  # of an archive; what is larger is taken from the folder
+_WRITTEN = ".samjax-export.json"  # the files of an export, which the next one of this format replaces
+_CHOSEN = ("polygons", "polygon_tolerance", "labelmap_suffix", "crs")  # options that a request may have
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")  # which are compressed already
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    folder: Path
+    files: list[str]  # relative to it, with slashes
+    count: int  # photos
+    failed: dict[str, str]  # why a photo was not written, by its name
+
+
+def options_of(given: Any, classes: Sequence[str]) -> Options:
+    """The options of a request. Raises BadRequest."""
+    given = {} if given is None else given
+    if not isinstance(given, dict) or not set(given) <= set(_CHOSEN):
+        raise BadRequest(f"options are a JSON object with some of {', '.join(_CHOSEN)}")
+    kinds = {"polygons": bool, "polygon_tolerance": (int, float), "labelmap_suffix": str, "crs": (str, type(None))}
+    for name, value in given.items():
+        if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name != "polygons"):
+            raise BadRequest(f"the option {name} is not {str(value)[:40]!r}")
+    if given.get("labelmap_suffix", "png") not in ("png", "tiff"):
+        raise BadRequest("labelmap_suffix is png or tiff")
+    if "polygon_tolerance" in given:
+        given = {**given, "polygon_tolerance": float(given["polygon_tolerance"])}
+    try:
+        return Options(**given, classes=tuple(classes))
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+def is_exported(state: WorkState) -> bool:
+    """True for a photo with objects, and for one that a person has marked done; of others nothing is known."""
+    return state.done or any(not known.deleted for known in state.objects)
+
+
+def class_names(listed: Sequence[str], states: Sequence[WorkState]) -> list[str]:
+    """The classes by number: those in the list, others that objects have, and "object" if one has none."""
+    objects = [known for state in states for known in state.objects if not known.deleted]
+    found = sorted({known.class_ for known in objects if known.class_})
+    names = dict.fromkeys([*listed, *found])
+    if not names or any(not known.class_ for known in objects):
+        names[OBJECT] = None
+    return list(names)
+
+
+def export(library: Library, works: Mapping[str, Work], format: str, out: Path, options: Options) -> Exported:
+    """Writes the works of photos, by their ids, into OUT/export/FORMAT; files of the last export there go away.
+
+    Photos are looked at again: one that has changed, or that the format cannot have, fails, and the others are
+    written. Raises OSError where nothing can be written.
+    """
+    folder = out / "export" / format
+    durable.make_folder(folder)
+    before = _written_before(folder)
+    entries = {entry.id: entry for entry in library.photos()}
+    names = dict(zip(entries, output_names([safe_name(entry.name) for entry in entries.values()]), strict=True))
+    files: list[Path] = []
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    for id, work in works.items():
+        state = work.state
+        try:
+            pixels = library.read(id)
+            if pixels.hash != state.photo.sha256:
+                raise ValueError("the photo has changed since it was worked on")
+            path = pixels.path or (work.path.parent / state.photo.path if state.photo.path else None)
+            files += _write(pixels, path, state, names[id], folder, format, options)
+            done.append(names[id])
+        except (ValueError, ImportError) as error:
+            failed[state.photo.name] = describe_error(error)
+    if done and (finish := FORMATS[format].finish):
+        files += finish(folder, sorted(done), options)
+    written = sorted({path.relative_to(folder).as_posix() for path in files})
+    for stale in sorted(before.difference(written)):
+        with contextlib.suppress(OSError):
+            (folder / stale).unlink()
+    durable.write_whole(folder / _WRITTEN, json.dumps(written).encode())
+    return Exported(folder, written, len(done), failed)
+
+
+def _write(
+    pixels: Pixels, path: Path | None, state: WorkState, name: str, folder: Path, format: str, options: Options
+) -> list[Path]:
+    if path is None and format in ("yolo", "labelme", "geojson"):
+        raise ValueError(f"{format} names the photo's file, and this one is in an archive: change one of its objects")
+    path = path or Path(pixels.name)
+    if check := FORMATS[format].check:
+        check(path, options)
+    records = [_record(known, pixels.size) for known in state.objects if not known.deleted]
+    written = FORMATS[format].write(
+        SegmentedPhoto(Photo(path, pixels.name, name), pixels.rgb, records), folder, options
+    )
+    return [inner for path in written for inner in ([path] if path.is_file() else sorted(path.iterdir()))]
+
+
+def _record(known: WorkObject, size: tuple[int, int]) -> dict[str, Any]:
+    """An object as writers take it; what is not known of it is not there."""
+    x0, y0, x1, y1 = inclusive_box(known.rle)
+    points = [[x, y] for step in known.steps[-1:] for x, y, label in step.get("points", ()) if label == 1]
+    return {
+        "segmentation": known.rle,
+        "area": rle_area(known.rle),
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "crop_box": [0, 0, size[1], size[0]],
+        **({"predicted_iou": known.score} if known.score is not None else {}),
+        **({"point_coords": points} if points else {}),
+        **({"class": known.class_} if known.class_ else {}),
+        **({"name": known.name} if known.name else {}),
+    }
+
+
+def archive(folder: Path, photos: Collection[Path], most: int = MOST_BYTES) -> BinaryIO:
+    """A ZIP file of the last export into `folder`, open for reading and without a name: it is gone when it is closed.
+
+    It has what the export wrote and nothing else; of links those that lead to one of `photos`. Raises BadRequest if
+    there is no export, or it has more than `most` bytes, and OSError.
+    """
+    files = [folder / name for name in sorted(_written_before(folder))]
+    allowed = {path.resolve() for path in photos}
+    files = [path for path in files if path.is_file() and (not path.is_symlink() or path.resolve() in allowed)]
+    if not files:
+        raise BadRequest(f"there is no export as {folder.name} yet: export first")
+    if (total := sum(path.stat().st_size for path in files)) > most:
+        raise BadRequest(
+            f"the export has {total / 1e9:.1f} GB, and at most {most / 1e9:g} are packed: take it from the folder "
+            f"export/{folder.name} of the results"
+        )
+    packed = tempfile.TemporaryFile(dir=folder.parent)  # noqa: SIM115  (who reads it closes it)
+    try:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in files:
+                kind = zipfile.ZIP_STORED if path.suffix.lower() in _PICTURES else zipfile.ZIP_DEFLATED
+                file.write(path, f"{folder.name}/{path.relative_to(folder).as_posix()}", kind)
+        packed.seek(0)
+        return packed
+    except BaseException:
+        packed.close()
+        raise
+
+
+def _written_before(folder: Path) -> set[str]:
+    """The files of the last export, none that are not in the folder."""
+    try:
+        names = json.loads((folder / _WRITTEN).read_bytes())
+    except (OSError, ValueError):
+        return set()
+    paths = [PurePosixPath(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return {str(path) for path in paths if not path.is_absolute() and ".." not in path.parts and path.parts}
+
+
+def json_of(exported: Exported) -> dict[str, Any]:
+    """The answer to a request for an export."""
+    return {
+        "files": exported.files,
+        "count": exported.count,
+        "failed": exported.failed,
+        "download": f"/api/export/{exported.folder.name}.zip",
+    }

@@ -1,0 +1,410 @@
+"""The work on photos, kept on disk: a change is there before it is acknowledged, and nothing acknowledged is lost.
+
+`samjax.workfile` has the format. A change is a line appended to the journal; when that has grown it becomes part of the
+snapshot. Where a change cannot be saved, the state stays the last one that was.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from samjax import workfile
+from samjax.app import durable
+from samjax.app.classes import Classes
+from samjax.app.steps import BadRequest
+from samjax.everything.journal import sweep
+from samjax.names import portable, printable
+from samjax.ops.rle import RLE
+from samjax.transforms import Size
+from samjax.workfile import BadWorkFile, WorkObject, WorkPhoto, WorkState, read_work
+
+COMPACTED = 1 << 18  # bytes of a journal from which on it becomes part of the snapshot, if that is not larger
+EDITED = ("name", "class", "colour", "hidden", "deleted")  # fields that a person changes as they are
+KEPT = "pixels"  # the folder of photos that came from archives, without loss
+_LONGEST = 200  # characters of a name
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StaleRevision(ValueError):
+    """A change was made to an older state than the newest; nothing was changed."""
+
+    def __init__(self, work: "Work", given: int) -> None:
+        newest = work.state.revision
+        super().__init__(
+            f"the work on {work.state.photo.name} has changed meanwhile, in another tab for example: it is at revision "
+            f"{newest}, and the change is for {given}; look at it again and repeat the change"
+        )
+        self.work = work
+
+
+class NotSaved(OSError):
+    """A change could not be written; on disk is the state before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NewObject:
+    """An object that is to be added: all of `WorkObject` but what its work file gives it."""
+
+    rle: RLE
+    source: str
+    name: str = ""
+    class_: str | None = None
+    colour: str | None = None
+    steps: tuple[Mapping[str, Any], ...] = ()
+    everything: Mapping[str, Any] | None = None
+    score: float | None = None
+    id: str | None = None  # chosen by who sends it, so that what is sent twice is added once
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
+
+
+class Work:
+    """The work on one photo. Any number of threads may share it: changes come one after the other.
+
+    Attributes:
+        state: the newest state; it is on disk, but for objects that were imported and not changed yet.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        photo: WorkPhoto,
+        model: Mapping[str, Any],
+        imported: Callable[[], Sequence[NewObject]] = lambda: (),
+        keep: Callable[[], Path] | None = None,
+        say: Callable[[str], None] = _warn,
+    ) -> None:
+        """Reads the work file `path` (its snapshot), or begins one with the objects that are `imported`.
+
+        Before the first change is written, `keep` puts a photo that is no file into one.
+
+        Raises:
+            BadWorkFile: it is damaged, newer than this program, or of another photo.
+            OSError: it cannot be read.
+        """
+        self.path, self._model, self._keep, self._say = path, model, keep, say
+        self._lock = threading.Lock()
+        self._rewrite = False
+        self._patience = 0  # bytes of a journal that could not be made part of the snapshot, until it is tried again
+        sweep([path])
+        try:
+            self.state, self._length, torn = read_work(path)
+        except FileNotFoundError:
+            self._length, torn = 0, False
+            ids = (f"o{number}" for number in range(1, 1 << 62))
+            objects = tuple(_made(new, id, None) for new, id in zip(imported(), ids, strict=False))
+            self.state = WorkState(photo, objects=objects)
+        else:
+            self._check_photo(photo)
+        if torn:
+            say(
+                f"{workfile.journal_of(path)} ends in half a line, of a change that was not finished when the program "
+                "or the machine stopped: it is left out"
+            )
+        self._seen = self._on_disk()
+
+    def add(self, objects: Sequence[NewObject], revision: int | None = None) -> list[WorkObject]:
+        """Adds objects; returns them when they are on disk. One with the id of an object that is there is not added
+        again: that object is returned as it is.
+
+        Args:
+            objects: what to add.
+            revision: of the state that they were made for; None for whichever is the newest.
+
+        Raises:
+            StaleRevision, BadRequest: nothing has changed.
+            NotSaved: likewise, because the disk is full for example.
+        """
+        with self._lock:
+            self.check(revision)
+            first = 1 + max((int(known.id[1:]) for known in self.state.objects if known.id[1:].isdecimal()), default=0)
+            checksum = self._model["checksum"]
+            there = {known.id: known for known in self.state.objects}
+            made = [
+                _made(new, new.id or f"o{number}", None if new.source == "import" else checksum)
+                for number, new in enumerate(objects, first)
+                if new.id not in there
+            ]
+            if len({known.id for known in made}) < len(made):
+                raise BadRequest("two of the objects have the same id")
+            self._check_masks([known.rle for known in made])
+            if made:
+                self._commit({"add": [known.to_json() for known in made]}, any(new.model for new in made))
+            fresh = iter(made)
+            return [there.get(new.id or "") or next(fresh) for new in objects]
+
+    def change(self, changes: Mapping[str, Mapping[str, Any]], revision: int | None = None) -> list[WorkObject]:
+        """Sets fields of objects, by their ids: `EDITED` ones, and what a new mask comes with (steps, everything,
+        rle, score, source). Returns the changed objects; raises as `add` does."""
+        with self._lock:
+            self.check(revision)
+            given = []
+            for id, fields in changes.items():
+                if self.state.find(id) is None:
+                    raise BadRequest(f"there is no object {id!r} in {self.state.photo.name}")
+                more = {"model": self._model["checksum"]} if "rle" in fields else {}
+                given.append({"id": id, **fields, **more})
+            self._check_masks([fields["rle"] for fields in given if "rle" in fields])
+            self._commit({"set": given}, any("rle" in fields for fields in given))
+            return [known for known in self.state.objects if known.id in changes]
+
+    def set_done(self, done: bool, revision: int | None = None) -> None:
+        """Says whether the photo is finished; raises as `add` does."""
+        with self._lock:
+            self.check(revision)
+            self._commit({"done": done}, False)
+
+    def check(self, revision: int | None) -> None:
+        """Raises StaleRevision unless `revision` is the newest or None."""
+        if revision is not None and revision != self.state.revision:
+            raise StaleRevision(self, revision)
+
+    def close(self) -> None:
+        """Makes the journal part of the snapshot; work goes on if that fails."""
+        with self._lock:
+            if self._length:
+                self._compact()
+
+    def _commit(self, change: dict[str, Any], computed: bool) -> None:
+        change = {"revision": self.state.revision + 1, **change}
+        if computed and all(model["checksum"] != self._model["checksum"] for model in self.state.models):
+            change["model"] = dict(self._model)
+        line = json.dumps(change).encode() + b"\n"
+        state = self.state.with_change(json.loads(line))  # as it will be read
+        try:
+            if self._unchanged() and not self._rewrite:
+                durable.append(workfile.journal_of(self.path), line, self._length)
+                self._length += len(line)
+            else:
+                self._rewrite = True  # if it fails, the new snapshot may be there or not
+                state = self._write_snapshot(state)
+                self._rewrite = False
+        except OSError as error:
+            self._seen = self._on_disk()
+            raise not_saved(self.path, error) from error
+        self.state, self._seen = state, self._on_disk()
+        if self._length > max(COMPACTED, self.path.stat().st_size, self._patience):
+            self._compact()
+
+    def _unchanged(self) -> bool:
+        """True if the journal can be continued, False if everything is to be written, there being no snapshot."""
+        now = self._on_disk()
+        if now[0] is None:
+            return False
+        if now != self._seen:
+            raise BadWorkFile(
+                f"{printable(self.path)} or its journal was changed by another program, and is not overwritten: start "
+                "samjax app again to read it"
+            )
+        return True
+
+    def _compact(self) -> None:
+        try:
+            if self._unchanged():
+                self._write_snapshot(self.state)
+        except (OSError, BadWorkFile) as error:  # the journal is as good
+            self._patience = 2 * self._length
+            self._say(f"the journal of {self.path} stays beside its snapshot: {error}")
+        self._seen = self._on_disk()
+
+    def _write_snapshot(self, state: WorkState) -> WorkState:
+        if state.photo.path is None and self._keep is not None:
+            kept = _relative(self._keep(), self.path.parent)
+            state = dataclasses.replace(state, photo=dataclasses.replace(state.photo, path=kept))
+        durable.write_whole(self.path, state.text().encode())
+        # From here on whatever the journal has is in the snapshot, and lines of revisions up to it are skipped.
+        journal = workfile.journal_of(self.path)
+        try:
+            journal.unlink(missing_ok=True)
+            self._length = 0
+        except OSError:
+            self._length = journal.stat().st_size
+        return state
+
+    def _on_disk(self) -> tuple[Any, Any]:
+        """What tells versions of the two files apart; None for a missing one."""
+        return _marks(self.path), _marks(workfile.journal_of(self.path))
+
+    def _check_photo(self, photo: WorkPhoto) -> None:
+        of = self.state.photo
+        if (of.sha256, of.height, of.width) != (photo.sha256, photo.height, photo.width):
+            raise BadWorkFile(
+                f"{printable(self.path)} is the work on another photo than {printable(photo.name)} as it is now: its "
+                f"pixels differ ({of.width} x {of.height} then, {photo.width} x {photo.height} now). Bring the photo "
+                "back, or move the work file away to begin anew"
+            )
+        if of != photo and photo.path is not None:  # the photo or the folder was moved
+            self.state = dataclasses.replace(self.state, photo=photo)
+
+    def _check_masks(self, rles: Sequence[RLE]) -> None:
+        size = self.state.photo.height, self.state.photo.width
+        if not all(workfile.are_whole(rles, size)):
+            raise BadRequest(f"a mask is no encoding of {size[0]} x {size[1]} pixels (height, width)")
+
+
+class WorkFolder:
+    """The work files of a folder, by photo.
+
+    Args:
+        folder: where they are; `samjax.lock.working_in` keeps other programs out of it.
+        model: "name", "checksum", "dtype" and "image_size" of the model that masks are made with.
+        imported: objects that a photo of that id begins with.
+        say: is told what a person should know.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Mapping[str, Any],
+        imported: Callable[[str], Sequence[NewObject]] | None = None,
+        say: Callable[[str], None] = _warn,
+    ) -> None:
+        self.folder, self.model, self._say = folder, dict(model), say
+        self.has_imports, self._imported = imported is not None, imported or (lambda photo: ())
+        self.classes = Classes(folder / "classes.json")
+        self._works: dict[str, Work] = {}
+        self._opening: dict[str, threading.Lock] = {}
+        self._counts: dict[str, tuple[Any, tuple[int, bool]]] = {}
+
+    def open(
+        self,
+        photo: str,
+        name: str,
+        sha256: str,
+        size: Size,
+        path: Path | None = None,
+        pixels: Callable[[], UInt8[np.ndarray, "H W 3"]] | None = None,
+    ) -> Work:
+        """The work on a photo, which is read or begun when it is asked for first.
+
+        Args:
+            photo: its id.
+            name: its path within the folder that was opened.
+            sha256: `samjax.embeddings.image_hash`.
+            size: (height, width).
+            path: its file, if it is one.
+            pixels: gives those of a photo that is no file, so that it can be kept as one.
+
+        Raises BadWorkFile and OSError.
+        """
+        file = self.path_of(name)
+        with self._opening.setdefault(name, threading.Lock()):
+            if name not in self._works:
+                relative = None if path is None else _relative(path, file.parent)
+                described = WorkPhoto(name, sha256, *size, relative)
+                keep = None if pixels is None else lambda: self._keep(name, pixels())
+                work = Work(file, described, self.model, lambda: self._imported(photo), keep, self._say)
+                self.classes.include(known.class_ for known in work.state.objects)
+                self._works[name] = work
+            work = self._works[name]
+        if work.state.photo.sha256 != sha256:
+            raise BadWorkFile(
+                f"the photo {printable(name)} has changed since it was opened: start samjax app again, and move its "
+                f"work file {printable(file)} away if the photo is to stay as it is now"
+            )
+        return work
+
+    def path_of(self, name: str) -> Path:
+        """The snapshot of a photo's work; it is within the folder whatever the name is."""
+        inner = safe_name(name)
+        return self.folder.joinpath(*inner.parts[:-1], inner.name + workfile.SNAPSHOT)
+
+    def counts(self, name: str) -> tuple[int, bool]:
+        """The number of a photo's objects that are not deleted, and whether it is done: (0, False) if it has no work
+        file yet. The photo itself is not needed. Raises BadWorkFile and OSError."""
+        if work := self._works.get(name):
+            return _counted(work.state)
+        path = self.path_of(name)
+        try:
+            marks = [_marks(path), _marks(workfile.journal_of(path))]
+            if name not in self._counts or self._counts[name][0] != marks:
+                self._counts[name] = marks, _counted(read_work(path).state)
+            return self._counts[name][1]
+        except FileNotFoundError:
+            return 0, False
+
+    def _keep(self, name: str, rgb: UInt8[np.ndarray, "H W 3"]) -> Path:
+        file = self.path_of(name)
+        path = self.folder / KEPT / file.relative_to(self.folder)
+        path = path.with_name(path.name.removesuffix(workfile.SNAPSHOT) + ".png")
+        data = io.BytesIO()
+        Image.fromarray(rgb).save(data, "PNG")
+        durable.write_whole(path, data.getvalue())
+        return path
+
+    def close(self) -> None:
+        """Leaves one file per photo."""
+        for work in list(self._works.values()):
+            work.close()
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """A photo's name as a path that leads out of no folder, and to nothing hidden. Raises BadRequest if it is empty."""
+    parts = [part for part in portable(name).replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts:
+        raise BadRequest(f"{name!r} is no name of a photo")
+    plain = [part.replace(":", "%3A").replace("\0", "%00") for part in parts]
+    return PurePosixPath(*(f"%2E{part[1:]}" if part.startswith(".") else part for part in plain))
+
+
+def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `EDITED` fields of a change that was sent. Raises BadRequest."""
+    fields = {name: given[name] for name in EDITED if name in given}
+    for name in ("name", "class", "colour"):
+        value = fields.get(name)
+        if value is not None and (not isinstance(value, str) or len(value) > _LONGEST or not value.isprintable()):
+            raise BadRequest(f"{name} is text of at most {_LONGEST} characters, got {value!r:.60}")
+    if "name" in fields and fields["name"] is None:
+        raise BadRequest("name is text, which may be empty")
+    for name in ("hidden", "deleted"):
+        if not isinstance(fields.get(name, False), bool):
+            raise BadRequest(f"{name} is true or false, got {fields[name]!r:.60}")
+    return fields
+
+
+def _made(new: NewObject, id: str, model: str | None) -> WorkObject:
+    given = {field.name: getattr(new, field.name) for field in dataclasses.fields(new) if field.name != "id"}
+    return WorkObject(id=id, model=model, **given)
+
+
+def _marks(path: Path) -> tuple[int, int, int] | None:
+    """Numbers that change with a file; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _counted(state: WorkState) -> tuple[int, bool]:
+    return sum(not known.deleted for known in state.objects), state.done
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """With slashes; absolute where it is on another drive."""
+    with contextlib.suppress(ValueError):
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    return path.resolve().as_posix()
+
+
+def not_saved(path: Path, error: OSError) -> NotSaved:
+    """What a person is told of an error in writing."""
+    why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
+    return NotSaved(
+        f"the change is not saved, {why} ({printable(path)}): what was saved before is kept; make room or mend it, and "
+        "repeat the change"
+    )

@@ -1,0 +1,220 @@
+"""The work on a photo as a file: its objects, the steps by which they were segmented, their masks.
+
+NAME.samjax.json is a snapshot, NAME.samjax.jsonl a journal of what has changed since: one line of JSON per change, in
+the order of their revisions. A journal's last line without an end was being written when the program or the machine
+stopped; it was never acknowledged, and is not read.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from samjax.names import printable
+from samjax.ops.rle import RLE, parse_runs
+
+FORMAT = 1  # of the file; programs refuse newer ones
+SNAPSHOT, JOURNAL = ".samjax.json", ".samjax.jsonl"
+SOURCES = ("prompts", "everything", "import")
+
+
+class BadWorkFile(ValueError):
+    """A work file that cannot be used; the message names it and says what to do. It is left as it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkPhoto:
+    """The photo of a work file."""
+
+    name: str  # within the folder that was opened
+    sha256: str  # of its size and pixels (`samjax.embeddings.image_hash`)
+    height: int
+    width: int
+    path: str | None  # of its file, relative to the work file's folder; None: it is in an archive
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkObject:
+    """An object of a photo.
+
+    Args:
+        id: unique in the file.
+        name: given by a person, or empty.
+        class_: a class's name.
+        colour: "#rrggbb", or None for its class's.
+        hidden: not shown.
+        deleted: kept, so that deleting can be undone.
+        source: how its mask was made, one of `SOURCES`.
+        steps: of `samjax.app.steps`, as JSON; empty for imported objects and those of everything-mode.
+        everything: {"config", "index"}: settings of the search for everything, and the number among its masks.
+        rle: the mask, of the photo's size.
+        score: the predicted IoU, if there is one.
+        model: the checksum of the model that made the mask.
+    """
+
+    id: str
+    rle: RLE
+    source: str
+    name: str = ""
+    class_: str | None = None
+    colour: str | None = None
+    hidden: bool = False
+    deleted: bool = False
+    steps: tuple[Mapping[str, Any], ...] = ()
+    everything: Mapping[str, Any] | None = None
+    score: float | None = None
+    model: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object as JSON, whose names are those of the fields but for "class"."""
+        return {"class" if name == "class_" else name: value for name, value in vars(self).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkState:
+    """The work on a photo after `revision` changes."""
+
+    photo: WorkPhoto
+    models: tuple[Mapping[str, Any], ...] = ()  # {"name", "checksum", "dtype", "image_size"} of those used
+    revision: int = 0
+    done: bool = False  # a person has said that nothing is missing
+    objects: tuple[WorkObject, ...] = ()
+
+    def with_change(self, change: Mapping[str, Any]) -> "WorkState":
+        """The state after a line of the journal: objects to "add", fields of objects to "set", "done", a "model" that
+        is new."""
+        objects = {known.id: known for known in self.objects}
+        for given in change.get("set", ()):
+            objects[given["id"]] = object_from_json({**objects[given["id"]].to_json(), **given})
+        for given in change.get("add", ()):
+            if given["id"] in objects:
+                raise ValueError(f"object {given['id']} is added twice")
+            objects[given["id"]] = object_from_json(given)
+        models = (*self.models, change["model"]) if "model" in change else self.models
+        done = change.get("done", self.done)
+        return WorkState(self.photo, models, int(change["revision"]), bool(done), tuple(objects.values()))
+
+    def find(self, id: str) -> WorkObject | None:
+        """The object with an id, deleted ones too."""
+        return next((known for known in self.objects if known.id == id), None)
+
+    def text(self) -> str:
+        """The snapshot, with a line for each object."""
+        head = {"samjax_work": FORMAT, "photo": vars(self.photo), "models": self.models}
+        head |= {"revision": self.revision, "done": self.done}
+        lines = ",\n".join(json.dumps(known.to_json()) for known in self.objects)
+        return json.dumps(head).removesuffix("}") + f', "objects": [\n{lines}\n]}}\n'
+
+
+class ReadWork(NamedTuple):
+    """A work file as it was found."""
+
+    state: WorkState
+    length: int  # bytes of the journal that were read; 0 if there is none
+    torn: bool  # there is more of it, half of a line
+
+
+def object_from_json(given: Mapping[str, Any]) -> WorkObject:
+    """An object from its JSON. Raises ValueError, TypeError and KeyError for anything else."""
+    fields = {"class_" if name == "class" else name: value for name, value in given.items()}
+    made = WorkObject(**{**fields, "steps": tuple(fields.get("steps", ()))})
+    if not isinstance(made.id, str) or made.source not in SOURCES or not isinstance(made.rle["counts"], str):
+        raise ValueError("an object has no id, source or mask that is known")
+    return made
+
+
+def read_work(path: Path) -> ReadWork:
+    """Reads a work file, given by its snapshot. Raises BadWorkFile, and OSError, of which FileNotFoundError means that
+    there is none."""
+    journal = journal_of(path)
+    try:
+        snapshot = path.read_bytes()
+    except FileNotFoundError:
+        if journal.exists():
+            raise BadWorkFile(
+                f"{printable(journal)} is the journal of a work file whose snapshot {printable(path)} is missing: "
+                "bring that back, or move the journal away"
+            ) from None
+        raise
+    return parse_work(str(path), snapshot, journal.read_bytes() if journal.exists() else b"")
+
+
+def parse_work(name: str, snapshot: bytes, journal: bytes = b"") -> ReadWork:
+    """The work of the contents of a snapshot, which messages call `name`, and its journal. Raises BadWorkFile."""
+    state = _parsed_snapshot(name, snapshot)
+    length = journal.rfind(b"\n") + 1
+    for number, line in enumerate(journal[:length].splitlines(), 1):
+        try:
+            change = json.loads(line)
+            revision = change["revision"]
+            if revision <= state.revision:
+                continue  # it is in the snapshot, after which the program was stopped
+            if revision != state.revision + 1:
+                raise ValueError(f"revision {revision} follows {state.revision}")
+            state = state.with_change(change)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _damaged(f"{name.removesuffix(SNAPSHOT)}{JOURNAL}", f"line {number}: {_reason(error)}") from error
+    _check_masks(name, state)
+    return ReadWork(state, length, length < len(journal))
+
+
+def journal_of(path: Path) -> Path:
+    """The journal beside a snapshot."""
+    return path.with_name(path.name.removesuffix(SNAPSHOT) + JOURNAL)
+
+
+def find_work(folder: Path) -> list[Path]:
+    """The snapshots in a folder and its sub-folders, sorted; none in hidden folders."""
+    found = (path.relative_to(folder) for path in folder.rglob(f"*{SNAPSHOT}"))
+    return [folder / path for path in sorted(found) if not any(part.startswith(".") for part in path.parts[:-1])]
+
+
+def _parsed_snapshot(path: str, content: bytes) -> WorkState:
+    try:
+        given = json.loads(content)
+        version = given["samjax_work"]
+        if isinstance(version, int) and version > FORMAT:
+            raise BadWorkFile(
+                f"{printable(path)} is of format {version}, written by a newer samjax; this one reads up to {FORMAT}: "
+                "pip install --upgrade samjax, or choose another folder"
+            )
+        photo = WorkPhoto(**given["photo"])
+        objects = tuple(map(object_from_json, given["objects"]))
+        if len({known.id for known in objects}) != len(objects):
+            raise ValueError("two objects have the same id")
+        return WorkState(photo, tuple(given["models"]), int(given["revision"]), bool(given["done"]), objects)
+    except BadWorkFile:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(path, _reason(error)) from error
+
+
+def _check_masks(path: str, state: WorkState) -> None:
+    size = [state.photo.height, state.photo.width]
+    for known, whole in zip(state.objects, are_whole([known.rle for known in state.objects], size), strict=True):
+        if not whole:
+            raise _damaged(path, f"the mask of object {known.id} is no encoding of {size[0]} x {size[1]} pixels")
+
+
+def are_whole(rles: Sequence[RLE], size: Sequence[int]) -> list[bool]:
+    """Which encodings are sound, and of a frame of `size` (height, width)."""
+    texts = [str(rle["counts"]) or "~" for rle in rles]
+    if not texts:
+        return []
+    lengths, first, malformed = parse_runs(texts)
+    ends = [*first[1:].tolist(), len(lengths)]
+    return [
+        list(rle["size"]) == list(size) and not bad and int(lengths[start:end].sum()) == size[0] * size[1]
+        for rle, bad, start, end in zip(rles, malformed, first.tolist(), ends, strict=True)
+    ]
+
+
+def _damaged(path: str, why: str) -> BadWorkFile:
+    return BadWorkFile(
+        f"{printable(path)} is damaged ({why}): bring it back from a copy, or move it away to begin this photo anew"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
