@@ -22,6 +22,7 @@ class Object:
     id: int | str  # unique in its photo
     category: int | None = None
     ignore: RLE | None = None  # pixels that are not judged: void, crowds, unlabelled borders
+    clicks: tuple[tuple[float, float, int], ...] = ()  # recorded, in order: (x, y, label), label 1 on it, 0 beside it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from samjax.config import PromptLabel
 from samjax.evaluation.judged_objects import JudgedObject
 from samjax.evaluation.protocol import Answer, Prompt, Segmenter
 from samjax.evaluation.user.clicks import Click
@@ -22,12 +23,22 @@ class Interaction:
         self._prediction = np.zeros(target.mask.shape, bool)
         self._logits: np.ndarray | None = None
 
-    def click(self, rule: Rule) -> bool:
-        """Makes the next click; False if there is nothing left to click."""
-        found = rule(self.target.mask, self._prediction, self.clicks, self.target.judged)
+    def click(self, rule: Rule | None) -> bool:
+        """Makes the next click, by a rule or, without one, as it was recorded; False if there is none left."""
+        if rule is None:
+            found = self._recorded()
+        else:
+            found = rule(self.target.mask, self._prediction, self.clicks, self.target.judged)
         if found is not None:
             self.clicks.append(found)
         return found is not None
+
+    def _recorded(self) -> Click | None:
+        recorded = self.target.object.clicks
+        if len(self.clicks) == len(recorded):
+            return None
+        x, y, label = recorded[len(self.clicks)]
+        return Click(x, y, label == PromptLabel.FOREGROUND)
 
     @property
     def prompt(self) -> Prompt:
