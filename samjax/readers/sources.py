@@ -158,7 +158,7 @@ class Spread:
 def _has_clicks(source: IndexedSource) -> bool:
     for index in range(len(source)):
         with contextlib.suppress(BadRecord):
-            if any(clicks and clicks[0][2] == 1 for clicks in source[index].clicks):
+            if any(clicks and clicks[0].label == 1 for clicks in source[index].clicks):
                 return True
     return False
 

@@ -74,6 +74,21 @@ def test_each_protocol_runs(samjax, boxy, coco, tmp_path, protocol, options, met
     assert 0 <= metrics(tmp_path / "out")[metric] <= 2
 
 
+@pytest.mark.parametrize("protocol", ["interactive", "points"])
+def test_the_recorded_user_needs_data_with_clicks_and_is_another_evaluation(samjax, boxy, coco, tmp_path, protocol):
+    images, annotations, content = coco
+    data = ["--data", f"coco={images},{annotations}", "--predictor", boxy, "--out", tmp_path / "out"]
+    code, _, errors = samjax("evaluate", protocol, *data, "--user", "recorded")
+    assert code == 2
+    count = len(content["annotations"])
+    assert f"no object with recorded clicks is there to be judged, {count} of 2 photo(s) have none" in errors
+    code, _, errors = samjax("evaluate", protocol, *data)
+    assert code == 2
+    assert "holds results of another evaluation" in errors
+    assert "settings.next " in errors
+    assert '"recorded", now "' in errors
+
+
 def test_edges_of_a_photo(samjax, boxy, test_data, tmp_path):
     """A box's outline is hardly ever a drawn edge."""
     data = ["--data", test_data / "bsds500", "--split", "val", "--limit", 1, "--predictor", boxy]

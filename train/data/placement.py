@@ -46,7 +46,7 @@ class Placement:
         columns = self._samples(1)
         return columns[::-1] if self.flip else columns
 
-    def seen(self, x: float, y: float) -> tuple[float, float] | None:
+    def seen(self, x: float | int, y: float | int) -> tuple[float, float] | None:
         """Where the INPUT frame shows the point (x, y) of the ORIGINAL photo; None if that is beyond the window.
 
         Integers name pixels in both frames, and their centres go where those of photo and masks go.

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float32
 class Click(NamedTuple):
     """A pixel of the photo, and whether it is on the object."""
 
-    x: float  # whole numbers, unless a person clicked
-    y: float
+    x: float | int  # whole numbers, unless a person clicked
+    y: float | int
     positive: bool
 
 
