@@ -94,7 +94,7 @@ class Interactive:
 
     def _entry(self, one: Interaction) -> Entry:
         ious = one.ious + one.ious[-1:] * (self.clicks - len(one.ious))
-        return {**one.target.entry, "iou": ious, "clicks": [[x, y, int(positive)] for x, y, positive in one.clicks]}
+        return {**one.target.entry, "iou": ious, "clicks": [list(click) for click in one.clicks]}
 
     def summarise(self, records: Sequence[Judgement]) -> Summary:
         """NoC and failures for each threshold, mean IoU after some numbers of clicks, NoC at the last threshold by

@@ -62,7 +62,7 @@ class Points:
         for group in groups(samples):
             everyone = [Interaction(target) for own in group for target in own]
             for one, answers in zip(everyone, self._pointed(segmenter, len(samples), everyone), strict=True):
-                points = [[x, y, int(positive)] for x, y, positive in one.clicks]
+                points = [list(click) for click in one.clicks]
                 entries[one.target.photo].append({**one.target.entry, "points": points, "answers": answers})
         return [{"objects": own} for own in entries]
 

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from samjax.config import PromptLabel
 from samjax.evaluation.judged_objects import JudgedObject
 from samjax.evaluation.protocol import Answer, Prompt, Segmenter
-from samjax.evaluation.user.clicks import Click
+from samjax.readers.record import Click
 
 # Like `samjax.evaluation.user.clicks.next_click`.
 Rule = Callable[..., Click | None]
@@ -37,14 +36,13 @@ class Interaction:
         recorded = self.target.object.clicks
         if len(self.clicks) == len(recorded):
             return None
-        x, y, label = recorded[len(self.clicks)]
-        return Click(x, y, label == PromptLabel.FOREGROUND)
+        return recorded[len(self.clicks)]
 
     @property
     def prompt(self) -> Prompt:
         """All clicks, with the logits of the mask that was carried on as mask prompt."""
         points = np.array([(click.x, click.y) for click in self.clicks], np.float32)
-        labels = np.array([click.positive for click in self.clicks], np.int64)
+        labels = np.array([click.label for click in self.clicks], np.int64)
         return Prompt(points, labels, logits=self._logits)
 
     def carry_on(self, answer: Answer) -> None:

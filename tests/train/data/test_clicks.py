@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from example_clicks import disc, write_work
 from example_models import SMALL, random_photo
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from samjax.ops.rle import encode_rle
 from samjax.readers.indexed import IndexedSource
 from samjax.readers.record import BadRecord, Click, Record
+from samjax.readers.sources import open_sources
 from samjax.train.batch import pack_cells, unpack_cells
 from samjax.train.config import DataConfig, InteractionConfig
 from samjax.train.data.clicks import check_clicks, first_clicks
@@ -250,3 +252,18 @@ def test_data_without_clicks_are_refused_where_some_are_to_be_shown(open_as, cli
     joined = open_as(Clicked(clicks=clicks), Clicked())
     with pytest.raises(ValueError, match=r"recorded_share is 0\.5, .* of data\.train or data\.mix .*\(work\)"):
         check_clicks(InteractionConfig(recorded_share=0.5), {"data.train": joined, "data.mix": joined})
+
+
+# From the page's work to a batch
+
+
+def test_a_click_of_the_page_comes_to_the_batch_with_its_mask(make, tmp_path):
+    """The photo is 48 x 64, the model's input 64 wide: nothing is scaled."""
+    source = open_sources([f"work={write_work(tmp_path / 'work')}"])
+    check_clicks(InteractionConfig(recorded_share=1.0), {"data.train": source})
+    batch = make(source).batch_at(0)
+    assert batch.valid.sum() == 16
+    for row in range(8):
+        [[slot]] = np.argwhere(batch.clicks[row, :, 2]).tolist()
+        assert batch.clicks[row, slot].tolist() == [20, 15, 1]
+        np.testing.assert_array_equal(unpack_cells(batch.cells[row, slot], 2)[:48], disc(20, 15))
