@@ -81,7 +81,7 @@ def test_the_recorded_user_needs_data_with_clicks_and_is_another_evaluation(samj
     code, _, errors = samjax("evaluate", protocol, *data, "--user", "recorded")
     assert code == 2
     count = len(content["annotations"])
-    assert f"no object with recorded clicks is there to be judged, {count} of 2 photo(s) have none" in errors
+    assert f"no object with recorded clicks is there to be judged; {count} object(s) of 2 photo(s)" in errors
     code, _, errors = samjax("evaluate", protocol, *data)
     assert code == 2
     assert "holds results of another evaluation" in errors

@@ -45,7 +45,7 @@ def clicked_objects(records: Sequence[Judgement]) -> tuple[list[Entry], int]:
     without = sum(record[WITHOUT] for record in records)
     if without and not any(record["objects"] for record in records):
         raise ValueError(
-            f"no object with recorded clicks is there to be judged, {without} of {len(records)} photo(s) have none: "
-            "sources such as work=FOLDER keep them. The simulated user needs none"
+            f"no object with recorded clicks is there to be judged; {without} object(s) of {len(records)} photo(s) "
+            "have none. Sources such as work=FOLDER keep clicks; the simulated user needs none"
         )
     return objects_of(records), without
