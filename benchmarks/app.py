@@ -8,6 +8,7 @@ clicks, of which all but the first refine the answer before. Measured are
 * decode: `Sam.predict` alone, in this process, before the server starts;
 * one client, and all at once: from a click to its outlines, by HTTP; 50th, 95th and 99th percentile;
 * lost: answers that are not 200, or whose predicted IoUs are not the library's;
+* clicks while everything is searched for in another photo, for another client;
 * a photo of 50 megapixels: opening it, tiles of it, the first embedding, clicks.
 """
 
@@ -159,6 +160,31 @@ def load(server: Server, ids: dict[str, str], clicks: dict[str, Any], results: d
         thread.join()
 
 
+def during_a_search(server: Server, searched: str, clicked: str) -> dict[str, Any]:
+    """Clicks of one client while another waits for everything in a photo."""
+    found: dict[str, Any] = {}
+
+    def search() -> None:
+        start = time.perf_counter()
+        status, body = server.client("search").ask("/segment/everything", {"photo": searched})
+        found.update(
+            status=status, search_s=round(time.perf_counter() - start, 2), masks=len(json.loads(body)["masks"])
+        )
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    time.sleep(0.3)
+    client, seconds = server.client("click"), []
+    while thread.is_alive():
+        steps = [{"points": [[100 + len(seconds), 300, 1]]}]
+        took, status, *_ = client.predict(clicked, steps)
+        assert status == 200
+        seconds.append(took)
+        time.sleep(0.2)
+    thread.join()
+    return {**found, "clicks": len(seconds), **percentiles(seconds[:-1] or seconds)}
+
+
 def large_photo(server: Server, folder: Path) -> dict[str, Any]:
     """Seconds of what is done with a photo of 50 megapixels."""
     height, width = LARGE
@@ -241,6 +267,7 @@ def main() -> None:
                 "per_second": round(count / took, 1),
                 **percentiles(seconds),
             }
+            figures["during_a_search"] = during_a_search(server, ids["photo_1.png"], ids["photo_0.png"])
             figures["large"] = large_photo(server, folder)
         finally:
             server.process.terminate()

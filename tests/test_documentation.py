@@ -126,7 +126,7 @@ def test_commands_and_their_options_exist(page, options):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_in_prose_exist(page, options):
     every = set().union(
-        *(options(name) for name in ("segment", "everything", "convert", "info", "export", "warmup", "demo", "app")),
+        *(options(name) for name in ("segment", "everything", "app", "convert", "info", "export", "warmup", "demo")),
         options("train", "few_images"),
         *(options("evaluate", name) for name in ("points", "boxes", "detections", "proposals", "edges", "semantic")),
     )

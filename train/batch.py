@@ -38,6 +38,9 @@ class Batch:
     # Features of the photos, where they are kept (`samjax.train.cached`): "image" the encoder's, others by the names of
     # taps. The pixels may then be missing, an image of 0 x 0.
     stored: dict[str, Float[Array | np.ndarray, "B _ _ _"]] | None = None
+    # (x, y, 1) of each mask's first recorded click, integers naming pixels; zeros where it has none that can be shown.
+    # None where training shows none (`interaction.recorded_share`).
+    clicks: Float32[Array | np.ndarray, "B N 3"] | None = None
 
 
 def pixels_of(batch: Batch) -> Float32[Array, "B H W channels"]:

@@ -124,10 +124,12 @@ class InteractionConfig:
     box_noise_limit: float = 20.0  # most that a coordinate moves, pixels of the model's input (paper: 20)
     box_multimask: bool = True  # a box alone gets three masks, like a single point; otherwise it counts as unambiguous
     carry_gradient: bool = False  # let gradients flow through the logits that are fed back
+    # share of the masks with recorded clicks whose first prompt is the first of these, if the crop shows it on the mask
+    recorded_share: float = 0.0
 
     def __post_init__(self) -> None:
         _require("interaction", self, "corrections refinements", lambda n: n >= 0, "at least 0")
-        _require("interaction", self, "box_probability", _is_share, "between 0 and 1")
+        _require("interaction", self, "box_probability recorded_share", _is_share, "between 0 and 1")
         _require("interaction", self, "box_noise box_noise_limit", _is_amount, "at least 0 and finite")
 
     @property

@@ -27,6 +27,7 @@ from .cached.batches import CachedBatches, FeatureCache
 from .cached.plan import make_plan, views
 from .checkpoints import Checkpoints, check_room
 from .config import TrainConfig
+from .data.clicks import check_clicks
 from .data.mixing import OldData
 from .data.pipeline import Pipeline
 from .data.report import BadRecords
@@ -391,6 +392,7 @@ def open_data(config: TrainConfig, sam: SamConfig) -> dict[str, Joined | Spread]
         raise ValueError("data.train names no data: give it as --data.train FORMAT=PATH, e.g. sa1b=/data/sa1b")
     options = {"data.train": data.train, "data.val": data.val, "data.mix": data.mix, "eval.retain": config.eval.retain}
     sources: dict[str, Joined | Spread] = {}
+    learnt: dict[str, Joined] = {}
     for name, specs in options.items():
         if specs:
             try:
@@ -398,6 +400,9 @@ def open_data(config: TrainConfig, sam: SamConfig) -> dict[str, Joined | Spread]
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             sources[name] = Spread(opened, config.eval.retain_images) if name == "eval.retain" else opened
+            if name in ("data.train", "data.mix"):
+                learnt[name] = opened
+    check_clicks(config.interaction, learnt)
     return sources
 
 
@@ -426,7 +431,8 @@ def pipelines(
 
     mixed = sources.get("data.mix")
     old = None if mixed is None else OldData(mixed, reported(mixed, run_folder.BAD_MIXED))
-    seen, shown = seen_in_training(config, sam), {"old": old, "views": views(config, sam)}
+    seen = seen_in_training(config, sam)
+    shown = {"old": old, "views": views(config, sam), "clicks": config.interaction.recorded_share > 0}
     training = pipeline("data.train", seen, run_folder.BAD_TRAINING, run.batch, **shown)
     validation = measured("data.val", run_folder.BAD_VALIDATION, run.validation_images)
     return training, validation, measured("eval.retain", run_folder.BAD_RETAINED, config.eval.retain_images)

@@ -81,7 +81,7 @@ def unseen_prompts(config: TrainConfig) -> str | None:
     user = config.interaction
     if user.box_probability == 0:
         return "no mask is prompted by its box (interaction.box_probability is 0), so boxes are likely to get worse"
-    if user.box_probability < 1:
+    if user.box_probability < 1 or user.recorded_share > 0:
         return None
     if user.corrections == 0:
         return (

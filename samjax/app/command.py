@@ -51,6 +51,7 @@ def run(
     check_writable(folder, "--out")
     with contextlib.ExitStack() as stack:
         stack.enter_context(working_in(folder, say=_say))
+        library.sweep()
         listener = stack.enter_context(listening(host, port))
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the library has a limit of its own
         sam = hub.load(checkpoint, image_size=image_size, tuned=tuned).with_dtype(dtype)  # type: ignore

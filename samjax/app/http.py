@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from samjax.app.library import UnknownPhoto, UnreadablePhoto
 from samjax.app.queue import Busy, GivenUp, Superseded
+from samjax.workfile import BadWorkFile
 
 MOST_JSON = 16_000_000  # bytes of a body
 LEAST_TOKEN = 16  # characters
@@ -63,7 +64,7 @@ def error_response(error: BaseException) -> JSONResponse:
             return _error(409, str(error), superseded=True)
         case UnknownPhoto():
             return _error(404, error.args[0])
-        case UnreadablePhoto():
+        case UnreadablePhoto() | BadWorkFile():
             return _error(422, str(error))
         case HTTPException():
             return _error(error.status_code, str(error.detail), error.headers)

@@ -150,7 +150,9 @@ class Library:
         elif self.folder is not None:
             for path in pictures_in(self.folder, self.out):
                 name = path.relative_to(self.folder).as_posix()
-                error = None if self._is_inside(path, self.folder) else "it is a link out of the folder"
+                # Folders that are links are not searched, so that only the file itself can be one.
+                leads_out = path.is_symlink() and not self._is_inside(path, self.folder)
+                error = "it is a link out of the folder" if leads_out else None
                 found.append(PhotoEntry(photo_id(name), name, path, error=error))
         taken = {entry.id for entry in found}
         if self.uploads.is_dir():
@@ -170,7 +172,9 @@ class Library:
         entry = self.entry(id)
         if entry.error is not None:
             return UnreadablePhoto(f"{entry.name}: {entry.error}")
-        stamp, known = self._known.get(id, (None, None))
+        if id not in self._known:
+            return None
+        stamp, known = self._known[id]
         return known if known is not None and stamp == _stamp(entry) else None
 
     def facts(self, id: str) -> KnownPhoto:
@@ -252,6 +256,11 @@ class Library:
         """A file to write an upload to. Raises OSError if it cannot be made."""
         self.uploads.mkdir(parents=True, exist_ok=True)
         return Receiving(self.uploads)
+
+    def sweep(self) -> None:
+        """Removes what uploads of a server that was killed have left."""
+        for path in self.uploads.glob(".*.part"):
+            path.unlink(missing_ok=True)
 
     def add(self, name: str, received: "Receiving") -> PhotoEntry:
         """Keeps an upload, which is decoded first, under a safe name that no other photo has.

@@ -221,7 +221,7 @@ def segment_routes(context: Context) -> list[Route]:
         asked = await run_in_threadpool(predicting.checked, await read_json(request))
         job = predicting.submit(client_of(request), asked)
         result = await answered(request, job)
-        return JSONResponse(await run_in_threadpool(predicting.answer, asked, result, job))
+        return await run_in_threadpool(lambda: JSONResponse(predicting.answer(asked, result, job)))
 
     async def everything(request: Request) -> Response:
         search = await run_in_threadpool(searching.checked, await read_json(request))
@@ -230,8 +230,12 @@ def segment_routes(context: Context) -> list[Route]:
         if "application/x-ndjson" in request.headers.get("accept", ""):
             return StreamingResponse(_lines(searching, search, job, report), media_type="application/x-ndjson")
         found = await answered(request, job)
-        masks = await run_in_threadpool(lambda: [searching.json(search, n, *mask) for n, mask in enumerate(found)])
-        return JSONResponse({"masks": masks, "config": search.config_json})
+
+        def described() -> Response:
+            masks = [searching.json(search, number, *mask) for number, mask in enumerate(found)]
+            return JSONResponse({"masks": masks, "config": search.config_json})
+
+        return await run_in_threadpool(described)
 
     return [
         Route("/segment/everything", everything, methods=["POST"]),

@@ -21,6 +21,7 @@ from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, Objects, page_ro
 from samjax.app.service import Service
 from samjax.app.tiles import Tiles
 
+_CONNECTIONS = 256  # at a time; others get 503
 _KEEP_ALIVE = 75  # seconds that a connection may be idle
 _CLOSING = 5  # seconds that requests have to end after Ctrl-C
 
@@ -85,6 +86,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_CLOSING,
         timeout_keep_alive=_KEEP_ALIVE,
+        limit_concurrency=_CONNECTIONS,
         lifespan="off",
         h11_max_incomplete_event_size=64 * 1024,
     )

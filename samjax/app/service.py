@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from samjax import transforms
 from samjax.amg.config import GenerationConfig
@@ -23,7 +23,7 @@ from samjax.app.embeddings import BoundedStore
 from samjax.app.library import KnownPhoto, OpenPhoto
 from samjax.app.sized_cache import SizedCache
 from samjax.app.steps import BadRequest, Step, steps_to_json
-from samjax.ops.rle import RLE, encode_rle, rle_area, rle_box
+from samjax.ops.rle import RLE, encode_placed, rle_area, rle_box
 from samjax.sam import Sam
 from samjax.transforms import Size
 from samjax.types import Embedding, Prompts
@@ -185,7 +185,7 @@ class Service:
             transforms.upscale_masks(answer.logits[number], size, self.sam.config, size=shown) for number in numbers
         )
         return [
-            Mask(encode_rle(mask), float(answer.iou[number]), size)
+            Mask(_encoded(mask), float(answer.iou[number]), size)
             for number, mask in zip(numbers, upscaled, strict=True)
         ]
 
@@ -237,6 +237,15 @@ class Service:
                 self._sizes.add((size, shown))
                 logits = np.zeros(self.sam.config.mask_size, np.float32)
                 transforms.upscale_masks(logits, size, self.sam.config, size=shown)
+
+
+def _encoded(mask: Bool[np.ndarray, "H W"]) -> RLE:
+    """`encode_rle` of a mask; of a large photo only the part with foreground is gone through run by run."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return encode_placed(mask[:1, :1], (0, 0), mask.shape)
+    y, x = rows[0], columns[0]
+    return encode_placed(mask[y : rows[-1] + 1, x : columns[-1] + 1], (int(x), int(y)), mask.shape)
 
 
 def screen_size(size: Size, max_side: int | None) -> Size | None:

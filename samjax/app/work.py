@@ -99,6 +99,7 @@ class Work:
         self.path, self._model, self._keep, self._say = path, model, keep, say
         self._lock = threading.Lock()
         self._rewrite = False
+        self._patience = 0  # bytes of a journal that could not be made part of the snapshot, until it is tried again
         sweep([path])
         try:
             self.state, self._length, torn = read_work(path)
@@ -196,7 +197,7 @@ class Work:
             self._seen = self._on_disk()
             raise not_saved(self.path, error) from error
         self.state, self._seen = state, self._on_disk()
-        if self._length > max(COMPACTED, self.path.stat().st_size):
+        if self._length > max(COMPACTED, self.path.stat().st_size, self._patience):
             self._compact()
 
     def _unchanged(self) -> bool:
@@ -216,6 +217,7 @@ class Work:
             if self._unchanged():
                 self._write_snapshot(self.state)
         except (OSError, BadWorkFile) as error:  # the journal is as good
+            self._patience = 2 * self._length
             self._say(f"the journal of {self.path} stays beside its snapshot: {error}")
         self._seen = self._on_disk()
 

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import os
 import sys
 import tempfile
 import warnings
@@ -453,7 +454,12 @@ def main(args: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
         try:
-            return run()
+            code = run()
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+            return 141  # a shell's status of a program that SIGPIPE ended
         except (ValueError, OSError) as error:
             print(f"samjax: error: {printable(str(error), keep=chr(10))}", file=sys.stderr)
             return 2

@@ -42,6 +42,7 @@ from samjax.evaluation.protocols.saliency import Saliency
 from samjax.evaluation.protocols.semantic import VOID, Semantic
 from samjax.evaluation.runner import evaluate
 from samjax.evaluation.segmenters import SamSegmenter, from_spec
+from samjax.evaluation.user.recorded import User
 from samjax.lock import check_share
 from samjax.names import printable
 from samjax.readers.left_out import Problem
@@ -170,6 +171,10 @@ class Place:
 ModelOptions = Annotated[Model, arg(name="")]
 DataOptions = Annotated[Data, arg(name="")]
 PlaceOptions = Annotated[Place, arg(name="")]
+UserOption = Annotated[
+    User,
+    arg(help="Who clicks: the protocol's rule, or whoever made the objects of --data, if clicks were recorded."),
+]
 
 
 @app.command
@@ -178,10 +183,11 @@ def interactive(
     place: PlaceOptions,
     clicks: Annotated[int, arg(help="At most, for each object.")] = 20,
     thresholds: Annotated[tuple[float, ...], arg(metavar="IOU...", help="IoUs of NoC.")] = (0.8, 0.85, 0.9),
+    user: UserOption = "simulated",
     model: ModelOptions = Model(),
 ) -> int:
     """A user who corrects masks: clicks to an IoU (NoC), mean IoU by click; RITM's protocol."""
-    return run(Interactive(clicks, thresholds), model, data, place)
+    return run(Interactive(clicks, thresholds, user=user), model, data, place)
 
 
 @app.command
@@ -189,10 +195,11 @@ def points(
     data: DataOptions,
     place: PlaceOptions,
     points: Annotated[tuple[int, ...], arg(metavar="N...", help="Numbers of points to report.")] = (1, 2, 3, 5, 9),
+    user: UserOption = "simulated",
     model: ModelOptions = Model(),
 ) -> int:
     """Central points: mean IoU of the most confident mask and of the best of three; SAM's zero-shot protocol."""
-    return run(Points(points), model, data, place)
+    return run(Points(points, user), model, data, place)
 
 
 @app.command

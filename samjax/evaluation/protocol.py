@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from samjax.ops.rle import RLE
 from samjax.readers.left_out import Problem
+from samjax.readers.record import Click
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Object:
     id: int | str  # unique in its photo
     category: int | None = None
     ignore: RLE | None = None  # pixels that are not judged: void, crowds, unlabelled borders
+    clicks: tuple[Click, ...] = ()  # those of the person who made it, in order, where they were recorded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Photos with label maps: pictures of one number a pixel, beside the photos or in a folder of their own."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,8 @@ class LabelMaps(IndexedSource):
     maps (VOC's SegmentationClass) a number is all objects of a class at once, which no click can mean, so that with
     `each="region"` every connected region of a number is a mask (pixels touch at corners too). Objects of one class
     that touch stay one mask; where there are instance maps, they are the better choice.
+
+    A legend beside a local map, as `samjax.writers.labelmap` writes it, names the classes of its numbers.
 
     A map belongs to the photo with its name in the same sub-folder, whatever the endings; NAME_labels, and what else is
     in `samjax.readers.matching.SUFFIXES`, belongs to NAME. Photos without a map are not records: VOC has maps for a
@@ -58,15 +62,26 @@ class LabelMaps(IndexedSource):
             raise BadRecord(
                 "its label map has no number but 255, which is void in maps of 8 bits; a binary mask is given as pairs="
             )
+        classes = self._legend(map_name) if self._each == "label" else {}
         for category, part in self._parts(labels):
             for label, rle in rles_from_labels(part):
                 if category is None:
-                    found.add(f"label {label}", rle, label)
+                    found.add(f"label {label}", rle, label, class_=classes.get(label))
                 else:
                     found.add(f"label {category}", rle, f"{category}/{label}", category)
         if void.any():
             found.add_void("void", encode_rle(void))
         return found.record()
+
+    def _legend(self, map_name: str) -> dict[int, str]:
+        """The classes of a map's numbers, from the legend that `samjax.writers.labelmap` puts beside it."""
+        path = files.join(self._maps, f"{map_name.removesuffix(files.ending(map_name))}.json")
+        if files.is_remote(path) or not Path(path).is_file():
+            return {}
+        try:
+            return {int(number): str(entry["class"]) for number, entry in json.loads(files.read(path)).items()}
+        except (ValueError, TypeError, KeyError, AttributeError):  # a file of something else
+            return {}
 
     def _parts(self, labels: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:
         """Maps whose numbers are masks, with the label that they are all of, None for labels themselves."""

@@ -1,6 +1,7 @@
 """Sources of photos and masks by the names that a recipe gives them: FORMAT=PATH."""
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -16,7 +17,7 @@ from samjax.readers.labelmap import LabelMaps
 from samjax.readers.labelme import Labelme
 from samjax.readers.left_out import Problem, Tally
 from samjax.readers.pairs import Pairs
-from samjax.readers.record import Record
+from samjax.readers.record import BadRecord, Record
 from samjax.readers.sa1b import Sa1b
 from samjax.readers.work import WorkFiles
 
@@ -31,6 +32,7 @@ FORMATS: dict[str, tuple[Callable[..., IndexedSource], tuple[str, ...]]] = {
     "pairs": (Pairs, ("IMAGES", "[MASKS]")),
     "work": (WorkFiles, ("FOLDER",)),
 }
+OF_CLICKS = ("work",)  # formats whose records may have recorded clicks
 OF_CHANNELS = ("labelmap", "classmap", "pairs")  # formats whose photos may have more than three
 
 
@@ -93,6 +95,11 @@ class Joined:
             total.add(source.left_out)
         return total
 
+    def has_clicks(self) -> bool:
+        """Whether an object has recorded clicks that begin on it. Sources of formats that have none are not read, the
+        others up to the first such object."""
+        return any(_has_clicks(source) for prefix, source in self._sources if prefix.partition("-")[0] in OF_CLICKS)
+
     def __len__(self) -> int:
         return self._ends[-1]
 
@@ -146,6 +153,14 @@ class Spread:
         if not 0 <= index < self._count:
             raise IndexError(f"record {index} of {self._count}")
         return index * len(self._source) // self._count
+
+
+def _has_clicks(source: IndexedSource) -> bool:
+    for index in range(len(source)):
+        with contextlib.suppress(BadRecord):
+            if any(clicks and clicks[0].label == 1 for clicks in source[index].clicks):
+                return True
+    return False
 
 
 def parse_spec(spec: str, formats: Formats) -> tuple[str, list[str]]:

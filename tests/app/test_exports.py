@@ -96,11 +96,12 @@ def test_coco_brings_masks_and_classes_back(exported, objects, tmp_path):
     assert (scored["predicted_iou"], scored["point_coords"], scored["category_id"]) == (0.9, [[20.0, 20.0]], 1)
 
 
-def test_a_label_map_brings_masks_back_and_a_legend_has_the_classes(exported, objects, tmp_path):
+def test_a_label_map_brings_masks_back_and_its_legend_the_classes(exported, objects, tmp_path):
     _, folder = exported("labelmap")
     source = open_sources([f"labelmap={tmp_path},{folder}"])
     record = next(source[index] for index in range(len(source)) if source.name(index) == "labelmap/a.png")
-    assert {rle["counts"] for rle in record.masks} == {rle["counts"] for _, rle in NAMED}
+    again = {(rle["counts"], name) for rle, name in zip(record.masks, record.classes, strict=True)}
+    assert again == {(rle["counts"], name or "object") for name, rle in NAMED}
     legend = json.loads((folder / "a_labels.json").read_text())
     labels = np.asarray(Image.open(folder / "a_labels.png"))
     for number, described in legend.items():

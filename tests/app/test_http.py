@@ -1,6 +1,7 @@
 """Who may ask, what may be sent, and what an error looks like."""
 
 import errno
+import json
 
 import pytest
 from example_app import id_of
@@ -156,6 +157,14 @@ def test_busy_says_when_to_come_back():
 
     response = error_response(Busy("busy: come back", 2))
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+
+
+def test_work_that_cannot_be_used_is_422():
+    from samjax.app.http import error_response
+    from samjax.workfile import BadWorkFile
+
+    response = error_response(BadWorkFile("a.samjax.json is damaged"))
+    assert (response.status_code, json.loads(bytes(response.body))) == (422, {"error": "a.samjax.json is damaged"})
 
 
 class TestToken:

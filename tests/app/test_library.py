@@ -201,6 +201,12 @@ class TestUploads:
         assert library.read(entry.id).size == (33, 44)
         assert (tmp_path / "out/photos/dog.png").read_bytes() == data
 
+    def test_what_a_killed_server_left_is_swept_away(self, library, tmp_path):
+        received(library, b"half").finish()
+        library.add("dog.png", received(library, png(random_photo(33, 44))))
+        library.sweep()
+        assert [file.name for file in (tmp_path / "out/photos").iterdir()] == ["dog.png"]
+
     def test_nothing_is_overwritten(self, library, tmp_path):
         first, second = png(random_photo(33, 44)), png(random_photo(22, 11))
         library.add("dog.png", received(library, first))

@@ -133,6 +133,16 @@ def test_a_choice_among_too_few_is_refused(service, opened):
         service.answer(opened, lambda: opened, steps({**POINT, "chosen": 3}, {**POINT, "refine": True}))
 
 
+@pytest.mark.parametrize("where", [np.s_[:0, :0], np.s_[:, :], np.s_[7:8, 3:4], np.s_[:, 5:], np.s_[4:, :2]])
+def test_masks_are_encoded_as_everywhere(where):
+    from samjax.app.service import _encoded
+    from samjax.ops.rle import encode_rle
+
+    mask = np.zeros((20, 30), bool)
+    mask[where] = True
+    assert _encoded(mask) == encode_rle(mask)
+
+
 class TestOnTheScreen:
     def test_a_mask_of_a_large_photo_is_the_exact_one_made_smaller(self, service, sam, opened):
         """Area-averaged, the exact mask is more than half where the small one is foreground, but for the edge."""
@@ -140,10 +150,12 @@ class TestOnTheScreen:
         from samjax.ops.rle import decode_rle
 
         answer = service.answer(opened, lambda: opened, steps(POINT))
-        size = 1200, 1797  # whose own fitted size is another than that of its tenth
+        size = 1196, 1800
+        fitted = [transforms.input_size(one, sam.config.image_size) for one in (size, (199, 300))]
+        assert fitted == [(43, 64), (42, 64)]  # the small one's own would move the mask
         for number, mask in enumerate(service.masks(size, answer, max_side=300)):
             small = decode_rle(mask.rle)
-            assert small.shape == (200, 300)
+            assert small.shape == (199, 300)
             exact = transforms.upscale_masks(answer.logits[number], size, sam.config)
             y, x = ((np.arange(side) + 0.5) * full / side for side, full in zip(small.shape, size, strict=True))
             at_centres = exact[y.astype(int)][:, x.astype(int)]

@@ -135,6 +135,22 @@ def test_a_journal_that_has_grown_becomes_part_of_the_snapshot(path, monkeypatch
     assert len(worked.state.objects) == 100
 
 
+def test_where_the_snapshot_cannot_be_made_it_is_tried_less_often(path, monkeypatch):
+    monkeypatch.setattr(work, "COMPACTED", 1_000)
+    said = []
+    worked = begun(path, say=said.append)
+    worked.add([clicked(10, 10)])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "write_whole", full)
+    for number in range(100):
+        worked.add([clicked(number % 50 + 5, 20)])
+    assert 1 < len(said) < 8
+    assert as_read(path) == worked.state
+
+
 WRITER = """
 import sys
 sys.path.insert(0, "tests")

@@ -1,5 +1,6 @@
 """`samjax convert`, `info`, `warmup` and `--version`."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -17,6 +18,16 @@ def test_info_and_convert_print_the_same_checksum(samjax, checkpoint, tmp_path):
     code, _, error = samjax("convert", checkpoint, tmp_path / "native")
     assert code == 2
     assert "exists already" in error
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word():
+    command = subprocess.Popen(
+        [sys.executable, "-m", "samjax", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert command.stdout is not None
+    command.stdout.close()
+    _, error = command.communicate()
+    assert (command.returncode, error) == (141, b"")
 
 
 def test_what_a_training_program_saved_is_told_and_extra_tensors_dropped(samjax, checkpoint, tmp_path):

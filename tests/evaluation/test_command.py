@@ -74,6 +74,38 @@ def test_each_protocol_runs(samjax, boxy, coco, tmp_path, protocol, options, met
     assert 0 <= metrics(tmp_path / "out")[metric] <= 2
 
 
+@pytest.mark.parametrize("protocol", ["interactive", "points"])
+def test_the_recorded_user_needs_data_with_clicks_and_is_another_evaluation(samjax, boxy, coco, tmp_path, protocol):
+    images, annotations, content = coco
+    data = ["--data", f"coco={images},{annotations}", "--predictor", boxy, "--out", tmp_path / "out"]
+    code, _, errors = samjax("evaluate", protocol, *data, "--user", "recorded")
+    assert code == 2
+    count = len(content["annotations"])
+    assert f"no object with recorded clicks is there to be judged; {count} object(s) of 2 photo(s)" in errors
+    code, _, errors = samjax("evaluate", protocol, *data)
+    assert code == 2
+    assert "holds results of another evaluation" in errors
+    assert "settings.next " in errors
+    assert '"recorded", now "' in errors
+
+
+@pytest.mark.parametrize("protocol", ["interactive", "points"])
+def test_the_clicks_of_the_pages_work_are_made_again(samjax, boxy, tmp_path, protocol):
+    from example_clicks import CLICKS, write_work
+
+    work, out = write_work(tmp_path / "work"), tmp_path / "out"
+    options = ["--data", f"work={work}", "--predictor", boxy, "--out", out, "--user", "recorded"]
+    code, printed, errors = samjax("evaluate", protocol, *options)
+    assert code == 0, errors
+    assert f"next {'click' if protocol == 'interactive' else 'point'} recorded" in printed
+    found = metrics(out)
+    assert (found["objects"], found["objects without clicks, left out"], found["clicks (mean number)"]) == (1, 1, 2)
+    [line] = (out / "records" / "0-of-1.jsonl").read_text().splitlines()
+    [entry] = json.loads(line)["record"]["objects"]
+    assert entry["id"] == "clicked"
+    assert entry["clicks" if protocol == "interactive" else "points"] == CLICKS
+
+
 def test_edges_of_a_photo(samjax, boxy, test_data, tmp_path):
     """A box's outline is hardly ever a drawn edge."""
     data = ["--data", test_data / "bsds500", "--split", "val", "--limit", 1, "--predictor", boxy]

@@ -55,6 +55,21 @@ def test_palettes_are_read_by_index_and_void_is_nothing(tmp_path, write, photo, 
     assert (record.name, record.ids, record.categories) == ("a.jpg", (1, 2), (None, None))
 
 
+@pytest.mark.parametrize(
+    ("legend", "classes"),
+    [
+        (b'{"1": {"class": "disc"}, "9": {"class": "none"}}', ("disc", None)),
+        (b'{"version": "5.5.0", "shapes": []}', ()),  # labelme's
+        (b'[{"id": 1}]', ()),
+        (b"\xff{", ()),
+    ],
+)
+def test_a_legend_beside_the_map_names_its_classes(tmp_path, write, photo, labels, legend, classes):
+    write(tmp_path, {"maps/a.json": legend})
+    assert only(tmp_path, write, photo, png(labels)).classes == classes
+    assert only(tmp_path, write, photo, png(labels), each="region").classes == ()
+
+
 @pytest.mark.parametrize("write_map", [png, tiff])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
 def test_instance_maps_have_a_mask_for_each_number(tmp_path, write, photo, labels, write_map, dtype):

@@ -38,7 +38,7 @@ SECTIONS = {
         *(("optim.ema", decay) for decay in (0.0, 1.0)),
         *((f"optim.{name}", (r"bias$", "(")) for name in ("no_decay", "frozen")),
         *((f"interaction.{name}", -1) for name in ("corrections", "refinements")),
-        *(("interaction.box_probability", value) for value in (-0.1, 1.1)),
+        *((f"interaction.{name}", value) for name in ("box_probability", "recorded_share") for value in (-0.1, 1.1)),
         *((f"interaction.{name}", -0.1) for name in ("box_noise", "box_noise_limit")),
         *((f"loss.{name}", -0.1) for name in ("focal", "dice", "iou", "focal_gamma", "balanced")),
         *(("loss.focal_alpha", value) for value in (-0.1, 1.1)),

@@ -409,6 +409,35 @@ def test_nan_stops_with_the_names_of_the_photos_and_keeps_the_checkpoint(tmp_pat
     assert [line["step"] for line in lines] == list(range(1, 9))
 
 
+def test_data_without_recorded_clicks_stop_a_run_that_would_show_some(recipe, tmp_path):
+    from samjax.train.loop import train
+
+    user = dataclasses.replace(recipe.interaction, recorded_share=0.5)
+    with pytest.raises(ValueError, match=r"^interaction\.recorded_share is 0\.5, and no object of data\.train has"):
+        train(dataclasses.replace(recipe, interaction=user), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_run_has_recorded_clicks_in_its_batches_if_it_shows_some(recipe, tmp_path, monkeypatch):
+    from samjax.train import loop
+
+    given = []
+
+    class Noted(loop.Pipeline):
+        def __init__(self, *args, **options):
+            given.append(options.get("clicks", False))
+            super().__init__(*args, **options)
+            raise KeyError("enough")
+
+    monkeypatch.setattr(loop, "Pipeline", Noted)
+    monkeypatch.setattr(loop, "check_clicks", lambda *_: None)
+    for share in (0.0, 0.5):
+        user = dataclasses.replace(recipe.interaction, recorded_share=share)
+        with pytest.raises(KeyError, match="enough"):
+            loop.train(dataclasses.replace(recipe, interaction=user), tmp_path / str(share))
+    assert given == [False, True]
+
+
 def test_bad_data_stop_the_run_and_name_the_report(tmp_path, monkeypatch, capsys):
     from example_training import PICO
 

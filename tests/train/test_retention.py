@@ -205,6 +205,15 @@ def test_a_recipe_that_shows_one_kind_of_prompt_is_warned_of(recipe, box_probabi
         warn_of_unseen_prompts(with_retained(config))
 
 
+def test_recorded_clicks_are_clicks_without_a_box(recipe):
+    from samjax.train.retention import unseen_prompts
+
+    boxes = dataclasses.replace(recipe.interaction, box_probability=1.0, corrections=0)
+    assert unseen_prompts(dataclasses.replace(recipe, interaction=boxes)) is not None
+    shown = dataclasses.replace(boxes, recorded_share=0.5)
+    assert unseen_prompts(dataclasses.replace(recipe, interaction=shown)) is None
+
+
 def test_the_warning_comes_once_before_the_first_step(recipe, done, tmp_path):
     from samjax.train import loop
 

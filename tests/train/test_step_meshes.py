@@ -152,6 +152,47 @@ def test_changes_of_kernels_on_a_mesh(run_python, root, tmp_path, monkeypatch):
     run_python(f"FOLDER = {str(tmp_path / 'checkpoints')!r}\n{BESIDE}", **EIGHT_DEVICES)
 
 
+CLICKS = """
+import sys
+sys.path.insert(0, "tests")
+import dataclasses
+import jax, numpy as np, optax
+from example_training import PICO, nano_batch
+from samjax.sharding import batch_sharding, make_mesh
+from samjax.train.config import InteractionConfig, RunConfig, TrainConfig
+from samjax.train.state import fresh_params, init_state
+from samjax.train.step import make_step
+
+jax.config.update("jax_default_matmul_precision", "float32")
+batch = nano_batch(8)
+clicks = np.stack([*np.mgrid[:8, :2] * 3, np.ones((8, 2))], -1).astype(np.float32)
+clicks[::3, 1] = 0  # these have none
+
+def losses(shape, accumulate, *some):
+    config = TrainConfig(
+        interaction=InteractionConfig(corrections=0, refinements=0, recorded_share=0.7),
+        run=RunConfig(batch=8, accumulate=accumulate),
+    )
+    mesh = make_mesh(*shape, devices=jax.devices()[:np.prod(shape)])
+    step = make_step(config, PICO, optax.sgd(0.0), mesh)
+    state = init_state(config, PICO, fresh_params(config, PICO, mesh), optax.sgd(0.0), mesh)
+    for clicks in some:
+        given = jax.device_put(dataclasses.replace(batch, clicks=clicks), batch_sharding(mesh))
+        state, metrics = step(state, given)
+        yield float(metrics["loss"])
+
+alone, other = losses((1, 1, 1), 1, clicks, clicks[::-1].copy())
+[spread] = losses((2, 2, 2), 2, clicks)
+assert abs(spread / alone - 1) < 1e-5 < abs(other / alone - 1), (alone, spread, other)
+"""
+
+
+@pytest.mark.heavy
+def test_recorded_clicks_stay_with_their_masks_on_a_mesh_and_in_pieces(run_python, root, monkeypatch):
+    monkeypatch.chdir(root)
+    run_python(CLICKS, **EIGHT_DEVICES)
+
+
 MEMORY = """
 import dataclasses
 import jax, jax.numpy as jnp, optax

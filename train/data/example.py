@@ -1,9 +1,10 @@
 """A record as a row of a batch."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt, UInt8
 
 from samjax.config import SamConfig
 from samjax.ops.rle import RLE, rle_box
@@ -14,6 +15,7 @@ from samjax.types import pytree
 from ..batch import NO_CATEGORY, cell_dtype, cell_ratio, pack_cells
 from ..config import DataConfig
 from .augment import jitter_colours, sample_placement
+from .clicks import first_clicks
 from .placement import PlacedMask, Placement, place_photo
 from .sampling import choose_masks, usable_masks
 
@@ -29,6 +31,7 @@ class Example:
     cells: UInt[np.ndarray, "N h w"]
     valid: Bool[np.ndarray, " N"]
     categories: Int32[np.ndarray, " N"]
+    clicks: Float32[np.ndarray, "N 3"] | None = None
 
 
 class UsableSource:
@@ -71,9 +74,11 @@ def augmented_example(
     config: DataConfig,
     random: np.random.Generator,
     choice: np.random.Generator | None = None,
+    *,
+    clicks: bool = False,
 ) -> Example:
     """The record as training sees it, with all that is random about it drawn from `random`, the choice of masks from
-    `choice` if that is given."""
+    `choice` if that is given; with `clicks`, also its masks' first recorded clicks."""
     choice = choice or random
     original = record.rgb.shape[:2]
     for _ in range(ATTEMPTS):
@@ -87,7 +92,12 @@ def augmented_example(
         placement = Placement.fitting(original, model.image_size)
         masks = choose_masks(record.masks, placement, config, choice)
     photo = jitter_colours(place_photo(record.rgb, placement), config, random)
-    return _example(photo, masks, record.categories, model, config)
+    example = _example(photo, masks, record.categories, model, config)
+    if not clicks:
+        return example
+    numbers = [number for number, _ in masks]
+    shown = first_clicks(record, numbers, example.cells, placement, cell_ratio(model))
+    return dataclasses.replace(example, clicks=shown)
 
 
 def _box(rle: RLE) -> tuple[float, float, float, float]:

@@ -38,6 +38,7 @@ class Pipeline:
         validation_images: int | None = None,
         old: OldData | None = None,
         views: int = 0,
+        clicks: bool = False,
     ) -> None:
         """
         Args:
@@ -50,6 +51,7 @@ class Pipeline:
             old: in training, data of which `config.mix_share` of the rows are; their records count from the end of
                 `source`'s on.
             views: in training, fixed augmentations of each photo (`TrainingRows`); 0: another one each time.
+            clicks: in training, batches have the first recorded clicks of masks.
 
         Raises:
             ValueError: a setting that cannot be met, an empty source, or a patch size that cells cannot have.
@@ -66,10 +68,10 @@ class Pipeline:
         if validation_images is not None:
             rows: Rows = ValidationRows(source, model, config, report, validation_images)
         else:
-            rows = TrainingRows(source, model, config, report, seed, views)
+            rows = TrainingRows(source, model, config, report, seed, views, clicks=clicks)
             if old is not None:
                 self.new_share -= config.mix_share
-                old_rows = TrainingRows(old.source, model, config, old.report, seed, views)
+                old_rows = TrainingRows(old.source, model, config, old.report, seed, views, clicks=clicks)
                 rows = MixedRows(rows, old_rows, config.mix_share)
                 source = MixedSource(source, old.source)
         self.config, self.source = config, source

@@ -46,6 +46,20 @@ class Placement:
         columns = self._samples(1)
         return columns[::-1] if self.flip else columns
 
+    def seen(self, x: float | int, y: float | int) -> tuple[float, float] | None:
+        """Where the INPUT frame shows the point (x, y) of the ORIGINAL photo; None if that is beyond the window.
+
+        Integers name pixels in both frames, and their centres go where those of photo and masks go.
+        """
+        row, column = (
+            (value + 0.5) * scaled / original - corner
+            for value, scaled, original, corner in zip((y, x), self.scaled, self.original, self.corner, strict=True)
+        )
+        column = self.size[1] - column if self.flip else column
+        if not (0 <= row < self.size[0] and 0 <= column < self.size[1]):
+            return None
+        return column - 0.5, row - 0.5
+
     def _samples(self, axis: int) -> np.ndarray:
         inputs = np.arange(self.corner[axis], self.corner[axis] + self.size[axis], dtype=np.int64)
         return (2 * inputs + 1) * self.original[axis] // (2 * self.scaled[axis])

@@ -38,14 +38,22 @@ class TrainingRows:
 
     A bad record is replaced by the next good one of the source, a photo without objects by one that is drawn
     (`BadRecords.load_good`). With `views` a record has so many augmentations, which epochs take in turn; which of its
-    masks are used is another draw each time.
+    masks are used is another draw each time. With `clicks` rows have the first recorded clicks of masks.
     """
 
     def __init__(
-        self, source: Source, model: SamConfig, config: DataConfig, report: BadRecords, seed: int, views: int = 0
+        self,
+        source: Source,
+        model: SamConfig,
+        config: DataConfig,
+        report: BadRecords,
+        seed: int,
+        views: int = 0,
+        *,
+        clicks: bool = False,
     ) -> None:
         self.source, self.model, self.config = UsableSource(source, model, config), model, config
-        self.report, self.seed, self.views = report, seed, views
+        self.report, self.seed, self.views, self.clicks = report, seed, views, clicks
         shuffle = int(np.random.SeedSequence((seed, _ORDER)).generate_state(1)[0])
         self.order = grain.MapDataset.range(len(source)).shuffle(seed=shuffle).repeat()
 
@@ -63,7 +71,8 @@ class TrainingRows:
         if self.views:
             number = place // len(self.source) % self.views
             view, choice = np.random.default_rng((self.seed, _VIEW, index, number)), random
-        return _row(augmented_example(record, self.model, self.config, view, choice), position, index)
+        example = augmented_example(record, self.model, self.config, view, choice, clicks=self.clicks)
+        return _row(example, position, index)
 
 
 class ValidationRows:
@@ -111,4 +120,5 @@ class LocalRows:
 
 
 def _row(example: Example, position: int, record: int) -> ExampleFields:
-    return {**vars(example), "position": np.array(position, np.uint32), "record": np.array(record, np.int32)}
+    fields = {name: value for name, value in vars(example).items() if value is not None}
+    return {**fields, "position": np.array(position, np.uint32), "record": np.array(record, np.int32)}

@@ -12,9 +12,9 @@ from samjax.readers.record import Record, Source
 class AnnotatedPhotos:
     """A `Dataset` of the records of a source: each mask is an object, and void is not judged.
 
-    Where an object lies within void, as COCO's crowds cover some, it is judged. Objects keep the ids and categories of
-    their source; those of sources without ids are numbered from 0. Files and annotations that belong to no photo are
-    none of the data set's photos, but `strays`.
+    Where an object lies within void, as COCO's crowds cover some, it is judged. Objects keep the ids, categories and
+    recorded clicks of their source; those of sources without ids are numbered from 0. Files and annotations that belong
+    to no photo are none of the data set's photos, but `strays`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -46,9 +46,10 @@ class AnnotatedPhotos:
         record = self._source[index]
         ids = record.ids or range(len(record.masks))
         categories = record.categories or (None,) * len(record.masks)
+        clicks = record.clicks or ((),) * len(record.masks)
         objects = tuple(
-            Object(mask, identity, category, _outside(record, mask))
-            for mask, identity, category in zip(record.masks, ids, categories, strict=True)
+            Object(mask, identity, category, _outside(record, mask), clicked)
+            for mask, identity, category, clicked in zip(record.masks, ids, categories, clicks, strict=True)
         )
         left_out = (*record.problems, *record.crowds)
         return Sample(record.name, record.rgb, objects, left_out=left_out, noted=record.noted)

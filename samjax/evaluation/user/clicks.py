@@ -16,13 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-
-class Click(NamedTuple):
-    """A pixel of the photo, and whether it is on the object."""
-
-    x: int
-    y: int
-    positive: bool
+from samjax.readers.record import Click
 
 
 class Depths(NamedTuple):
@@ -34,7 +28,7 @@ class Depths(NamedTuple):
 
     def deepest(self, clicked: Sequence[Click] = ()) -> tuple[float, tuple[int, int]]:
         """The largest depth but for pixels that are `clicked` already, and the first (x, y) in reading order that has
-        it; a depth of 0 is that of no pixel of the region."""
+        it; a depth of 0 is that of no pixel of the region. Clicks are those of a rule: whole pixels."""
         values = self.values
         height, width = values.shape
         if not values.size:
@@ -89,7 +83,7 @@ def next_click(
     if max(missed, beside) == 0:
         return None
     positive = missed > beside
-    return Click(*(missed_at if positive else beside_at), positive)
+    return Click(*(missed_at if positive else beside_at), int(positive))
 
 
 def next_point(
@@ -106,4 +100,4 @@ def next_point(
     """
     wrong = target ^ prediction if judged is None else (target ^ prediction) & judged
     depth, (x, y) = depths(wrong).deepest(clicked)
-    return None if depth == 0 else Click(x, y, bool(target[y, x]))
+    return None if depth == 0 else Click(x, y, int(target[y, x]))

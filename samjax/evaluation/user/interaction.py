@@ -6,7 +6,7 @@ import numpy as np
 
 from samjax.evaluation.judged_objects import JudgedObject
 from samjax.evaluation.protocol import Answer, Prompt, Segmenter
-from samjax.evaluation.user.clicks import Click
+from samjax.readers.record import Click
 
 # Like `samjax.evaluation.user.clicks.next_click`.
 Rule = Callable[..., Click | None]
@@ -22,18 +22,27 @@ class Interaction:
         self._prediction = np.zeros(target.mask.shape, bool)
         self._logits: np.ndarray | None = None
 
-    def click(self, rule: Rule) -> bool:
-        """Makes the next click; False if there is nothing left to click."""
-        found = rule(self.target.mask, self._prediction, self.clicks, self.target.judged)
+    def click(self, rule: Rule | None) -> bool:
+        """Makes the next click, by a rule or, without one, as it was recorded; False if there is none left."""
+        if rule is None:
+            found = self._recorded()
+        else:
+            found = rule(self.target.mask, self._prediction, self.clicks, self.target.judged)
         if found is not None:
             self.clicks.append(found)
         return found is not None
+
+    def _recorded(self) -> Click | None:
+        recorded = self.target.object.clicks
+        if len(self.clicks) == len(recorded):
+            return None
+        return recorded[len(self.clicks)]
 
     @property
     def prompt(self) -> Prompt:
         """All clicks, with the logits of the mask that was carried on as mask prompt."""
         points = np.array([(click.x, click.y) for click in self.clicks], np.float32)
-        labels = np.array([click.positive for click in self.clicks], np.int64)
+        labels = np.array([click.label for click in self.clicks], np.int64)
         return Prompt(points, labels, logits=self._logits)
 
     def carry_on(self, answer: Answer) -> None:

@@ -115,7 +115,7 @@ def test_where_nothing_is_wrong_there_is_nothing_to_click():
     for rule in (next_click, next_point):
         assert rule(target, target) is None
         assert rule(NOTHING, pixel) == (4, 4, False)
-        assert rule(NOTHING, pixel, [Click(4, 4, False)]) is None
+        assert rule(NOTHING, pixel, [Click(4, 4, 0)]) is None
 
 
 def test_sams_next_point_is_deepest_in_both_errors_together():

@@ -30,6 +30,7 @@ class _Group(NamedTuple):
     valid: Bool[Array | np.ndarray, "*K G N"]
     key: Key[Array, "*K G"]
     origin: Int32[Array, "*K G 2"] | None
+    clicks: Float32[Array | np.ndarray, "*K G N 3"] | None
 
 
 def gradient(
@@ -58,7 +59,7 @@ def gradient(
     """
     images, slots = batch.valid.shape
     size = largest_divisor(images, together[0] or images)
-    group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin)
+    group = _Group(features, batch.size, batch.cells, batch.valid, image_keys, origin, batch.clicks)
     groups = jax.tree.map(lambda x: deal(jnp.asarray(x), size), group)
     visit = functools.partial(_visit_group, settings, heads, min(slots, together[1]), balanced_weight, wanted)
     varied = heads if wanted is None else only(wanted, Inputs(heads, features)).params
@@ -98,8 +99,8 @@ def _visit_group(
     keys = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(number))(group.key)
 
     def visit_block(sums, xs):
-        masks, valid, keys = xs
-        block = MaskBlock(Target(masks, photo), valid, keys, group.origin)
+        masks, valid, keys, clicks = xs
+        block = MaskBlock(Target(masks, photo), valid, keys, group.origin, clicks)
 
         def compute(sums):
             found = passes.gradient(settings, heads, group.features, block, group.size, balanced_weight, wanted)
@@ -110,7 +111,7 @@ def _visit_group(
     of_heads, terms = sums
     varied = group.features if wanted is None else only(wanted, Inputs(heads, group.features)).features
     start = Gradient(of_heads, jax.tree.map(jnp.zeros_like, varied)), terms
-    xs = tuple(_columns(x, column) for x in (group.masks, group.valid, keys))
+    xs = jax.tree.map(lambda x: _columns(x, column), (group.masks, group.valid, keys, group.clicks))
     (gradient, terms), _ = lax.scan(visit_block, start, xs)
     return (gradient.params, terms), gradient.features
 

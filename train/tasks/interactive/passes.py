@@ -47,6 +47,7 @@ class MaskBlock(NamedTuple):
     valid: Bool[Array, "B N"]
     key: Key[Array, "B N"]
     origin: Int32[Array, "B 2"] | None = None  # where in the model's input the image is, if it is a window of it
+    clicks: Float32[Array, "B N 3"] | None = None  # as `Batch.clicks`
 
 
 class Gradient(NamedTuple):
@@ -95,8 +96,11 @@ def gradient(
     inputs = Inputs(params, features)
     varied = inputs if wanted is None else only(wanted, inputs)
     passes = _Passes(settings, inputs, block, size, balanced_weight, keys[..., 2], keys[..., 3])
-    first = functools.partial(user.first_prompt, settings.interaction, ratio=cell_ratio(settings.sam))
-    slots = _over_masks(first)(keys[..., 0], block.target)
+
+    def first(key, target, recorded):
+        return user.first_prompt(settings.interaction, key, target, cell_ratio(settings.sam), recorded)
+
+    slots = _over_masks(first)(keys[..., 0], block.target, block.clicks)
     schedule = _over_masks(functools.partial(user.click_schedule, settings.interaction))(keys[..., 1])
     schedule = jnp.moveaxis(schedule, -1, 0)
     later = _Later(

@@ -37,12 +37,27 @@ class Slots(NamedTuple):
     labels: Int32[Array, " T"]
 
 
-def first_prompt(config: InteractionConfig, key: Key[Array, ""], target: Target, ratio: int) -> Slots:
-    """A point on the mask or its box, moved; everything absent where the mask is empty."""
+def first_prompt(
+    config: InteractionConfig,
+    key: Key[Array, ""],
+    target: Target,
+    ratio: int,
+    recorded: Float32[Array, "3"] | None = None,
+) -> Slots:
+    """A point on the mask or its box, moved; everything absent where the mask is empty.
+
+    `recorded` is (x, y, 1) of a recorded click, zeros where there is none: with `config.recorded_share` it is the
+    point, whatever else would have been shown.
+    """
     which, where, noise = jax.random.split(key, 3)
     point, found = cells.sample_pixel(where, target.mask, ratio)
     corners = noisy_box(config, noise, cells.box(target.mask, ratio), cells.box(target.photo, ratio)[2:])
     is_box = jax.random.bernoulli(which, np.float32(config.box_probability))
+    if recorded is not None:
+        # A fourth key: the other three are those of a run without recorded clicks.
+        is_shown = jax.random.bernoulli(jax.random.fold_in(key, np.uint32(3)), np.float32(config.recorded_share))
+        is_recorded = is_shown & (recorded[2] > 0)
+        point, is_box = jnp.where(is_recorded, recorded[:2], point), is_box & ~is_recorded
     points = jnp.where(is_box, corners.reshape(2, 2), jnp.stack([point, jnp.zeros_like(point)]))
     box = jnp.array((PromptLabel.BOX_MIN, PromptLabel.BOX_MAX), jnp.int32)
     click = jnp.array((PromptLabel.FOREGROUND, PromptLabel.NOT_A_POINT), jnp.int32)

@@ -85,3 +85,67 @@ def test_blocks_without_a_mask_are_not_computed(summed):
     assert summed(1, 1)[1] == 3  # the masks that there are: none, one, two and none
     assert summed(1, 2)[1] == 2
     assert summed(None, SLOTS)[1] == 1
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The prompts that the decoder is given by a loss: (is it the first pass, points, labels) of each valid mask.
+
+    The decoder finds nothing: it is replaced, as it takes long to compile.
+    """
+    from samjax.sharding import make_mesh
+    from samjax.train.config import InteractionConfig, RunConfig, TrainConfig
+    from samjax.train.state import fresh_params
+    from samjax.train.tasks import make_task
+    from samjax.train.tasks.interactive import passes
+    from samjax.types import Prediction
+
+    found = []
+
+    def noted(is_first, points, labels, valid):
+        asked_for = zip(points[valid].tolist(), labels[valid].tolist(), strict=True)
+        found.extend((is_first, *prompt) for prompt in asked_for)
+
+    def listening(config, params, embedding, prompts, execution, *, multimask, **options):
+        is_first = prompts.masks is None
+        jax.debug.callback(lambda *given: noted(is_first, *given), prompts.points, prompts.labels, prompts.valid)
+        iou = jnp.zeros((*prompts.valid.shape, 3 if multimask else 1))
+        return Prediction(jnp.zeros((*iou.shape, *config.mask_size)), iou, prompts.valid)
+
+    monkeypatch.setattr(passes, "decode", listening)
+    mesh = make_mesh(1, devices=jax.devices()[:1])
+
+    def asked(batch, masks_together=2, **interaction):
+        found.clear()
+        config = TrainConfig(
+            interaction=InteractionConfig(corrections=1, refinements=0, **interaction),
+            run=RunConfig(batch=IMAGES, images_together=2, masks_together=masks_together),
+        )
+        params = fresh_params(config, PICO, mesh)
+        task, key = make_task(config, PICO, mesh), jax.random.key(0)
+        jax.block_until_ready(jax.jit(lambda batch: task.loss(params, batch, key, jnp.int32(0))[0])(batch))
+        jax.effects_barrier()
+        return list(found)
+
+    return asked
+
+
+def test_the_decoder_is_given_recorded_clicks_first_and_sampled_ones_later(asked):
+    """Whichever block a mask is in. Sampled clicks are whole pixels, so that nobody else can have put these there."""
+    batch = nano_batch(IMAGES, SLOTS, ragged=True)  # 0, 1, 2 and 3 masks
+    clicks = np.zeros((IMAGES, SLOTS, 3), np.float32)
+    for row, slot in np.argwhere(batch.valid):
+        clicks[row, slot] = row + 0.25, slot + 0.75, 1
+    clicks[3, 1] = 0  # has none
+    batch = dataclasses.replace(batch, clicks=clicks)
+    shown = sorted(clicks[clicks[..., 2] == 1][:, :2].tolist())
+    for together in (2, 3):
+        prompts = asked(batch, together, recorded_share=1.0, box_probability=1.0)
+        first = [(points, labels) for is_first, points, labels in prompts if is_first]
+        later = [(points, labels) for is_first, points, labels in prompts if not is_first]
+        assert len(first) == len(later) == 6
+        for found in (first, later):
+            assert sorted(points[0] for points, labels in found if labels[0] == 1) == shown
+            assert sum(labels[:2] == [2, 3] for _, labels in found) == 1  # the mask without a click: its box
+        assert all(labels[2] == -2 for _, labels in first)
+        assert all(labels[2] in (0, 1) and points[2] == list(map(round, points[2])) for points, labels in later)

@@ -177,6 +177,55 @@ def test_a_key_names_its_first_prompt():
     assert not np.array_equal(one[0], other[0])
 
 
+# The first prompt that was recorded
+
+
+RECORDED = np.array([7.25, 9.75, 1], np.float32)
+
+
+@functools.cache
+def drawn_recorded(interaction):
+    from samjax.train.tasks.interactive.user import first_prompt
+
+    one = jax.vmap(lambda key, target, click: first_prompt(interaction, key, target, RATIO, click), (0, None, None))
+    return jax.jit(one)
+
+
+def recorded_prompts(click, mask=OBJECT, count=2000, **options):
+    slots = drawn_recorded(config(**options))(jax.random.split(jax.random.key(0), count), target_of(mask), click)
+    return np.asarray(slots.points), np.asarray(slots.labels)
+
+
+@pytest.mark.parametrize("box_probability", [0.0, 0.5, 1.0])
+def test_a_share_of_one_always_shows_the_recorded_click(box_probability):
+    points, labels = recorded_prompts(RECORDED, count=200, recorded_share=1.0, box_probability=box_probability)
+    np.testing.assert_array_equal(points[:, :2], np.tile([[7.25, 9.75], [0, 0]], (200, 1, 1)))
+    np.testing.assert_array_equal(labels, np.tile([FOREGROUND, NOT_A_POINT] + [ABSENT] * 8, (200, 1)))
+
+
+def test_a_share_shows_the_recorded_click_and_leaves_the_other_prompts_as_they_were():
+    points, labels = recorded_prompts(RECORDED, recorded_share=0.3)
+    shown = (points[:, 0] == RECORDED[:2]).all(1)
+    assert binomtest(int(shown.sum()), len(shown), 0.3).pvalue > 1e-3
+    sampled, sampled_labels = first_prompts(OBJECT, count=2000)
+    np.testing.assert_array_equal(points[~shown], sampled[~shown])
+    np.testing.assert_array_equal(labels[~shown], sampled_labels[~shown])
+    # and is drawn apart from whether there would have been a box
+    was_box = sampled_labels[:, 0] == BOX_MIN
+    assert binomtest(int((shown & was_box).sum()), int(was_box.sum()), 0.3).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("click", "share"), [(np.zeros(3, np.float32), 1.0), (RECORDED, 0.0)])
+def test_without_a_recorded_click_or_a_share_prompts_are_sampled_as_ever(click, share):
+    for ours, sampled in zip(recorded_prompts(click, recorded_share=share), first_prompts(OBJECT, 2000), strict=True):
+        np.testing.assert_array_equal(ours, sampled)
+
+
+def test_an_empty_mask_has_no_recorded_prompt():
+    _, labels = recorded_prompts(RECORDED, NOTHING, 50, recorded_share=1.0)
+    assert (labels == ABSENT).all()
+
+
 # Clicks
 
 
