@@ -116,6 +116,8 @@ class Work:
                 "or the machine stopped: it is left out"
             )
         self._seen = self._on_disk()
+        if photo.path is not None and self.state.photo != photo:
+            self._move(photo)
 
     def add(self, objects: Sequence[NewObject], revision: int | None = None) -> list[WorkObject]:
         """Adds objects; returns them when they are on disk. One with the id of an object that is there is not added
@@ -235,6 +237,16 @@ class Work:
             self._length = journal.stat().st_size
         return state
 
+    def _move(self, photo: WorkPhoto) -> None:
+        """Writes where the photo is now, for other readers: it or the folder of work was moved."""
+        self.state = dataclasses.replace(self.state, photo=photo)
+        try:
+            self._write_snapshot(self.state)
+        except OSError as error:
+            self._rewrite = True  # with the next change
+            self._say(f"{self.path} still names the photo's place before it was moved: {error}")
+        self._seen = self._on_disk()
+
     def _on_disk(self) -> tuple[Any, Any]:
         """What tells versions of the two files apart; None for a missing one."""
         return _marks(self.path), _marks(workfile.journal_of(self.path))
@@ -247,8 +259,6 @@ class Work:
                 f"pixels differ ({of.width} x {of.height} then, {photo.width} x {photo.height} now). Bring the photo "
                 "back, or move the work file away to begin anew"
             )
-        if of != photo and photo.path is not None:  # the photo or the folder was moved
-            self.state = dataclasses.replace(self.state, photo=photo)
 
     def _check_masks(self, rles: Sequence[RLE]) -> None:
         size = self.state.photo.height, self.state.photo.width

@@ -414,10 +414,26 @@ def test_a_moved_folder_finds_its_photos_again(tmp_path):
     works_in(tmp_path / "old" / "work").open("a", "a.png", PHOTO.sha256, SIZE, photo).add([clicked(9, 9)])
     (tmp_path / "old" / "work").rename(tmp_path / "work")
     moved = works_in(tmp_path / "work").open("a", "a.png", PHOTO.sha256, SIZE, photo)
+    assert as_read(moved.path) == moved.state  # without a change, for other readers
     assert moved.state.photo.path == "../old/a.png"
+    assert moved.state.revision == 1
+
+
+def test_a_moved_folder_on_a_full_disk_is_told_and_written_with_the_next_change(tmp_path, monkeypatch):
+    photo, said = tmp_path / "a.png", []
+    works_in(tmp_path / "work").open("a", "a.png", PHOTO.sha256, SIZE, photo).add([clicked(9, 9)])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write_whole", full)
+        moved = works_in(tmp_path / "work", say=said.append).open("a", "a.png", PHOTO.sha256, SIZE, tmp_path / "b.png")
+    assert "before it was moved: [Errno 28]" in said[0]
+    assert as_read(moved.path).photo.path == "../a.png"
     moved.set_done(True)
-    moved.close()
-    assert as_read(moved.path).photo.path == "../old/a.png"
+    assert as_read(moved.path) == moved.state
+    assert moved.state.photo.path == "../b.png"
 
 
 def test_an_object_is_its_json():
