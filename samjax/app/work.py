@@ -7,9 +7,11 @@ snapshot. Where a change cannot be saved, the state stays the last one that was.
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +36,9 @@ COMPACTED = 1 << 18  # bytes of a journal from which on it becomes part of the s
 EDITED = ("name", "class", "colour", "hidden", "deleted")  # fields that a person changes as they are
 KEPT = "pixels"  # the folder of photos that came from archives, without loss
 _LONGEST = 200  # characters of a name
+_LONGEST_PART = 190  # bytes of a part of a path, which endings follow; most file systems take 255
+# What Windows refuses, what hides a file, and surrogates that stand for no byte (`samjax.names.portable`).
+_UNSAFE = re.compile(r'[%:\\<>"|?*\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]|^[. ]|[. ]$')
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -312,8 +317,9 @@ class WorkFolder:
         Raises BadWorkFile and OSError.
         """
         file = self.path_of(name)
-        with self._opening.setdefault(name, threading.Lock()):
+        with self._opening.setdefault(name.casefold(), threading.Lock()):
             if name not in self._works:
+                self._check_case(name, file)
                 relative = None if path is None else _relative(path, file.parent)
                 described = WorkPhoto(name, sha256, *size, relative)
                 keep = None if pixels is None else lambda: self._keep(name, pixels())
@@ -327,6 +333,16 @@ class WorkFolder:
                 f"work file {printable(file)} away if the photo is to stay as it is now"
             )
         return work
+
+    def _check_case(self, name: str, file: Path) -> None:
+        """Raises BadWorkFile where the disk has one file for this photo and another that is open."""
+        for other in list(self._works):
+            if other.casefold() == name.casefold() and _is_same_file(file, self.path_of(other)):
+                raise BadWorkFile(
+                    f"the names of {printable(name)} and {printable(other)} differ in upper and lower case only, and "
+                    f"the disk with {printable(self.folder)} keeps one file for both: give one of the photos another "
+                    "name, or choose a folder on another disk"
+                )
 
     def path_of(self, name: str) -> Path:
         """The snapshot of a photo's work; it is within the folder whatever the name is."""
@@ -363,12 +379,32 @@ class WorkFolder:
 
 
 def safe_name(name: str) -> PurePosixPath:
-    """A photo's name as a path that leads out of no folder, and to nothing hidden. Raises BadRequest if it is empty."""
-    parts = [part for part in portable(name).replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts:
+    """A photo's name as a path that leads out of no folder, that every system takes, and that no other name has.
+
+    What some system refuses is written as URLs write it, and with it %. A part that is too long for a file system is
+    cut; a hash tells it apart. Raises BadRequest if nothing is left of the name.
+    """
+    if not name.strip("/"):
         raise BadRequest(f"{name!r} is no name of a photo")
-    plain = [part.replace(":", "%3A").replace("\0", "%00") for part in parts]
-    return PurePosixPath(*(f"%2E{part[1:]}" if part.startswith(".") else part for part in plain))
+    return PurePosixPath(*map(_safe_part, name.split("/")))
+
+
+def _safe_part(part: str) -> str:
+    if not part:
+        return "%2F"  # of //, or of a / at an end
+    plain = portable(_UNSAFE.sub(_escaped, part))
+    if len(plain.encode()) <= _LONGEST_PART:
+        return plain
+    ending = PurePosixPath(plain).suffix
+    ending = ending if len(ending.encode()) <= 10 else ""
+    # Longer than any part that is not cut, so that it is none of those.
+    cut = plain.encode()[:_LONGEST_PART].decode(errors="ignore")
+    return f"{cut}~{hashlib.sha256(plain.encode()).hexdigest()[:16]}{ending}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"%{code:02X}" if code < 0x80 else f"%u{code:X}"
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,6 +434,13 @@ def _marks(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _counted(state: WorkState) -> tuple[int, bool]:

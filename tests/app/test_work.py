@@ -408,6 +408,68 @@ def test_no_name_of_a_photo_leads_out_of_the_folder(tmp_path, name):
     assert "\0" not in str(path)
 
 
+ALIKE = [
+    "co:lon.png",
+    "co%3Alon.png",
+    "co%253Alon.png",
+    "back\\slash.png",
+    "back/slash.png",
+    "back%5Cslash.png",
+    "back//slash.png",
+    "/back/slash.png",
+    "./back/slash.png",
+    "back/slash.png/",
+    "a.",
+    "a",
+    "a ",
+    ".a",
+    "%2Ea",
+    "a\udce9",
+    "a%E9",
+    "a\ud800",
+    "a\ud801",
+    "a?",
+    "a\n",
+    "n" * 300,
+    "n" * 301,
+    "n" * 299 + ".png",
+    "n" * 299 + ".jpg",
+    "n" * 190,
+    "字" * 83 + ".png",
+    "字" * 84 + ".png",
+    "字" * 300,
+]
+
+
+def test_no_two_photos_share_a_work_file_and_every_name_can_be_one(tmp_path):
+    works = works_in(tmp_path / "work")
+    paths = {name: works.path_of(name) for name in ALIKE}
+    assert len({str(path).casefold() for path in paths.values()}) == len(ALIKE)
+    for name, path in paths.items():
+        assert path.relative_to(works.folder).as_posix().isprintable()
+        worked = works.open(name, name, PHOTO.sha256, SIZE)
+        worked.set_done(True)
+        worked.set_done(False)
+        assert worked.path == path
+        assert works.counts(name) == (0, False)
+    works.close()
+    assert len(find_work(works.folder)) == len(ALIKE)
+    assert works.path_of("holiday/dog 1 (ü).jpg").relative_to(works.folder).as_posix() == (
+        "holiday/dog 1 (ü).jpg.samjax.json"
+    )
+
+
+def test_names_that_differ_in_case_share_no_work_where_the_disk_has_one_file_for_both(tmp_path):
+    """A link stands for such a disk."""
+    works = works_in(tmp_path)
+    works.open("a", "a.png", PHOTO.sha256, SIZE).set_done(True)
+    works.path_of("A.png").symlink_to(works.path_of("a.png"))
+    with pytest.raises(BadWorkFile, match=r"A\.png and a\.png differ in upper and lower case only"):
+        works.open("A", "A.png", PHOTO.sha256, SIZE)
+    works.path_of("A.png").unlink()
+    assert not works.open("A", "A.png", PHOTO.sha256, SIZE).state.done
+
+
 def test_a_moved_folder_finds_its_photos_again(tmp_path):
     (tmp_path / "old").mkdir()
     photo = tmp_path / "old" / "a.png"
