@@ -1,13 +1,15 @@
 """The work on a photo as a file: its objects, the steps by which they were segmented, their masks.
 
 NAME.samjax.json is a snapshot, NAME.samjax.jsonl a journal of what has changed since: one line of JSON per change, in
-the order of their revisions. A journal's last line without an end was being written when the program or the machine
-stopped; it was never acknowledged, and is not read.
+the order of their revisions, each with a checksum of itself. A journal's last line that has no end, or another
+checksum, was being written when the program or the machine stopped; it was never acknowledged, and is not read.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from samjax.ops.rle import RLE, parse_runs
 FORMAT = 1  # of the file; programs refuse newer ones
 SNAPSHOT, JOURNAL = ".samjax.json", ".samjax.jsonl"
 SOURCES = ("prompts", "everything", "import")
+_LINE = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}', re.DOTALL)
 
 
 class BadWorkFile(ValueError):
@@ -112,7 +115,7 @@ class ReadWork(NamedTuple):
 
     state: WorkState
     length: int  # bytes of the journal that were read; 0 if there is none
-    torn: bool  # there is more of it, half of a line
+    torn: bool  # there is more of it, a line that was not written whole
 
 
 def object_from_json(given: Mapping[str, Any]) -> WorkObject:
@@ -124,44 +127,77 @@ def object_from_json(given: Mapping[str, Any]) -> WorkObject:
     return made
 
 
-def read_work(path: Path) -> ReadWork:
-    """Reads a work file, given by its snapshot. Raises BadWorkFile, and OSError, of which FileNotFoundError means that
-    there is none."""
-    journal = journal_of(path)
+def read_work(path: Path | str, read: Callable[[str], bytes] | None = None) -> ReadWork:
+    """Reads a work file, given by its snapshot, which a program may be writing; `read` reads a file, by default a local
+    one. Raises BadWorkFile, and OSError, of which FileNotFoundError means that there is none."""
+    read = read or _read_local
+    name, journal_name = str(path), _journal_name(str(path))
+    # The journal first: a snapshot that is made meanwhile has its lines, which are skipped then.
     try:
-        snapshot = path.read_bytes()
+        journal = read(journal_name)
     except FileNotFoundError:
-        if journal.exists():
+        journal = None
+    try:
+        snapshot = read(name)
+    except FileNotFoundError:
+        if journal is not None:
             raise BadWorkFile(
-                f"{printable(journal)} is the journal of a work file whose snapshot {printable(path)} is missing: "
+                f"{printable(journal_name)} is the journal of a work file whose snapshot {printable(name)} is missing: "
                 "bring that back, or move the journal away"
             ) from None
         raise
-    return parse_work(str(path), snapshot, journal.read_bytes() if journal.exists() else b"")
+    return parse_work(name, snapshot, journal or b"")
+
+
+def _read_local(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def parse_work(name: str, snapshot: bytes, journal: bytes = b"") -> ReadWork:
     """The work of the contents of a snapshot, which messages call `name`, and its journal. Raises BadWorkFile."""
     state = _parsed_snapshot(name, snapshot)
-    length = journal.rfind(b"\n") + 1
-    for number, line in enumerate(journal[:length].splitlines(), 1):
+    length = 0
+    *lines, _ = journal.split(b"\n")
+    for number, line in enumerate(lines, 1):
         try:
-            change = json.loads(line)
-            revision = change["revision"]
-            if revision <= state.revision:
+            change = _parsed_line(line)
+            if change is None and number == len(lines):
+                break
+            if change is None:
+                raise ValueError("its checksum does not fit")
+            length += len(line) + 1
+            if change["revision"] <= state.revision:
                 continue  # it is in the snapshot, after which the program was stopped
-            if revision != state.revision + 1:
-                raise ValueError(f"revision {revision} follows {state.revision}")
+            if change["revision"] != state.revision + 1:
+                raise ValueError(f"revision {change['revision']} follows {state.revision}")
             state = state.with_change(change)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise _damaged(f"{name.removesuffix(SNAPSHOT)}{JOURNAL}", f"line {number}: {_reason(error)}") from error
+            raise _damaged(_journal_name(name), f"line {number}: {_reason(error)}") from error
     _check_masks(name, state)
     return ReadWork(state, length, length < len(journal))
 
 
+def _parsed_line(line: bytes) -> dict[str, Any] | None:
+    """A change; None where the line is not as it was written."""
+    found = _LINE.fullmatch(line)
+    if found is None or int(found[2], 16) != zlib.crc32(found[1]):
+        return None
+    return json.loads(found[1] + b"}")
+
+
+def journal_line(change: Mapping[str, Any]) -> bytes:
+    """A line of a journal. "crc32", which comes last, is that of the bytes before it and its comma."""
+    text = json.dumps(change).encode().removesuffix(b"}")
+    return text + f', "crc32": "{zlib.crc32(text):08x}"}}\n'.encode()
+
+
 def journal_of(path: Path) -> Path:
     """The journal beside a snapshot."""
-    return path.with_name(path.name.removesuffix(SNAPSHOT) + JOURNAL)
+    return path.with_name(_journal_name(path.name))
+
+
+def _journal_name(snapshot: str) -> str:
+    return snapshot.removesuffix(SNAPSHOT) + JOURNAL
 
 
 def find_work(folder: Path) -> list[Path]:

@@ -117,8 +117,8 @@ class Work:
             self._check_photo(photo)
         if torn:
             say(
-                f"{workfile.journal_of(path)} ends in half a line, of a change that was not finished when the program "
-                "or the machine stopped: it is left out"
+                f"{workfile.journal_of(path)} ends in a line that was not written whole, of a change that was not "
+                "finished when the program or the machine stopped: it is left out"
             )
         self._seen = self._on_disk()
         if photo.path is not None and self.state.photo != photo:
@@ -190,7 +190,7 @@ class Work:
         change = {"revision": self.state.revision + 1, **change}
         if computed and all(model["checksum"] != self._model["checksum"] for model in self.state.models):
             change["model"] = dict(self._model)
-        line = json.dumps(change).encode() + b"\n"
+        line = workfile.journal_line(change)
         state = self.state.with_change(json.loads(line))  # as it will be read
         try:
             if self._unchanged() and not self._rewrite:

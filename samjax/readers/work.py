@@ -1,6 +1,5 @@
 """Work of `samjax app`: photos with the objects that a person has segmented, and the clicks that were made."""
 
-import contextlib
 import dataclasses
 import json
 import posixpath
@@ -14,7 +13,7 @@ from samjax.readers.left_out import Problem, Reason, Tally
 from samjax.readers.masks import Findings
 from samjax.readers.pictures import read_photo
 from samjax.readers.record import BadRecord, Click, NoObjects, Record
-from samjax.workfile import JOURNAL, SNAPSHOT, BadWorkFile, WorkState, parse_work
+from samjax.workfile import SNAPSHOT, BadWorkFile, WorkState, read_work
 
 
 class WorkFiles(IndexedSource):
@@ -82,11 +81,7 @@ class WorkFiles(IndexedSource):
         return dataclasses.replace(record, clicks=tuple(clicks[id] for id in record.ids))
 
     def _state(self, name: str) -> WorkState:
-        path = files.join(self._folder, name)
-        journal = b""
-        with contextlib.suppress(FileNotFoundError):
-            journal = files.read(f"{path.removesuffix(SNAPSHOT)}{JOURNAL}")
-        return parse_work(path, files.read(path), journal).state
+        return read_work(files.join(self._folder, name), files.read).state
 
     def _listed_classes(self) -> list[str]:
         try:

@@ -19,7 +19,15 @@ from samjax.app import durable, work
 from samjax.app.classes import Classes, StaleClasses
 from samjax.app.steps import BadRequest
 from samjax.app.work import NewObject, NotSaved, StaleRevision, Work
-from samjax.workfile import BadWorkFile, WorkState, find_work, journal_of, object_from_json, read_work
+from samjax.workfile import (
+    BadWorkFile,
+    WorkState,
+    find_work,
+    journal_line,
+    journal_of,
+    object_from_json,
+    read_work,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -322,17 +330,76 @@ def test_a_file_that_cannot_be_used_is_one_error_and_is_not_touched(path, change
     assert path.read_text() == text
 
 
+DONE = {"revision": 3, "done": True}
+
+
 @pytest.mark.parametrize(
-    "line",
-    ['{"revision": 3, "done": true}', '{"revision": 2}{', "nothing", '{"revision": 2, "set": [{"id": "o9"}]}', "\0\0"],
+    ("line", "why"),
+    [
+        (journal_line(DONE), "revision 3 follows 1"),
+        (journal_line({"revision": 2, "set": [{"id": "o9"}]}), "'o9' is missing"),
+        (journal_line({"revision": 2, "done": False}).replace(b"false", b"true"), "its checksum does not fit"),
+        (b'{"revision": 2, "done": true}\n', "its checksum does not fit"),
+        (b"nothing\n", "its checksum does not fit"),
+        (b"\0\0\n", "its checksum does not fit"),
+        (b"\n", "its checksum does not fit"),
+    ],
 )
-def test_a_damaged_line_that_was_acknowledged_is_no_torn_one(path, line):
+def test_a_damaged_line_that_was_acknowledged_is_no_torn_one(path, line, why):
     written(path)
-    content = f'{line}\n{{"revision": 3, "done": true}}\n'
-    journal_of(path).write_text(content)
-    with pytest.raises(BadWorkFile, match=r"a\.png\.samjax\.jsonl is damaged \(line 1: .*bring it back"):
+    content = line + journal_line(DONE)
+    journal_of(path).write_bytes(content)
+    with pytest.raises(BadWorkFile, match=rf"a\.png\.samjax\.jsonl is damaged \(line 1: {why}.*bring it back"):
         begun(path)
-    assert journal_of(path).read_text() == content
+    assert journal_of(path).read_bytes() == content
+
+
+def test_a_sound_last_line_that_does_not_follow_is_no_torn_one(path):
+    """It was written whole: something else is wrong."""
+    written(path)
+    journal_of(path).write_bytes(journal_line(DONE))
+    with pytest.raises(BadWorkFile, match="revision 3 follows 1"):
+        begun(path)
+
+
+@pytest.mark.parametrize("start", [0, 1, 40])
+def test_a_last_line_of_which_the_end_alone_arrived_is_left_out(path, start):
+    """After a power cut pages may be zeros although later ones were written."""
+    worked = begun(path)
+    for x in (10, 20):
+        worked.add([clicked(x, 10)])
+    before, length = worked.state, journal_of(path).stat().st_size
+    worked.add([clicked(30, 10, name="a name that is long enough for a page")])
+    content = bytearray(journal_of(path).read_bytes())
+    content[length + start : length + start + 30] = bytes(30)
+    journal_of(path).write_bytes(content)
+    said = []
+    again = begun(path, say=said.append)
+    assert again.state == before
+    assert "ends in a line that was not written whole" in said[0]
+    again.set_done(True)
+    assert as_read(path) == dataclasses.replace(before, done=True, revision=3)
+
+
+def test_what_is_read_while_the_program_writes_is_whole(path):
+    """Snapshots are made and changes added between any two files that are read."""
+    worked = begun(path)
+    worked.add([clicked(10, 10)])
+    worked.add([clicked(20, 10)])
+
+    def read(name: str) -> bytes:
+        worked.add([clicked(30, 10)])
+        try:
+            return Path(name).read_bytes()
+        finally:
+            worked.close()
+            worked.add([clicked(40, 10)])
+
+    for _ in range(3):
+        revision = worked.state.revision
+        state = read_work(path, read).state
+        assert state.revision > revision
+        assert len(state.objects) == state.revision
 
 
 def test_a_journal_without_its_snapshot_is_not_taken_for_a_new_photo(path):

@@ -14,7 +14,7 @@ from samjax.readers.left_out import Reason
 from samjax.readers.record import BadRecord, Click
 from samjax.readers.sources import open_sources
 from samjax.readers.work import clicks_of
-from samjax.workfile import WorkObject, WorkPhoto, WorkState
+from samjax.workfile import WorkObject, WorkPhoto, WorkState, journal_line
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_a_record_has_the_masks_classes_and_clicks_of_the_work(folder, photo, ma
 
 def test_changes_of_the_journal_are_part_of_the_work(folder, masks):
     changes = [{"revision": 7, "done": False}, {"revision": 8, "set": [{"id": "o2", "deleted": True}]}]
-    lines = "".join(json.dumps(change) + "\n" for change in changes)
-    (folder / "a.png.samjax.jsonl").write_text(lines + '{"revision": 9, "set": [{"id": "o1", "del')
+    lines = b"".join(map(journal_line, changes))
+    (folder / "a.png.samjax.jsonl").write_bytes(lines + b'{"revision": 9, "set": [{"id": "o1", "del')
     assert np.array_equal(decoded(open_sources([f"work={folder}"])[0]), masks[:1])
 
 
