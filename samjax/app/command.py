@@ -13,7 +13,7 @@ from PIL import Image
 from samjax import hub
 from samjax.app.embeddings import BoundedStore
 from samjax.app.http import check_exposure, current_client
-from samjax.app.imports import Annotations, importer
+from samjax.app.imports import Annotations, Importer
 from samjax.app.library import Library, names_format
 from samjax.app.masks import ExactMasks
 from samjax.app.objects import Objects
@@ -47,7 +47,8 @@ def run(
     folder = out or default_out(source)
     library = Library(source, folder)
     known = Annotations(annotations, _say) if annotations else None
-    imported = importer(library, known) if known is not None or library.records is not None else None
+    listed = () if library.records is None else library.records.classes
+    imported = Importer(library, known, listed) if known is not None or library.records is not None else None
     check_writable(folder, "--out")
     with contextlib.ExitStack() as stack:
         stack.enter_context(working_in(folder, say=_say))

@@ -4,13 +4,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
+from samjax.app.classes import LONGEST
 from samjax.app.protocols import Library, Photo
-from samjax.app.work import NewObject
+from samjax.app.work import Imported, NewObject
+from samjax.names import printable
 from samjax.pictures import image_hash
 from samjax.readers.record import BadRecord, NoObjects, Record
 from samjax.readers.sources import open_sources
 
 _MOST_ALIKE = 20  # records of similar names that are read to find the right one
+_LISTED = 3  # annotations that are left out, of those named in a note
 
 
 def objects_of(record: Record) -> list[NewObject]:
@@ -18,10 +21,26 @@ def objects_of(record: Record) -> list[NewObject]:
     classes = record.classes or (None,) * len(record.masks)
     categories = record.categories or (None,) * len(record.masks)
     named = [
-        name or (None if category is None else str(category))
+        _class_name(name or ("" if category is None else str(category)))
         for name, category in zip(classes, categories, strict=True)
     ]
     return [NewObject(rle, "import", class_=name) for rle, name in zip(record.masks, named, strict=True)]
+
+
+def notes_of(record: Record) -> list[str]:
+    """Notes on annotations of a record that no object is made of."""
+    left_out = [str(problem) for problem in (*record.problems, *record.crowds)]
+    if count := record.crowds_left_out:
+        left_out.append(f"{count} with iscrowd 1: regions of many objects")
+    notes = []
+    if left_out:
+        total = len(left_out) + max(record.crowds_left_out - 1, 0)
+        listed = "; ".join(left_out[:_LISTED]) + (f"; and {len(left_out) - _LISTED} more" * (len(left_out) > _LISTED))
+        annotations = "1 annotation" if total == 1 else f"{total} annotations"
+        notes.append(f"{annotations} of this photo {'is' if total == 1 else 'are'} not imported ({listed}).")
+    if record.void is not None and not record.crowds:
+        notes.append("Void pixels, of which the annotations say nothing, are not imported.")
+    return [printable(note) for note in notes]
 
 
 class Annotations:
@@ -44,7 +63,12 @@ class Annotations:
             for key in _keys(name):
                 self._by_part.setdefault(key, []).append(index)
 
-    def of(self, photo: Photo) -> list[NewObject]:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The categories that sources list, in the order of their numbers."""
+        return self._source.classes
+
+    def of(self, photo: Photo) -> Imported:
         """The objects of a photo; none if there is no record of it.
 
         A record is of the photo if it has its whole name and size; or its name without the ending or without the
@@ -59,7 +83,7 @@ class Annotations:
                     f"the annotations of {photo.name} are for {width} x {height} pixels, the photo has {size[1]} x "
                     f"{size[0]}"
                 )
-            return [] if record is None else objects_of(record)
+            return _imported(record)
         candidates = list(dict.fromkeys(index for key in _keys(photo.name) for index in self._by_part.get(key, ())))
         if len(candidates) > _MOST_ALIKE:
             self._single(photo, candidates)
@@ -69,11 +93,13 @@ class Annotations:
             if record is not None and image_hash(record.rgb) == photo.hash:
                 same[index] = record
         if candidates and not same:
-            self._say(
+            told = (
                 f"{photo.name} begins without objects: {self._source.name(candidates[0])} has a similar name, and "
                 "other pixels"
             )
-        return objects_of(same[self._single(photo, list(same))]) if same else []
+            self._say(told)
+            return Imported(notes=(printable(f"{told}."),))
+        return _imported(same[self._single(photo, list(same))] if same else None)
 
     def _single(self, photo: Photo, indices: Sequence[int]) -> int:
         if len(indices) > 1:
@@ -92,17 +118,31 @@ class Annotations:
             raise ValueError(f"the annotations {self._source.name(index)} cannot be used: {error}") from error
 
 
-def importer(library: Library, annotations: Annotations | None = None) -> Callable[[str], list[NewObject]]:
-    """What `samjax.app.work.WorkFolder` begins photos with, given their ids: the record that a photo is, or else what
-    annotations there are for it."""
+class Importer:
+    """The annotations that work begins with: of a photo that is a record those of the record, or else what there are
+    for it."""
 
-    def imported(photo: str) -> list[NewObject]:
-        record = library.record(photo)
-        if record is not None:
-            return objects_of(record)
-        return [] if annotations is None else annotations.of(library.facts(photo))
+    def __init__(self, library: Library, annotations: Annotations | None = None, classes: Sequence[str] = ()) -> None:
+        """`classes` are those that the library's source lists."""
+        self._library, self._annotations = library, annotations
+        listed = [*classes, *(annotations.classes if annotations is not None else ())]
+        self.classes = [name for name in map(_class_name, listed) if name is not None]
 
-    return imported
+    def of(self, photo: str) -> Imported:
+        """The annotations of a photo, given its id. Raises ValueError."""
+        record = self._library.record(photo)
+        if record is None and self._annotations is not None:
+            return self._annotations.of(self._library.facts(photo))
+        return _imported(record)
+
+
+def _imported(record: Record | None) -> Imported:
+    return Imported() if record is None else Imported(objects_of(record), notes_of(record))
+
+
+def _class_name(name: str) -> str | None:
+    """A category's name as classes may be called, which none of a blank can be."""
+    return printable(name)[:LONGEST] if name.strip() else None
 
 
 def _keys(name: str) -> list[str]:

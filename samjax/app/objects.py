@@ -266,7 +266,8 @@ class Objects:
 def work_json(work: Work) -> dict[str, Any]:
     """The work on a photo as the page gets it."""
     state = work.state
-    return {"revision": state.revision, "done": state.done, "objects": list(map(object_json, state.objects))}
+    objects = list(map(object_json, state.objects))
+    return {"revision": state.revision, "done": state.done, "objects": objects, "notes": list(work.notes)}
 
 
 def object_json(known: WorkObject) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -24,7 +24,7 @@ from PIL import Image
 
 from samjax import workfile
 from samjax.app import durable
-from samjax.app.classes import Classes
+from samjax.app.classes import LONGEST, Classes, is_class_name, is_colour
 from samjax.app.steps import BadRequest
 from samjax.everything.journal import sweep
 from samjax.names import portable, printable
@@ -33,9 +33,12 @@ from samjax.transforms import Size
 from samjax.workfile import BadWorkFile, WorkObject, WorkPhoto, WorkState, read_work
 
 COMPACTED = 1 << 18  # bytes of a journal from which on it becomes part of the snapshot, if that is not larger
+_TORN = (
+    "ends in a line that was not written whole, of a change that was not finished when the program or the machine "
+    "stopped: it is left out"
+)
 EDITED = ("name", "class", "colour", "hidden", "deleted")  # fields that a person changes as they are
 KEPT = "pixels"  # the folder of photos that came from archives, without loss
-_LONGEST = 200  # characters of a name
 _LONGEST_PART = 190  # bytes of a part of a path, which endings follow; most file systems take 255
 # What Windows refuses, what hides a file, and surrogates that stand for no byte (`samjax.names.portable`).
 _UNSAFE = re.compile(r'[%:\\<>"|?*\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]|^[. ]|[. ]$')
@@ -73,6 +76,28 @@ class NewObject:
     id: str | None = None  # chosen by who sends it, so that what is sent twice is added once
 
 
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a photo begins with, and notes on annotations that are not among it."""
+
+    objects: Sequence[NewObject] = ()
+    notes: Sequence[str] = ()
+
+
+@runtime_checkable
+class Imports(Protocol):
+    """Existing annotations."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Those that are known without reading a photo's annotations, in their order."""
+        ...
+
+    def of(self, photo: str) -> Imported:
+        """The annotations of a photo, given its id. Raises ValueError."""
+        ...
+
+
 def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
@@ -82,6 +107,7 @@ class Work:
 
     Attributes:
         state: the newest state; it is on disk, but for objects that were imported and not changed yet.
+        notes: what a person should know who opens the photo.
     """
 
     def __init__(
@@ -89,7 +115,7 @@ class Work:
         path: Path,
         photo: WorkPhoto,
         model: Mapping[str, Any],
-        imported: Callable[[], Sequence[NewObject]] = lambda: (),
+        imported: Callable[[], Imported] = Imported,
         keep: Callable[[], Path] | None = None,
         say: Callable[[str], None] = _warn,
     ) -> None:
@@ -103,6 +129,7 @@ class Work:
         """
         self.path, self._model, self._keep, self._say = path, model, keep, say
         self._lock = threading.Lock()
+        self.notes: list[str] = []
         self._rewrite = False
         self._patience = 0  # bytes of a journal that could not be made part of the snapshot, until it is tried again
         sweep([path])
@@ -110,16 +137,15 @@ class Work:
             self.state, self._length, torn = read_work(path)
         except FileNotFoundError:
             self._length, torn = 0, False
-            ids = (f"o{number}" for number in range(1, 1 << 62))
-            objects = tuple(_made(new, id, None) for new, id in zip(imported(), ids, strict=False))
+            found = imported()
+            objects = tuple(_made(new, f"o{number}", None) for number, new in enumerate(found.objects, 1))
+            self.notes += found.notes
             self.state = WorkState(photo, objects=objects)
         else:
             self._check_photo(photo)
         if torn:
-            say(
-                f"{workfile.journal_of(path)} ends in a line that was not written whole, of a change that was not "
-                "finished when the program or the machine stopped: it is left out"
-            )
+            say(f"{workfile.journal_of(path)} {_TORN}")
+            self.notes.append(f"The journal of this photo {_TORN}.")
         self._seen = self._on_disk()
         if photo.path is not None and self.state.photo != photo:
             self._move(photo)
@@ -277,7 +303,7 @@ class WorkFolder:
     Args:
         folder: where they are; `samjax.lock.working_in` keeps other programs out of it.
         model: "name", "checksum", "dtype" and "image_size" of the model that masks are made with.
-        imported: objects that a photo of that id begins with.
+        imported: annotations that photos begin with.
         say: is told what a person should know.
     """
 
@@ -285,12 +311,14 @@ class WorkFolder:
         self,
         folder: Path,
         model: Mapping[str, Any],
-        imported: Callable[[str], Sequence[NewObject]] | None = None,
+        imported: Imports | None = None,
         say: Callable[[str], None] = _warn,
     ) -> None:
         self.folder, self.model, self._say = folder, dict(model), say
-        self.has_imports, self._imported = imported is not None, imported or (lambda photo: ())
+        self.has_imports, self._imports = imported is not None, imported
         self.classes = Classes(folder / "classes.json")
+        if imported is not None:
+            self.classes.begin(imported.classes)
         self._works: dict[str, Work] = {}
         self._opening: dict[str, threading.Lock] = {}
         self._counts: dict[str, tuple[Any, tuple[int, bool]]] = {}
@@ -323,7 +351,8 @@ class WorkFolder:
                 relative = None if path is None else _relative(path, file.parent)
                 described = WorkPhoto(name, sha256, *size, relative)
                 keep = None if pixels is None else lambda: self._keep(name, pixels())
-                work = Work(file, described, self.model, lambda: self._imported(photo), keep, self._say)
+                imported = Imported if (imports := self._imports) is None else lambda: imports.of(photo)
+                work = Work(file, described, self.model, imported, keep, self._say)
                 self.classes.include(known.class_ for known in work.state.objects)
                 self._works[name] = work
             work = self._works[name]
@@ -410,12 +439,13 @@ def _escaped(found: re.Match[str]) -> str:
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """The `EDITED` fields of a change that was sent. Raises BadRequest."""
     fields = {name: given[name] for name in EDITED if name in given}
-    for name in ("name", "class", "colour"):
-        value = fields.get(name)
-        if value is not None and (not isinstance(value, str) or len(value) > _LONGEST or not value.isprintable()):
-            raise BadRequest(f"{name} is text of at most {_LONGEST} characters, got {value!r:.60}")
-    if "name" in fields and fields["name"] is None:
-        raise BadRequest("name is text, which may be empty")
+    name, class_, colour = fields.get("name", ""), fields.get("class"), fields.get("colour")
+    if not isinstance(name, str) or len(name) > LONGEST or not name.isprintable():
+        raise BadRequest(f"name is text of at most {LONGEST} characters, got {name!r:.60}")
+    if class_ is not None and not is_class_name(class_):
+        raise BadRequest(f"class is text of 1 to {LONGEST} characters, or null for none, got {class_!r:.60}")
+    if colour is not None and not is_colour(colour):
+        raise BadRequest(f"colour is #rrggbb, or null for the class's, got {colour!r:.60}")
     for name in ("hidden", "deleted"):
         if not isinstance(fields.get(name, False), bool):
             raise BadRequest(f"{name} is true or false, got {fields[name]!r:.60}")

@@ -1,6 +1,7 @@
 """COCO's instance annotations, and LVIS's: one JSON file for a folder of photos."""
 
 import contextlib
+import dataclasses
 import json
 import urllib.parse
 import zlib
@@ -42,11 +43,13 @@ class Coco(IndexedSource):
         content = _load(annotations)
         by_image: dict[int | str, list[dict]] = defaultdict(list)
         left_out = Tally()
+        crowds_of: Counter[int | str] = Counter()
         for annotation in content["annotations"]:
             if not isinstance(annotation, dict):
                 left_out.annotations[Reason.MALFORMED] += 1
             elif not whole and _surely_crowd(annotation):
                 left_out.annotations[Reason.CROWD] += 1
+                crowds_of[numbers.identity(annotation.get("image_id"))] += 1
             else:
                 by_image[numbers.identity(annotation.get("image_id"))].append(annotation)
         if not by_image and (crowds := left_out.annotations[Reason.CROWD]):
@@ -55,6 +58,7 @@ class Coco(IndexedSource):
                 f"out; {CROWD_ADVICE}"
             )
         names, sizes, packed, flawed = [], [], [], []
+        left_out_of = []
         known, ids = set(), set()
         for number, image in enumerate(content["images"]):
             name = _name_of(image)
@@ -72,6 +76,7 @@ class Coco(IndexedSource):
             known.add(name)
             if own in by_image or whole:
                 names.append(name)
+                left_out_of.append(crowds_of[own])
                 sizes.append([_side(image.get("height")), _side(image.get("width"))])
                 packed.append(zlib.compress(json.dumps(by_image.get(own, []), separators=(",", ":")).encode(), 1))
             else:
@@ -86,7 +91,9 @@ class Coco(IndexedSource):
             for own, count in lost.items()
         ]
         self._images, self._whole, self._classes = images, whole, _classes(content.get("categories"))
+        self.classes = tuple(dict.fromkeys(self._classes[number] for number in sorted(self._classes)))
         self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names], "S")
+        self._crowds = np.array(left_out_of, np.int32)
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
         self._ends = np.cumsum([0, *map(len, packed)])
         self._packed = b"".join(packed)
@@ -151,7 +158,8 @@ class Coco(IndexedSource):
             )
         packed = self._packed[self._ends[index] : self._ends[index + 1]]
         found.add_annotations(json.loads(zlib.decompress(packed)), self._classes)
-        return found.record(empty=self._whole)
+        crowds = int(self._crowds[index])
+        return dataclasses.replace(found.record(empty=self._whole), crowds_left_out=crowds)
 
 
 def _load(path: str) -> dict[str, Any]:

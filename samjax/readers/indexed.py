@@ -18,7 +18,10 @@ class IndexedSource:
         flawed: with their names and reasons.
         strays: the last of `flawed`, which belong to no photo.
         left_out: what was known to be left out when the source was opened, the flawed included.
+        classes: the names of all categories in the order of their numbers, where the source lists them.
     """
+
+    classes: tuple[str, ...] = ()
 
     def __init__(self, where: str, count: int, flawed: Sequence[Problem] = (), left_out: Tally | None = None) -> None:
         """`left_out` counts what is no record: photos without objects, crowds. Raises ValueError if there is nothing

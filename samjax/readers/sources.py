@@ -95,6 +95,11 @@ class Joined:
             total.add(source.left_out)
         return total
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the categories that sources list, in their orders."""
+        return tuple(dict.fromkeys(name for _, source in self._sources for name in source.classes))
+
     def has_clicks(self) -> bool:
         """Whether an object has recorded clicks that begin on it. Sources of formats that have none are not read, the
         others up to the first such object."""

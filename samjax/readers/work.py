@@ -49,6 +49,7 @@ class WorkFiles(IndexedSource):
         listed = self._listed_classes()
         ordered = [*listed, *sorted(classes.difference(listed))]
         self._categories = {name: number for number, name in enumerate(ordered, 1)}
+        self.classes = tuple(self._categories)
         where = f"{folder}, no file *{SNAPSHOT} with an object or marked done"
         super().__init__(where, len(names), flawed, left_out)
 

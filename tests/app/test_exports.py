@@ -86,7 +86,7 @@ def test_coco_brings_masks_and_classes_back(exported, objects, tmp_path):
     _, folder = exported("coco")
     annotations = Annotations([f"coco={tmp_path},{folder / 'annotations.json'}"])
     for photo in ("a", "x"):
-        again = annotations.of(objects._library.facts(photo))
+        again = annotations.of(objects._library.facts(photo)).objects
         expected = {(counts, name or "object") for counts, name in masks_and_classes(objects.work(photo).state.objects)}
         assert masks_and_classes(again) == expected
     content = json.loads((folder / "annotations.json").read_text())

@@ -1,6 +1,7 @@
 """Existing annotations become the objects that work begins with."""
 
 import base64
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,9 @@ from example_annotations import png
 from example_work import SIZE, Library, clicked, rgb_of, square, works_in
 from PIL import Image
 
-from samjax.app.imports import Annotations, importer, objects_of
+from samjax.app.classes import checked_classes
+from samjax.app.imports import Annotations, Importer, notes_of, objects_of
+from samjax.app.objects import work_json
 from samjax.ops.rle import decode_rle
 from samjax.readers.record import Record
 from samjax.readers.sources import FORMATS, open_sources
@@ -100,7 +103,7 @@ def test_every_source_has_its_case():
 def test_masks_and_classes_of_every_source_become_objects(tmp_path, make):
     library = Library(tmp_path, ["a.png"])
     annotations = Annotations([make(tmp_path)])
-    works = works_in(tmp_path / "work", imported=importer(library, annotations))
+    works = works_in(tmp_path / "work", imported=Importer(library, annotations))
     photo = library.facts("a")
     opened = works.open("a", photo.name, photo.hash, photo.size, photo.path)
     objects = opened.state.objects
@@ -112,13 +115,14 @@ def test_masks_and_classes_of_every_source_become_objects(tmp_path, make):
     assert all(not known.steps and known.model is None for known in objects)
     names = {name for name in EXPECTED[make] if name}
     assert {entry["name"] for entry in works.classes.listed} == names
+    assert works_in(tmp_path / "work").classes.listed == works.classes.listed
     assert not works.path_of("a.png").exists()  # nothing has been changed yet
 
 
 def test_the_first_change_writes_what_was_imported(tmp_path):
     library = Library(tmp_path, ["a.png"])
     photo = library.facts("a")
-    works = works_in(tmp_path / "work", imported=importer(library, Annotations([coco(tmp_path)])))
+    works = works_in(tmp_path / "work", imported=Importer(library, Annotations([coco(tmp_path)])))
     opened = works.open("a", photo.name, photo.hash, photo.size, photo.path)
     opened.change({"o2": {"class": "wolf"}}, 0)
     opened.add([clicked(30, 30)], 1)
@@ -136,7 +140,7 @@ def test_the_photo_of_a_record_is_kept_without_loss(tmp_path):
     record = Record("coco/x/1.jpg", rgb_of(7), (CAT,), ids=(4,), categories=(2,))
     library = Library(tmp_path, [], [record])
     photo = library.facts("c")
-    works = works_in(tmp_path / "work", imported=importer(library))
+    works = works_in(tmp_path / "work", imported=Importer(library))
     opened = works.open("c", photo.name, photo.hash, photo.size, None, lambda: record.rgb)
     assert [known.class_ for known in opened.state.objects] == ["2"]
     opened.set_done(True)
@@ -152,14 +156,16 @@ def test_a_record_is_not_taken_for_a_photo_of_a_similar_name(tmp_path):
     library = Library(tmp_path, ["a.png", "x/a.png"])
     said = []
     annotations = Annotations([coco(tmp_path)], say=said.append)
-    assert len(annotations.of(library.facts("a"))) == 3
-    assert annotations.of(library.facts("x")) == []
+    assert len(annotations.of(library.facts("a")).objects) == 3
+    other = annotations.of(library.facts("x"))
+    assert other.objects == ()
     assert "coco/a.png has a similar name, and other pixels" in said[0]
+    assert other.notes == (f"{said[0]}.",)
     (tmp_path / "z").mkdir()
     Image.fromarray(library.facts("a").rgb).save(tmp_path / "z" / "a.png")
     copied = Library(tmp_path, ["z.png"]).facts("z")
     same = type(copied)("z", "z/a.png", tmp_path / "z" / "a.png", SIZE, library.facts("a").hash, copied.rgb)
-    assert len(annotations.of(same)) == 3
+    assert len(annotations.of(same).objects) == 3
 
 
 def test_annotations_that_do_not_fit_are_an_error(tmp_path):
@@ -175,6 +181,62 @@ def test_annotations_that_do_not_fit_are_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"annotations coco/a\.png cannot be used"):
         annotations.of(photo)
+
+
+def crowded(folder) -> str:
+    """COCO's file with two crowds, an annotation without area and an empty one beside a cat."""
+    spec = coco(folder)
+    content = json.loads((folder / "coco.json").read_text())
+    content["annotations"][1:] = [
+        {"id": 6, "image_id": 1, "category_id": 3, "segmentation": DOG, "iscrowd": 1},
+        {"id": 7, "image_id": 1, "category_id": 3, "segmentation": DOG, "iscrowd": 1},
+        {"id": 8, "image_id": 1, "category_id": 3, "segmentation": [[1, 1, 2]]},
+        {"id": 9, "image_id": 1, "category_id": 3, "segmentation": {"size": list(SIZE), "counts": [2400]}},
+    ]
+    (folder / "coco.json").write_text(json.dumps(content))
+    return spec
+
+
+def test_annotations_that_are_left_out_are_told_when_the_photo_is_opened(tmp_path):
+    library = Library(tmp_path, ["a.png"])
+    works = works_in(tmp_path / "work", imported=Importer(library, Annotations([crowded(tmp_path)])))
+    photo = library.facts("a")
+    opened = works.open("a", photo.name, photo.hash, photo.size, photo.path)
+    assert len(opened.state.objects) == 1
+    (note,) = work_json(opened)["notes"]
+    assert note.startswith("4 annotations of this photo are not imported (annotation 8: ")
+    assert "annotation 9: its mask is empty" in note
+    assert note.endswith("; 2 with iscrowd 1: regions of many objects).")
+
+
+def test_void_pixels_are_told(tmp_path):
+    """255 in a label map of 8 bits."""
+    Library(tmp_path, ["a.png"])
+    spec = labelmap(tmp_path)
+    made = decode_rle(CAT) * 3
+    made[0, 0] = 255
+    (tmp_path / "maps" / "a.png").write_bytes(png(made.astype(np.uint8)))
+    record = open_sources([spec])[0]
+    assert notes_of(record) == ["Void pixels, of which the annotations say nothing, are not imported."]
+    assert notes_of(dataclasses.replace(record, void=None)) == []
+
+
+def test_a_source_brings_all_of_its_categories_in_the_order_of_their_numbers(tmp_path):
+    """Whichever photo is opened first, and once: what a person removes does not come back."""
+    library = Library(tmp_path, ["a.png"])
+    imported = Importer(library, Annotations([coco(tmp_path)]), classes=["horse", " ", "dog"])
+    works = works_in(tmp_path / "work", imported=imported)
+    assert [entry["name"] for entry in works.classes.listed] == ["horse", "dog", "cat"]
+    assert [entry["name"] for entry in works_in(tmp_path / "work").classes.listed] == ["horse", "dog", "cat"]
+    works.classes.replace([{"name": "cat", "colour": "#000000"}])
+    assert [entry["name"] for entry in works_in(tmp_path / "work", imported=imported).classes.listed] == ["cat"]
+
+
+def test_odd_names_of_categories_become_names_that_classes_may_have(tmp_path):
+    record = Record("a", rgb_of(0), (CAT, DOG, DOG, DOG), classes=("two\nlines", " ", "n" * 300, "x"))
+    names = [new.class_ for new in objects_of(record)]
+    assert names == ["two\\nlines", None, "n" * 200, "x"]
+    assert checked_classes([{"name": name, "colour": "#000000"} for name in names if name])
 
 
 def test_a_record_without_names_has_objects_without_classes():

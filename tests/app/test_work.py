@@ -579,7 +579,7 @@ def test_classes_are_kept_in_their_order(tmp_path):
     classes = Classes(tmp_path / "classes.json")
     classes.include(["cat", None, "dog", "cat"])
     assert [entry["name"] for entry in classes.listed] == ["cat", "dog"]
-    assert not (tmp_path / "classes.json").exists()
+    assert Classes(tmp_path / "classes.json").listed == classes.listed
     revision = classes.revision
     given = [{"name": "dog", "colour": "#00ff00"}, {"name": "horse", "colour": "#0000ff"}]
     classes.replace(given, revision)
@@ -588,6 +588,44 @@ def test_classes_are_kept_in_their_order(tmp_path):
     assert again.revision == classes.revision != revision
     with pytest.raises(StaleClasses):
         classes.replace([], revision)
+
+
+def test_classes_keep_number_and_colour_in_whichever_order_photos_are_opened(tmp_path):
+    """From one start of the program to the next."""
+    for name, class_ in (("a.png", "ninety"), ("b.png", "seven")):
+        works_in(tmp_path / "work").open(name, name, PHOTO.sha256, SIZE).add([clicked(9, 9, class_=class_)])
+    found = []
+    for names in (("a.png", "b.png"), ("b.png", "a.png")):
+        works = works_in(tmp_path / "work")
+        for name in names:
+            works.open(name, name, PHOTO.sha256, SIZE)
+        found.append(works.classes.listed)
+    assert found[0] == found[1]
+    assert [entry["name"] for entry in found[0]] == ["ninety", "seven"]
+
+
+def test_classes_that_cannot_be_written_are_written_later(tmp_path, monkeypatch):
+    classes = Classes(tmp_path / "classes.json")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write_whole", full)
+        classes.include(["cat"])
+    assert [entry["name"] for entry in classes.listed] == ["cat"]
+    classes.include(["cat"])
+    assert Classes(tmp_path / "classes.json").listed == classes.listed
+
+
+def test_there_may_be_as_many_classes_as_lvis_has_and_not_without_end(tmp_path):
+    classes = Classes(tmp_path / "classes.json")
+    classes.include([f"class {number}" for number in range(1_203)] + [" ", "a\nb", "n" * 201])
+    classes.replace(classes.listed, classes.revision)
+    assert len(classes.listed) == len(Classes(tmp_path / "classes.json").listed) == 1_203
+    classes.include([f"more {number}" for number in range(10_000)])
+    classes.replace(classes.listed, classes.revision)
+    assert len(classes.listed) == 10_000
 
 
 @pytest.mark.parametrize(

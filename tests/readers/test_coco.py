@@ -269,9 +269,16 @@ def test_crowds_and_photos_without_objects_are_counted(opened, content, value):
     assert [len(source[index].masks) for index in (0, 1)] == [2, 1]
     assert source.left_out.annotations == {Reason.CROWD: 2}
     assert source.left_out.photos == {Reason.NO_OBJECTS: 2}
+    assert [source[index].crowds_left_out for index in (0, 1)] == [1, 0]
     content["annotations"][0]["iscrowd"] = "perhaps"
     (problem,) = opened(content)[0].problems
     assert "iscrowd is 'perhaps'" in problem.detail
+
+
+def test_categories_are_listed_in_the_order_of_their_numbers(opened, content):
+    names = {90: "ninety", 7: "seven", 41: "forty-one", 42: "seven"}
+    content["categories"] = [{"id": number, "name": name} for number, name in names.items()] + [{"id": 8}]
+    assert opened(content).classes == ("seven", "forty-one", "ninety")
 
 
 BOXES = {
