@@ -14,10 +14,10 @@ export function announce(text) {
 /**
  * Shows a message that stays a while, or until it is closed if it is an error.
  * @param {string} text
- * @param {{kind?: "info"|"error", topic?: string, action?: {label: string, run: () => void}}} [options]
- *   topic: a later message on the same takes its place.
+ * @param {{kind?: "info"|"error", topic?: string, stays?: boolean, action?: {label: string, run: () => void}}} [options]
+ *   topic: a later message on the same takes its place. stays: until it is closed.
  */
-export function say(text, { kind = "info", topic = text, action } = {}) {
+export function say(text, { kind = "info", topic = text, stays = false, action } = {}) {
   const close = () => settle(topic);
   const element = make("div", { class: `message ${kind}` }, make("p", {}, text),
     action ? make("button", { class: "text small", onclick: () => (close(), action.run()) }, action.label) : null,
@@ -31,7 +31,7 @@ export function say(text, { kind = "info", topic = text, action } = {}) {
     if (!repeated) byId("alert").textContent = text; // once, not at every try
   } else {
     announce(text);
-    setTimeout(() => shown.get(topic) === element && close(), 5000);
+    if (!stays) setTimeout(() => shown.get(topic) === element && close(), 5000);
   }
 }
 

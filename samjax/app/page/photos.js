@@ -16,6 +16,8 @@ import { adopt, show, submit, versionOf, work } from "./work.js";
 let opening = new AbortController();
 /** @type {Map<string, HTMLElement>} */
 const rows = new Map();
+/** @type {Set<string>} photos whose notes have been shown */
+const noted = new Set();
 
 export function startPhotos() {
   on("photos photo work", renderPhotos);
@@ -38,6 +40,7 @@ export async function openPhoto(id) {
   clearHover();
   abandonShape();
   stopEverything();
+  settle("notes");
   if (app.tool === "everything") app.tool = "point";
   Object.assign(app, { photo: null, photoId: id, photoError: null, selected: null, hovered: null, cursor: null,
     embedding: { state: "none", share: 0 } });
@@ -56,6 +59,7 @@ export async function openPhoto(id) {
     showPhoto();
     emit("photo selection");
     encode(id, signal);
+    tellNotes(photo);
     await takeUp();
     announce(`Photo ${indexOf(id) + 1} of ${app.photos.length}: ${photo.name}, ${photo.width} by ${photo.height} pixels.`);
   } catch (error) {
@@ -66,6 +70,13 @@ export async function openPhoto(id) {
     emit("photo photos");
     announce(`This photo cannot be shown: ${error.message}`);
   }
+}
+
+/** Shows what a person should know of a photo's work, once: annotations that were not imported, a change that was lost. */
+function tellNotes({ id, work: { notes = [] } }) {
+  if (!notes.length || noted.has(id)) return;
+  noted.add(id);
+  say(notes.join(" "), { topic: "notes", stays: true });
 }
 
 /** Has the photo encoded, once; clicks wait for it. */

@@ -165,3 +165,22 @@ def test_a_folder_without_photos_asks_for_some(chromium, opened, tmp_path):
         driver.ready()
     finally:
         app.stop()
+
+
+def test_what_was_not_imported_is_told_and_stays_until_it_is_closed(app, photo, opened):
+    driver = opened(app, photo, load=False)
+
+    def with_notes(route):
+        answer = route.fetch()
+        content = answer.json()
+        content["work"]["notes"] = ["2 annotations of this photo are not imported.", "<b>Void pixels</b> neither."]
+        route.fulfill(response=answer, json=content)
+
+    driver.page.route(f"**/api/photos/{photo}", with_notes)
+    driver.open()
+    message = driver.page.locator("#messages .message")
+    message.get_by_text("2 annotations of this photo are not imported. <b>Void pixels</b> neither.").wait_for()
+    driver.page.wait_for_timeout(5_500)
+    assert message.count() == 1
+    message.get_by_role("button", name="Dismiss").click()
+    assert message.count() == 0
