@@ -96,9 +96,17 @@ class WorkFiles(IndexedSource):
 
 
 def clicks_of(steps: Sequence[Mapping[str, Any]]) -> tuple[Click, ...]:
-    """The clicks of an object, given its steps as JSON: those that held in the last step with any, in the order in
-    which they were made. Clicks that were taken back are not among them."""
-    last: Sequence[Any] = next((step["points"] for step in reversed(steps) if step.get("points")), ())
+    """The clicks that an object was made by, given its steps as JSON, in the order in which they were made.
+
+    Only steps since the last that begins anew (does not refine) have a part in the mask; of these the clicks that held
+    in the last one with any count, none that were taken back. Empty where a box or a mask was a prompt too: the clicks
+    alone mean something else.
+    """
+    begins = max((number for number, step in enumerate(steps) if not step.get("refine")), default=0)
+    chain = steps[begins:]
+    if any(step.get("box") is not None or step.get("mask") is not None for step in chain):
+        return ()
+    last: Sequence[Any] = next((step["points"] for step in reversed(chain) if step.get("points")), ())
     return tuple(Click(float(x), float(y), int(label)) for x, y, label in last)
 
 

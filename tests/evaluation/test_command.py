@@ -99,7 +99,11 @@ def test_the_clicks_of_the_pages_work_are_made_again(samjax, boxy, tmp_path, pro
     assert code == 0, errors
     assert f"next {'click' if protocol == 'interactive' else 'point'} recorded" in printed
     found = metrics(out)
-    assert (found["objects"], found["objects without clicks, left out"], found["clicks (mean number)"]) == (1, 1, 2)
+    assert (found["objects"], found["objects not made by clicks alone, left out"], found["clicks (mean number)"]) == (
+        1,
+        1,
+        2,
+    )
     [line] = (out / "records" / "0-of-1.jsonl").read_text().splitlines()
     [entry] = json.loads(line)["record"]["objects"]
     assert entry["id"] == "clicked"

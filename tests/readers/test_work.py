@@ -63,9 +63,24 @@ def test_changes_of_the_journal_are_part_of_the_work(folder, masks):
 
 
 def test_clicks_that_were_taken_back_are_none():
-    steps = [{"points": [[1, 2, 1], [3, 4, 0]]}, {"points": [[1, 2, 1]], "refine": True}, {"box": [0, 0, 9, 9]}]
+    steps = [{"points": [[1, 2, 1], [3, 4, 0]]}, {"points": [[1, 2, 1]], "refine": True}]
     assert clicks_of(steps) == ((1, 2, 1),)
-    assert clicks_of(steps[2:]) == ()
+    assert clicks_of([]) == ()
+
+
+def test_clicks_of_steps_before_a_new_beginning_are_none():
+    steps = [{"points": [[1, 2, 1]]}, {"points": [[5, 6, 1]]}, {"points": [[5, 6, 1], [7, 8, 0]], "refine": True}]
+    assert clicks_of(steps) == ((5, 6, 1), (7, 8, 0))
+    assert clicks_of([*steps, {"box": [0, 0, 9, 9]}]) == ()
+
+
+@pytest.mark.parametrize("prompt", [{"box": [0, 0, 9, 9]}, {"mask": {"outlines": [[[0, 0], [9, 0], [9, 9]]]}}])
+def test_clicks_beside_a_box_or_a_mask_are_none(prompt):
+    """Of a box and one click beside the object that click alone would ask for something else."""
+    corrected = {"points": [[5, 6, 0]], "refine": True}
+    assert clicks_of([prompt, corrected]) == ()
+    assert clicks_of([{"points": [[1, 2, 1]]}, {**corrected, **prompt}]) == ()
+    assert clicks_of([prompt, corrected, {"points": [[1, 2, 1]]}]) == ((1, 2, 1),)
 
 
 def test_a_photo_without_objects_is_a_record_only_where_a_person_has_said_so(folder, state):

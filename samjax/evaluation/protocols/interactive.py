@@ -120,7 +120,7 @@ class Interactive:
         if self.user == "recorded":
             metrics["mIoU at the last click"] = mean(entries, lambda entry: entry["iou"][-1])
             metrics["clicks (mean number)"] = mean(entries, lambda entry: len(entry["clicks"]))
-            metrics["objects without clicks, left out"] = without
+            metrics["objects not made by clicks alone, left out"] = without
         metrics["objects"] = len(entries)
         counted = [
             (record, sum(len(entry["clicks"]) for entry in record["objects"]))

@@ -111,7 +111,7 @@ class Points:
             metrics[f"mIoU@{self.points[0]} {size}"] = mean(inside, lambda entry: entry["answers"][0]["iou"])
         if self.user == "recorded":
             metrics["clicks (mean number)"] = mean(entries, lambda entry: len(entry["points"]))
-            metrics["objects without clicks, left out"] = without
+            metrics["objects not made by clicks alone, left out"] = without
         metrics["objects"] = len(entries)
         curves = tuple(Curve(label, self.points, means[title]) for title, label in _PLOTTED.items())
         return Summary(metrics, (Figure("iou_by_points", "points", "mean IoU", curves),))

@@ -10,7 +10,7 @@ from samjax.evaluation.protocol import Judgement, Sample, Segmenter
 
 User = Literal["simulated", "recorded"]
 USERS: tuple[User, ...] = ("simulated", "recorded")
-WITHOUT = "without_clicks"  # of a photo's record: how many of its objects have none
+WITHOUT = "without_clicks"  # of a photo's record: how many of its objects were not made by clicks alone
 
 
 def check_user(user: str) -> None:
@@ -46,6 +46,7 @@ def clicked_objects(records: Sequence[Judgement]) -> tuple[list[Entry], int]:
     if without and not any(record["objects"] for record in records):
         raise ValueError(
             f"no object with recorded clicks is there to be judged; {without} object(s) of {len(records)} photo(s) "
-            "have none. Sources such as work=FOLDER keep clicks; the simulated user needs none"
+            "have none, or were made with boxes or masks too. Sources such as work=FOLDER keep clicks; the simulated "
+            "user needs none"
         )
     return objects_of(records), without
