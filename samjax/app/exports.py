@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
@@ -12,9 +13,12 @@ from samjax.app import durable
 from samjax.app.protocols import Library, Pixels
 from samjax.app.steps import BadRequest
 from samjax.app.work import Work, safe_name
+from samjax.atomic import replacing
 from samjax.errors import describe_error
 from samjax.everything.photos import output_names
 from samjax.ops.rle import inclusive_box, rle_area
+from samjax.pictures import image_hash
+from samjax.readers.files import is_remote
 from samjax.workfile import WorkObject, WorkState
 from samjax.writers import FORMATS, Options, Photo, SegmentedPhoto
 from samjax.writers.photo import OBJECT
@@ -22,6 +26,7 @@ from samjax.writers.photo import OBJECT
 MOST_BYTES = 4_000_000_000  # of an archive; what is larger is taken from the folder
 _WRITTEN = ".samjax-export.json"  # the files of an export, which the next one of this format replaces
 _CHOSEN = ("polygons", "polygon_tolerance", "labelmap_suffix", "crs")  # options that a request may have
+_NAME_FILES = ("yolo", "labelme", "geojson")  # formats that name the photo's file
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")  # which are compressed already
 
 
@@ -88,8 +93,12 @@ def export(library: Library, works: Mapping[str, Work], format: str, out: Path, 
             pixels = library.read(id)
             if pixels.hash != state.photo.sha256:
                 raise ValueError("the photo has changed since it was worked on")
-            path = pixels.path or (work.path.parent / state.photo.path if state.photo.path else None)
-            files += _write(pixels, path, state, names[id], folder, format, options)
+            path = pixels.path or _own_file(library, id, work, format)
+            photo = Photo(path or Path(pixels.name), _relative_name(pixels, path, out), names[id])
+            written = _write(photo, pixels, state, folder, format, options)
+            if pixels.path is None:
+                _replace_links(written)
+            files += written
             done.append(names[id])
         except (ValueError, ImportError) as error:
             failed[state.photo.name] = describe_error(error)
@@ -103,18 +112,45 @@ def export(library: Library, works: Mapping[str, Work], format: str, out: Path, 
     return Exported(folder, written, len(done), failed)
 
 
-def _write(
-    pixels: Pixels, path: Path | None, state: WorkState, name: str, folder: Path, format: str, options: Options
-) -> list[Path]:
-    if path is None and format in ("yolo", "labelme", "geojson"):
-        raise ValueError(f"{format} names the photo's file, and this one is in an archive: change one of its objects")
-    path = path or Path(pixels.name)
+def record_file(library: Library, id: str) -> Path | None:
+    """The file that a record's photo was read from, if it is a local one. Raises the library's errors."""
+    record = library.record(id)
+    if record is None or record.photo is None or is_remote(record.photo):
+        return None
+    return Path(record.photo) if image_hash(record.rgb) == library.facts(id).hash else None
+
+
+def _own_file(library: Library, id: str, work: Work, format: str) -> Path | None:
+    """The file of a photo that the library knows none of; one from an archive is written where the format names it."""
+    if format in _NAME_FILES or work.state.photo.path is not None:
+        return work.photo_file()
+    return record_file(library, id)
+
+
+def _relative_name(pixels: Pixels, path: Path | None, out: Path) -> str:
+    """Where a photo is within the folder of photos: of a record without the format that its name begins with."""
+    if pixels.path is not None:
+        return pixels.name
+    inner = PurePosixPath(pixels.name.partition("/")[2] or pixels.name)
+    if path is None or path.resolve().is_relative_to(out.resolve()):  # kept there, by a name of its own
+        return str(inner)
+    return str(inner.with_name(path.name))
+
+
+def _replace_links(files: Sequence[Path]) -> None:
+    """Makes links to photos of a source into copies: `archive` follows links to the photos of the library alone."""
+    for path in files:
+        if path.is_symlink():
+            target = path.resolve()
+            with replacing(path, overwrite=True) as temporary:
+                shutil.copyfile(target, temporary)
+
+
+def _write(photo: Photo, pixels: Pixels, state: WorkState, folder: Path, format: str, options: Options) -> list[Path]:
     if check := FORMATS[format].check:
-        check(path, options)
+        check(photo.path, options)
     records = [_record(known, pixels.size) for known in state.objects if not known.deleted]
-    written = FORMATS[format].write(
-        SegmentedPhoto(Photo(path, pixels.name, name), pixels.rgb, records), folder, options
-    )
+    written = FORMATS[format].write(SegmentedPhoto(photo, pixels.rgb, records), folder, options)
     return [inner for path in written for inner in ([path] if path.is_file() else sorted(path.iterdir()))]
 
 

@@ -23,7 +23,18 @@ from samjax.app.classes import StaleClasses
 from samjax.app.polygons import polygons
 from samjax.app.protocols import Entry, Library, Masks
 from samjax.app.steps import BadRequest, steps_from_json, steps_to_json
-from samjax.app.work import FULL, KEPT, NewObject, NotSaved, StaleRevision, Work, WorkFolder, checked_fields, not_saved
+from samjax.app.work import (
+    FULL,
+    KEPT,
+    NewObject,
+    NotSaved,
+    Original,
+    StaleRevision,
+    Work,
+    WorkFolder,
+    checked_fields,
+    not_saved,
+)
 from samjax.errors import first_line
 from samjax.ops.rle import inclusive_box, rle_area
 from samjax.readers import sources
@@ -87,8 +98,9 @@ class Objects:
     def work(self, photo: str) -> Work:
         """The work on a photo. Raises BadWorkFile, OSError, and the library's errors."""
         facts = self._library.facts(photo)
-        pixels = None if facts.path is not None else lambda: self._library.read(photo).rgb
-        return self.works.open(photo, facts.name, facts.hash, facts.size, facts.path, pixels)
+        original = Original(lambda: exports.record_file(self._library, photo), lambda: self._library.read(photo).rgb)
+        of = None if facts.path is not None else original
+        return self.works.open(photo, facts.name, facts.hash, facts.size, facts.path, of)
 
     def resolved(self, photo: str, steps: Any) -> Any:
         """Steps as they were sent, with the mask of an object in the place of {"object": ID}.

@@ -84,6 +84,15 @@ class Imported:
     notes: Sequence[str] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """A photo that the library knows no file of, when it is asked for: the file it was read from, if there is one, and
+    the pixels."""
+
+    file: Callable[[], Path | None]
+    pixels: Callable[[], UInt8[np.ndarray, "H W 3"]]
+
+
 @runtime_checkable
 class Imports(Protocol):
     """Existing annotations."""
@@ -121,7 +130,7 @@ class Work:
     ) -> None:
         """Reads the work file `path` (its snapshot), or begins one with the objects that are `imported`.
 
-        Before the first change is written, `keep` puts a photo that is no file into one.
+        Before the first change is written, `keep` finds the file of a photo without a path, or puts it into one.
 
         Raises:
             BadWorkFile: it is damaged, newer than this program, or of another photo.
@@ -149,6 +158,8 @@ class Work:
         self._seen = self._on_disk()
         if photo.path is not None and self.state.photo != photo:
             self._move(photo)
+        elif photo.path is None and self.state.photo.path and not (path.parent / self.state.photo.path).exists():
+            self._move(dataclasses.replace(photo, path=None))
 
     def add(self, objects: Sequence[NewObject], revision: int | None = None) -> list[WorkObject]:
         """Adds objects; returns them when they are on disk. One with the id of an object that is there is not added
@@ -212,6 +223,14 @@ class Work:
             if self._length:
                 self._compact()
 
+    def photo_file(self) -> Path:
+        """The photo's file, which is written if there is none. Raises OSError, and the library's errors."""
+        if self.state.photo.path is not None:
+            return self.path.parent / self.state.photo.path
+        if self._keep is None:
+            raise FileNotFoundError(f"no file of the photo {self.state.photo.name} is known")
+        return self._keep()
+
     def _commit(self, change: dict[str, Any], computed: bool) -> None:
         change = {"revision": self.state.revision + 1, **change}
         if computed and all(model["checksum"] != self._model["checksum"] for model in self.state.models):
@@ -256,7 +275,7 @@ class Work:
 
     def _write_snapshot(self, state: WorkState) -> WorkState:
         if state.photo.path is None and self._keep is not None:
-            kept = _relative(self._keep(), self.path.parent)
+            kept = _relative(self.photo_file(), self.path.parent)
             state = dataclasses.replace(state, photo=dataclasses.replace(state.photo, path=kept))
         durable.write_whole(self.path, state.text().encode())
         # From here on whatever the journal has is in the snapshot, and lines of revisions up to it are skipped.
@@ -272,7 +291,7 @@ class Work:
         """Writes where the photo is now, for other readers: it or the folder of work was moved."""
         self.state = dataclasses.replace(self.state, photo=photo)
         try:
-            self._write_snapshot(self.state)
+            self.state = self._write_snapshot(self.state)
         except OSError as error:
             self._rewrite = True  # with the next change
             self._say(f"{self.path} still names the photo's place before it was moved: {error}")
@@ -330,7 +349,7 @@ class WorkFolder:
         sha256: str,
         size: Size,
         path: Path | None = None,
-        pixels: Callable[[], UInt8[np.ndarray, "H W 3"]] | None = None,
+        original: Original | None = None,
     ) -> Work:
         """The work on a photo, which is read or begun when it is asked for first.
 
@@ -340,7 +359,7 @@ class WorkFolder:
             sha256: `samjax.embeddings.image_hash`.
             size: (height, width).
             path: its file, if it is one.
-            pixels: gives those of a photo that is no file, so that it can be kept as one.
+            original: of a photo without a `path`; what is no file is kept as one.
 
         Raises BadWorkFile and OSError.
         """
@@ -350,7 +369,7 @@ class WorkFolder:
                 self._check_case(name, file)
                 relative = None if path is None else _relative(path, file.parent)
                 described = WorkPhoto(name, sha256, *size, relative)
-                keep = None if pixels is None else lambda: self._keep(name, pixels())
+                keep = None if original is None else lambda: original.file() or self._keep(name, original.pixels())
                 imported = Imported if (imports := self._imports) is None else lambda: imports.of(photo)
                 work = Work(file, described, self.model, imported, keep, self._say)
                 self.classes.include(known.class_ for known in work.state.objects)

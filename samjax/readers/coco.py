@@ -148,7 +148,9 @@ class Coco(IndexedSource):
 
     def _read(self, index: int) -> Record:
         name = self._name(index)
-        found = Findings(name, self._at_photo(name, read_photo))
+        rgb, path = self._at_photo(name, lambda path: (read_photo(path), path))
+        found = Findings(name, rgb)
+        found.photo = path
         height, width = self._sizes[index].tolist()
         if 0 not in (height, width) and (height, width) != found.size:
             raise BadRecord(

@@ -49,7 +49,9 @@ class LabelMaps(IndexedSource):
 
     def _read(self, index: int) -> Record:
         photo, (map_name,) = self._pairs[index]
-        found = Findings(photo, read_photo(files.join(self._images, photo), self._channels))
+        photo_path = files.join(self._images, photo)
+        found = Findings(photo, read_photo(photo_path, self._channels))
+        found.photo = photo_path
         path = files.join(self._maps, map_name)
         labels, void = labels_and_void(files.read(path), path)
         if labels.shape != found.size:

@@ -59,7 +59,9 @@ class Labelme(IndexedSource):
             raise BadRecord(f"its JSON cannot be read ({error})") from error
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             raise BadRecord("it is no file of labelme's: it has no list of shapes")
-        found = Findings(self._name(index), self._photo(content, name))
+        rgb, path = self._photo(content, name)
+        found = Findings(self._name(index), rgb)
+        found.photo = path
         height, width = (numbers.whole(content.get(name)) for name in ("imageHeight", "imageWidth"))
         stated = height or found.size[0], width or found.size[1]
         if stated != found.size:
@@ -85,9 +87,10 @@ class Labelme(IndexedSource):
             found.add(f"shape number {number}", encode_rle(mask), number, class_=label)
         return found.record()
 
-    def _photo(self, content: dict[str, Any], name: str) -> UInt8[np.ndarray, "H W 3"]:
+    def _photo(self, content: dict[str, Any], name: str) -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
+        """The photo and its file."""
         if content.get("imageData"):
-            return photo_from_bytes(_decoded(content["imageData"]), "its imageData")
+            return photo_from_bytes(_decoded(content["imageData"]), "its imageData"), None
         path = content.get("imagePath")
         if not isinstance(path, str) or not path:
             raise BadRecord("it names no photo: neither imageData nor imagePath is there", Reason.MISSING)
@@ -95,17 +98,19 @@ class Labelme(IndexedSource):
         place = name.rpartition("/")[0]
         folder = files.join(self._folder, place)
         try:
-            return read_photo(files.join(folder, path))
+            found = files.join(folder, path)
+            return read_photo(found), found
         except FileNotFoundError:
             last = path.rpartition("/")[2]
-            rgb = read_photo(files.join(folder, last))  # the folder was moved, and the path was absolute
+            found = files.join(folder, last)
+            rgb = read_photo(found)  # the folder was moved, and the path was absolute
         if len(namesakes := self._photos_named_in(place).get(last, ())) > 1:
             raise BadRecord(
                 f"there is no {files.join(folder, path)}, and {last} beside the JSON files may be any of "
                 f"{', '.join(sorted(namesakes))}, which they name: put the photos where imagePath says",
                 Reason.AMBIGUOUS,
             )
-        return rgb
+        return rgb, found
 
     def _photos_named_in(self, place: str) -> dict[str, set[str]]:
         """The photos that the JSON files in one sub-folder name, by what their paths end with."""

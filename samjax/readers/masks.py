@@ -28,6 +28,7 @@ class Findings:
         self.name, self.rgb = name, rgb
         self.size: Size = (rgb.shape[0], rgb.shape[1])
         self.origin: str | None = None  # see `Record`
+        self.photo: str | None = None  # likewise
         self._masks: list[_Found] = []
         self._problems: list[Problem] = []
 
@@ -111,6 +112,7 @@ class Findings:
             tuple(Problem(found.what, found.note, Reason.BOX) for found in objects if found.note),
             self.origin,
             classes=tuple(found.class_ for found in objects) if any(found.class_ for found in objects) else (),
+            photo=self.photo,
         )
 
 

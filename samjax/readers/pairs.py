@@ -41,7 +41,9 @@ class Pairs(IndexedSource):
 
     def _read(self, index: int) -> Record:
         photo, masks = self._pairs[index]
-        found = Findings(photo, read_photo(files.join(self._images, photo), self._channels))
+        photo_path = files.join(self._images, photo)
+        found = Findings(photo, read_photo(photo_path, self._channels))
+        found.photo = photo_path
         for name in masks:
             path = files.join(self._masks, name)
             try:

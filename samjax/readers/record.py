@@ -54,6 +54,7 @@ class Record:
     # Of the masks, in the order in which they were made; none for a mask made without, empty if none are recorded.
     clicks: tuple[tuple[Click, ...], ...] = ()
     classes: tuple[str | None, ...] = ()  # of the masks, the names of their categories; empty if there are no names
+    photo: str | None = None  # the file that has it and nothing else, where there is one
     crowds_left_out: int = 0  # when the source was opened, whose `left_out` counts them; they are not among `crowds`
 
     def __post_init__(self) -> None:

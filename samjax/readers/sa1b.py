@@ -133,6 +133,7 @@ class Sa1b(IndexedSource):
             photo_path = f"{path}/{key}{_PHOTOS[ending]}"
             text, data = files.read_range(path, annotations, json_size), files.read_range(path, photo, photo_size)
         found = Findings(self._name(index), photo_from_bytes(data, photo_path))
+        found.photo = photo_path if photo == _IN_FOLDER else None
         gather(found, text)
         return found.record()
 

@@ -63,6 +63,7 @@ class WorkFiles(IndexedSource):
             raise BadRecord("its work file names no file of its photo", Reason.MISSING)
         photo = _joined(self._folder, name.rpartition("/")[0], state.photo.path)
         found = Findings(self._name(index), read_photo(photo))
+        found.photo = photo
         if image_hash(found.rgb) != state.photo.sha256:
             height, width = found.size
             raise BadRecord(

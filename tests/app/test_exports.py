@@ -11,18 +11,21 @@ import pytest
 pytest.importorskip("starlette", reason="the page's packages are not installed (pip install samjax[app])")
 pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 
-from example_work import Library, Squares, clicked, square, works_in
+from example_work import Library, Squares, clicked, rgb_of, square, works_in
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from samjax.app import exports
-from samjax.app.imports import Annotations, objects_of
+from samjax.app.imports import Annotations, Importer, objects_of
+from samjax.app.library import Library as RealLibrary
 from samjax.app.objects import Objects
 from samjax.app.steps import BadRequest
 from samjax.app.work import NewObject
 from samjax.ops.rle import decode_rle, rle_iou
+from samjax.readers.record import Record
 from samjax.readers.sources import open_sources
+from samjax.workfile import read_work
 from samjax.writers import FORMATS
 
 NAMED = [("cat", square(10, 10)), ("dog", square(40, 25, 8)), ("cat", square(30, 10, 5)), (None, square(12, 32, 4))]
@@ -94,6 +97,65 @@ def test_coco_brings_masks_and_classes_back(exported, objects, tmp_path):
     assert [image["file_name"] for image in content["images"]] == ["a.png", "done.png", "x/b.png"]
     (scored,) = [entry for entry in content["annotations"] if "predicted_iou" in entry]
     assert (scored["predicted_iou"], scored["point_coords"], scored["category_id"]) == (0.9, [[20.0, 20.0]], 1)
+
+
+@pytest.fixture
+def of_source(tmp_path):
+    """Work on photos of COCO's annotations, which are plain files: cat.jpg and x/dog.jpg."""
+    for number, name in enumerate(("cat.jpg", "x/dog.jpg")):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rgb_of(number)).save(tmp_path / "images" / name)
+    content = {
+        "images": [{"id": 1, "file_name": "cat.jpg"}, {"id": 2, "file_name": "x/dog.jpg"}],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 7, "segmentation": square(10, 10)} for number in (1, 2)
+        ],
+        "categories": [{"id": 7, "name": "seven"}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    spec = f"coco={tmp_path / 'images'},{tmp_path / 'annotations.json'}"
+    library = RealLibrary(spec, tmp_path / "work")
+    works = works_in(tmp_path / "work", imported=Importer(library, None, library.records.classes))
+    return Objects(works, library, Squares())
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+@pytest.mark.parametrize("format", ["coco", "yolo", "labelme"])
+def test_photos_of_a_source_are_exported_as_the_files_that_they_are(of_source, tmp_path, format, is_changed):
+    """Whether or not an object has been changed; no pixels are written again."""
+    for entry in of_source._library.photos() if is_changed else ():
+        of_source.work(entry.id).set_done(True)
+    client = TestClient(Starlette(routes=of_source.routes))
+    answer = client.post("/api/export", json={"format": format}).json()
+    assert (answer["count"], answer["failed"]) == (2, {})
+    folder = tmp_path / "work" / "export" / format
+    if format == "coco":
+        content = json.loads((folder / "annotations.json").read_text())
+        assert [image["file_name"] for image in content["images"]] == ["cat.jpg", "x/dog.jpg"]
+        assert len(open_sources([f"coco={tmp_path / 'images'},{folder / 'annotations.json'}"])) == 2
+    elif format == "labelme":
+        (path,) = folder.rglob("cat.json")
+        described = json.loads(path.read_text())
+        assert (path.parent / described["imagePath"]).resolve() == tmp_path / "images" / "cat.jpg"
+    else:
+        packed = zipfile.ZipFile(io.BytesIO(client.get(answer["download"]).content))
+        picture = next(name for name in packed.namelist() if name.endswith("cat.jpg"))
+        assert packed.read(picture) == (tmp_path / "images" / "cat.jpg").read_bytes()
+    assert not (tmp_path / "work" / "pixels").exists()
+    if is_changed:
+        state = read_work(of_source.works.path_of("coco/cat.jpg")).state
+        assert (of_source.works.folder / "coco" / state.photo.path).resolve() == tmp_path / "images" / "cat.jpg"
+
+
+def test_a_photo_from_an_archive_is_written_where_a_format_names_its_file(tmp_path):
+    record = Record("sa1b/cat", rgb_of(0), (square(10, 10),))
+    library = Library(tmp_path, [], [record])
+    objects = Objects(works_in(tmp_path / "work", imported=Importer(library)), library, Squares())
+    client = TestClient(Starlette(routes=objects.routes))
+    answer = client.post("/api/export", json={"format": "yolo"}).json()
+    packed = zipfile.ZipFile(io.BytesIO(client.get(answer["download"]).content))
+    (picture,) = [name for name in packed.namelist() if name.endswith(".png")]
+    assert np.array_equal(np.asarray(Image.open(packed.open(picture))), record.rgb)
 
 
 def test_a_label_map_brings_masks_back_and_its_legend_the_classes(exported, objects, tmp_path):

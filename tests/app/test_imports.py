@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from samjax.app.classes import checked_classes
 from samjax.app.imports import Annotations, Importer, notes_of, objects_of
 from samjax.app.objects import work_json
+from samjax.app.work import Original
 from samjax.ops.rle import decode_rle
 from samjax.readers.record import Record
 from samjax.readers.sources import FORMATS, open_sources
@@ -119,6 +121,12 @@ def test_masks_and_classes_of_every_source_become_objects(tmp_path, make):
     assert not works.path_of("a.png").exists()  # nothing has been changed yet
 
 
+@pytest.mark.parametrize("make", EXPECTED, ids=lambda make: make.__name__)
+def test_every_source_knows_the_file_of_a_photo(tmp_path, make):
+    Library(tmp_path, ["a.png"])
+    assert Path(open_sources([make(tmp_path)])[0].photo or "").resolve() == tmp_path / "a.png"
+
+
 def test_the_first_change_writes_what_was_imported(tmp_path):
     library = Library(tmp_path, ["a.png"])
     photo = library.facts("a")
@@ -141,7 +149,7 @@ def test_the_photo_of_a_record_is_kept_without_loss(tmp_path):
     library = Library(tmp_path, [], [record])
     photo = library.facts("c")
     works = works_in(tmp_path / "work", imported=Importer(library))
-    opened = works.open("c", photo.name, photo.hash, photo.size, None, lambda: record.rgb)
+    opened = works.open("c", photo.name, photo.hash, photo.size, None, Original(lambda: None, lambda: record.rgb))
     assert [known.class_ for known in opened.state.objects] == ["2"]
     opened.set_done(True)
     state = read_work(works.path_of(record.name)).state
@@ -149,6 +157,10 @@ def test_the_photo_of_a_record_is_kept_without_loss(tmp_path):
     again = open_sources([f"work={tmp_path / 'work'}"])[0]
     assert np.array_equal(again.rgb, record.rgb)
     assert again.masks == record.masks
+    (tmp_path / "work" / "pixels" / "coco" / "x" / "1.jpg.png").unlink()
+    works = works_in(tmp_path / "work")
+    works.open("c", photo.name, photo.hash, photo.size, None, Original(lambda: None, lambda: record.rgb))
+    assert np.array_equal(open_sources([f"work={tmp_path / 'work'}"])[0].rgb, record.rgb)  # it was written again
 
 
 def test_a_record_is_not_taken_for_a_photo_of_a_similar_name(tmp_path):
