@@ -128,10 +128,19 @@ class Objects:
         def add() -> Any:
             work = self.work(request.path_params["photo"])
             revision = _revision(given)
+            stored = [self._stored(work, request.path_params["photo"], entry) for entry in sent]
+            again = [known for known in stored if known is not None]
+            if len(again) == len(sent):
+                return _added(work.revision_after_resending(again, revision), again)
             work.check(revision)
-            made = work.add([self._new(request.path_params["photo"], entry) for entry in sent], revision)
-            self.works.classes.include(known.class_ for known in made)
-            return {"work": {"revision": work.state.revision}, "objects": list(map(object_json, made))}
+            new = [
+                self._new(request.path_params["photo"], entry)
+                for entry, known in zip(sent, stored, strict=True)
+                if known is None
+            ]
+            made = iter(work.add(new, revision))
+            self.works.classes.include(one.class_ for one in new)
+            return _added(work.state.revision, [known or next(made) for known in stored])
 
         return await run_in_threadpool(add)
 
@@ -246,6 +255,21 @@ class Objects:
         }
         return _OfFile(packed, media_type="application/zip", headers=headers)
 
+    def _stored(self, work: Work, photo: str, entry: Mapping[str, Any]) -> WorkObject | None:
+        """The object that was sent before, with the same id. Raises BadRequest if it was another."""
+        id = entry.get("id")
+        stored = work.state.find(id) if isinstance(id, str) and _ID.fullmatch(id) else None
+        if stored is None:
+            return None
+        sent = {name: entry.get(name) for name in ("class", "colour", "everything")} | {"name": entry.get("name", "")}
+        steps = steps_to_json(steps_from_json(self.resolved(photo, entry["steps"]))) if "steps" in entry else []
+        if list(stored.steps) != steps or any(stored.to_json()[name] != value for name, value in sent.items()):
+            raise BadRequest(
+                f"there is an object {id} already, of other steps or with another name, class or colour: an id stands "
+                "for one object; choose another, or change that object"
+            )
+        return stored
+
     def _new(self, photo: str, entry: Any) -> NewObject:
         """An object as it was sent, with its mask."""
         _check_known(entry, ("id", "name", "class", "colour", "steps", "everything"))
@@ -273,6 +297,11 @@ class Objects:
         if not rle_area(rle):
             raise BadRequest("the mask of these steps is empty: there is nothing to keep")
         return NewObject(rle, "prompts", steps=tuple(steps_to_json(steps)), score=score)
+
+
+def _added(revision: int, objects: Sequence[WorkObject]) -> dict[str, Any]:
+    """The answer to objects that were sent."""
+    return {"work": {"revision": revision}, "objects": list(map(object_json, objects))}
 
 
 def work_json(work: Work) -> dict[str, Any]:

@@ -139,6 +139,7 @@ class Work:
         self.path, self._model, self._keep, self._say = path, model, keep, say
         self._lock = threading.Lock()
         self.notes: list[str] = []
+        self._added: frozenset[str] = frozenset()  # objects that the newest change has added
         self._rewrite = False
         self._patience = 0  # bytes of a journal that could not be made part of the snapshot, until it is tried again
         sweep([path])
@@ -190,6 +191,18 @@ class Work:
                 self._commit({"add": [known.to_json() for known in made]}, any(new.model for new in made))
             fresh = iter(made)
             return [there.get(new.id or "") or next(fresh) for new in objects]
+
+    def revision_after_resending(self, objects: Sequence[WorkObject], revision: int) -> int:
+        """The revision whose state a sender knows who had `revision` and is now given `objects`, added before.
+
+        It is the newest if nothing else has changed since; otherwise still `revision`, so that the sender's next change
+        is refused and the newest state read.
+        """
+        with self._lock:
+            newest = self.state.revision
+            if newest == revision + 1 and self._added == {known.id for known in objects}:
+                return newest
+            return min(revision, newest)
 
     def change(self, changes: Mapping[str, Mapping[str, Any]], revision: int | None = None) -> list[WorkObject]:
         """Sets fields of objects, by their ids: `EDITED` ones, and what a new mask comes with (steps, everything,
@@ -249,6 +262,7 @@ class Work:
             self._seen = self._on_disk()
             raise not_saved(self.path, error) from error
         self.state, self._seen = state, self._on_disk()
+        self._added = frozenset(known["id"] for known in change.get("add", ()))
         if self._length > max(COMPACTED, self.path.stat().st_size, self._patience):
             self._compact()
 

@@ -113,17 +113,47 @@ def test_an_object_that_is_sent_again_is_added_once(client, objects):
     """After an answer that was lost, by the id that the sender gave it."""
     named = {"id": "abcdefghij", "steps": [CLICK]}
     assert add(client, 0, named).json()["objects"][0]["id"] == "abcdefghij"
+    count = len(objects._masks.asked)
     again = add(client, 0, named)
-    assert again.status_code == 409
-    assert [known["id"] for known in again.json()["work"]["objects"]] == ["abcdefghij"]
+    assert again.status_code == 200
+    assert again.json()["work"] == {"revision": 1}
+    assert [known["id"] for known in again.json()["objects"]] == ["abcdefghij"]
+    assert len(objects._masks.asked) == count  # nothing is computed again
     both = add(client, 1, named, {"steps": [CLICK]})
-    assert [known["id"] for known in both.json()["objects"]] == ["abcdefghij", "o2"]
+    assert [known["id"] for known in both.json()["objects"]] == ["abcdefghij", "o1"]
     assert add(client, 2, named).json()["work"]["revision"] == 2
     assert len(on_disk(objects).objects) == 2
     for wrong in ("o1", "../../a", "ABCDEFGHIJ", 3):
         assert add(client, 2, {"id": wrong, "steps": [CLICK]}).status_code == 400
+    # Sent with a revision that is not the newest any more: the sender does not know of what came after it.
+    assert add(client, 0, named).json()["work"] == {"revision": 0}
     twice = {"id": "zzzzzzzzzz", "steps": [CLICK]}
     assert add(client, 2, twice, twice).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"steps": [{"points": [[30, 30, 1]]}]},
+        {"steps": [CLICK], "name": "left"},
+        {"steps": [CLICK], "class": "cat"},
+        {"steps": [CLICK], "colour": "#ff0000"},
+        {"everything": {"config": {}, "index": 1}},
+    ],
+)
+@pytest.mark.parametrize("revision", [0, 1])
+def test_another_object_under_an_id_that_is_taken_is_refused(client, objects, other, revision):
+    add(client, 0, {"id": "abcdefghij", "steps": [CLICK]})
+    answer = add(client, revision, {"id": "abcdefghij", **other})
+    assert answer.status_code == 400
+    assert "there is an object abcdefghij already" in answer.json()["error"]
+    assert on_disk(objects).revision == 1
+
+
+def test_masks_of_everything_that_are_sent_again_are_added_once(client, objects):
+    sent = {"id": "abcdefghij", "everything": {"config": {"points_per_side": 8}, "index": 2}, "class": "bar"}
+    first = add(client, 0, sent).json()
+    assert add(client, 0, sent).json() == first
 
 
 @pytest.mark.parametrize(
