@@ -1,10 +1,13 @@
 """Work as files of all formats of `samjax.writers`, in OUT/export/FORMAT, and as one archive to download."""
 
 import contextlib
+import itertools
 import json
 import shutil
 import tempfile
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -26,6 +29,7 @@ from samjax.writers.photo import OBJECT
 MOST_BYTES = 4_000_000_000  # of an archive; what is larger is taken from the folder
 _WRITTEN = ".samjax-export.json"  # the files of an export, which the next one of this format replaces
 _CHOSEN = ("polygons", "polygon_tolerance", "labelmap_suffix", "crs")  # options that a request may have
+_GONE = "the photo is not there any more"
 _NAME_FILES = ("yolo", "labelme", "geojson")  # formats that name the photo's file
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")  # which are compressed already
 
@@ -76,21 +80,20 @@ def class_names(listed: Sequence[str], states: Sequence[WorkState]) -> list[str]
 def export(library: Library, works: Mapping[str, Work], format: str, out: Path, options: Options) -> Exported:
     """Writes the works of photos, by their ids, into OUT/export/FORMAT; files of the last export there go away.
 
-    Photos are looked at again: one that has changed, or that the format cannot have, fails, and the others are
-    written. Raises OSError where nothing can be written.
+    Photos are looked at again: one that is gone or has changed, or that the format cannot have, fails, and the others
+    are written. Raises OSError where nothing can be written.
     """
     folder = out / "export" / format
     durable.make_folder(folder)
     before = _written_before(folder)
-    entries = {entry.id: entry for entry in library.photos()}
-    names = dict(zip(entries, output_names([safe_name(entry.name) for entry in entries.values()]), strict=True))
+    names = dict(zip(works, names_of([work.state.photo.name for work in works.values()]), strict=True))
     files: list[Path] = []
     done: list[str] = []
     failed: dict[str, str] = {}
     for id, work in works.items():
         state = work.state
         try:
-            pixels = library.read(id)
+            pixels = _read(library, id)
             if pixels.hash != state.photo.sha256:
                 raise ValueError("the photo has changed since it was worked on")
             path = pixels.path or _own_file(library, id, work, format)
@@ -100,6 +103,8 @@ def export(library: Library, works: Mapping[str, Work], format: str, out: Path, 
                 _replace_links(written)
             files += written
             done.append(names[id])
+        except FileNotFoundError:
+            failed[state.photo.name] = _GONE
         except (ValueError, ImportError) as error:
             failed[state.photo.name] = describe_error(error)
     if done and (finish := FORMATS[format].finish):
@@ -110,6 +115,39 @@ def export(library: Library, works: Mapping[str, Work], format: str, out: Path, 
             (folder / stale).unlink()
     durable.write_whole(folder / _WRITTEN, json.dumps(written).encode())
     return Exported(folder, written, len(done), failed)
+
+
+def names_of(photos: Sequence[str]) -> list[str]:
+    """Names of the outputs of photos as `output_names` has them; where some would be called alike, on a disk without
+    upper and lower case for example, a checksum tells them apart."""
+    paths = [safe_name(name) for name in photos]
+    with contextlib.suppress(ValueError):
+        return output_names(paths)
+    tagged = [
+        path.with_name(f"{path.stem}~{zlib.crc32(name.encode('utf-8', 'surrogatepass')):08x}{path.suffix}")
+        for path, name in zip(paths, photos, strict=True)
+    ]
+    possible = [{_plain(path), _plain(path.with_suffix(""))} for path in paths]
+    folders = {_plain(parent) for path in paths for parent in path.parents}
+    times = Counter([*itertools.chain(*possible), *folders])
+    chosen = [
+        own if any(times[name] > 1 for name in names) else path
+        for path, own, names in zip(paths, tagged, possible, strict=True)
+    ]
+    with contextlib.suppress(ValueError):
+        return output_names(chosen)
+    return output_names(tagged)
+
+
+def _plain(path: PurePosixPath) -> str:
+    return str(path).replace(".", "_").casefold()
+
+
+def _read(library: Library, id: str) -> Pixels:
+    try:
+        return library.read(id)
+    except LookupError:
+        raise ValueError(_GONE) from None
 
 
 def record_file(library: Library, id: str) -> Path | None:

@@ -230,7 +230,7 @@ class Objects:
                 continue
             try:
                 work = self.work(entry.id)
-            except ValueError as error:
+            except (ValueError, LookupError) as error:
                 failed[entry.name] = first_line(error)
                 continue
             if exports.is_exported(work.state):

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import zipfile
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 from samjax.app import exports
 from samjax.app.imports import Annotations, Importer, objects_of
 from samjax.app.library import Library as RealLibrary
+from samjax.app.library import UnknownPhoto
 from samjax.app.objects import Objects
 from samjax.app.steps import BadRequest
 from samjax.app.work import NewObject
@@ -224,6 +226,62 @@ def test_a_changed_photo_is_told_and_the_others_are_written(exported, objects, m
     answer, _ = exported("rle")
     assert answer["count"] == 2
     assert "has changed" in answer["failed"]["x/b.png"]
+
+
+def test_a_photo_that_vanishes_is_told_and_the_others_are_written(exported, objects, monkeypatch):
+    known = objects._library.known
+
+    def read(id: str):
+        if id == "x":
+            raise UnknownPhoto("there is no photo 'x'")
+        return known[id]
+
+    monkeypatch.setattr(objects._library, "read", read)
+    answer, _ = exported("rle")
+    assert answer["count"] == 2
+    assert answer["failed"] == {"x/b.png": "the photo is not there any more"}
+    monkeypatch.setattr(objects._library, "facts", read)
+    answer, _ = exported("rle")
+    assert answer["count"] == 2
+    assert "there is no photo" in answer["failed"]["x/b.png"]
+
+
+def test_photos_whose_names_differ_in_case_are_exported_apart_and_hinder_no_others(tmp_path):
+    library = Library(tmp_path, ["a.png", "b.png", "B.png", "c.png"])
+    objects = Objects(works_in(tmp_path / "work"), library, Squares())
+    for id in "abB":
+        objects.work(id).add([clicked(20, 20, class_=id)])
+    client = TestClient(Starlette(routes=objects.routes))
+    answer = client.post("/api/export", json={"format": "rle", "photos": ["a", "b"]}).json()
+    assert (answer["files"], answer["failed"]) == (["a.json", "b.json"], {})
+    answer = client.post("/api/export", json={"format": "rle"}).json()
+    folder = objects.works.folder / "export" / "rle"
+    assert answer["count"] == 3
+    assert len({name.casefold() for name in answer["files"]}) == 3
+    assert "a.json" in answer["files"]
+    assert {json.loads((folder / name).read_text())[0]["class"] for name in answer["files"]} == set("abB")
+
+
+@pytest.mark.parametrize(
+    "photos",
+    [
+        ["dog.jpg", "dog.png", "dog_jpg.png", "cat.jpg"],
+        ["A/x.png", "a/X.png", "cat.jpg"],
+        ["coco/a.png", "coco_/a.png"],
+        ["a.b.png", "a.b.jpg", "a_b_png.jpg", "a_b_png/c.jpg"],
+        ["a.png", "a.jpg", "a_png/b.png", "a.png/c.png"],
+        ["n" * 300 + ".png", "n" * 301 + ".png"],
+        ["co:lon.png", "co%3Alon.png"],
+    ],
+)
+def test_outputs_of_all_photos_have_names_of_their_own(photos):
+    """Without regard to case, and none is a folder that another needs."""
+    names = exports.names_of(photos)
+    folders = {str(parent).casefold() for name in names for parent in PurePosixPath(name).parents}
+    assert len({name.casefold() for name in names}) == len(photos)
+    assert not folders.intersection(name.casefold() for name in names)
+    if "cat.jpg" in photos:
+        assert names[photos.index("cat.jpg")] == "cat"
 
 
 def test_nothing_but_an_export_is_packed(client, exported, objects, tmp_path):
