@@ -94,7 +94,7 @@ class WorkState:
             if given["id"] in objects:
                 raise ValueError(f"object {given['id']} is added twice")
             objects[given["id"]] = object_from_json(given)
-        models = (*self.models, change["model"]) if "model" in change else self.models
+        models = (*self.models, *_models_from_json([change["model"]])) if "model" in change else self.models
         done = change.get("done", self.done)
         return WorkState(self.photo, models, int(change["revision"]), bool(done), tuple(objects.values()))
 
@@ -122,9 +122,59 @@ def object_from_json(given: Mapping[str, Any]) -> WorkObject:
     """An object from its JSON. Raises ValueError, TypeError and KeyError for anything else."""
     fields = {"class_" if name == "class" else name: value for name, value in given.items()}
     made = WorkObject(**{**fields, "steps": tuple(fields.get("steps", ()))})
-    if not isinstance(made.id, str) or made.source not in SOURCES or not isinstance(made.rle["counts"], str):
-        raise ValueError("an object has no id, source or mask that is known")
+    if not isinstance(made.id, str) or made.source not in SOURCES:
+        raise ValueError("an object has no id or source that is known")
+    texts = (made.name, *(text for text in (made.class_, made.colour, made.model) if text is not None))
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"a name, class, colour or model of object {made.id} is no text")
+    if not isinstance(made.hidden, bool) or not isinstance(made.deleted, bool):
+        raise ValueError(f"hidden and deleted of object {made.id} are not true or false")
+    if not isinstance(made.rle, dict) or not isinstance(made.rle["counts"], str) or not _is_size(made.rle["size"]):
+        raise ValueError(f"the mask of object {made.id} is no run lengths")
+    if made.score is not None and not _is_number(made.score):
+        raise ValueError(f"the score of object {made.id} is no number")
+    if not all(map(_is_step, made.steps)):
+        raise ValueError(f"a step of object {made.id} is none")
+    if made.everything is not None and not (
+        isinstance(made.everything["config"], dict) and isinstance(made.everything["index"], int)
+    ):
+        raise ValueError(f"object {made.id} does not say what was searched for")
+    try:
+        json.dumps(made.to_json(), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise ValueError(f"object {made.id} has what is no text or number ({error})") from error
     return made
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value)
+
+
+def _is_step(step: Any) -> bool:
+    """Whether what other programs ask of a step is there; `samjax.app.steps` checks the rest when it is replayed."""
+    points = step.get("points", []) if isinstance(step, dict) else None
+    return isinstance(points, list | tuple) and all(
+        isinstance(point, list | tuple) and len(point) == 3 and all(map(_is_number, point)) for point in points
+    )
+
+
+def _photo_from_json(given: Mapping[str, Any]) -> WorkPhoto:
+    photo = WorkPhoto(**given)
+    if not _is_size([photo.height, photo.width]) or min(photo.height, photo.width) < 1:
+        raise ValueError("the photo has no height and width")
+    if not all(isinstance(text, str) for text in (photo.name, photo.sha256, photo.path or "")):
+        raise ValueError("the photo's name, sha256 or path is no text")
+    return photo
+
+
+def _models_from_json(given: Sequence[Any]) -> tuple[Mapping[str, Any], ...]:
+    if not all(isinstance(model, dict) and isinstance(model["checksum"], str) for model in given):
+        raise ValueError("a model has no checksum")
+    return tuple(given)
 
 
 def read_work(path: Path | str, read: Callable[[str], bytes] | None = None) -> ReadWork:
@@ -215,11 +265,14 @@ def _parsed_snapshot(path: str, content: bytes) -> WorkState:
                 f"{printable(path)} is of format {version}, written by a newer samjax; this one reads up to {FORMAT}: "
                 "pip install --upgrade samjax, or choose another folder"
             )
-        photo = WorkPhoto(**given["photo"])
+        photo = _photo_from_json(given["photo"])
+        if not isinstance(given["objects"], list):
+            raise ValueError("the objects are no list")
         objects = tuple(map(object_from_json, given["objects"]))
         if len({known.id for known in objects}) != len(objects):
             raise ValueError("two objects have the same id")
-        return WorkState(photo, tuple(given["models"]), int(given["revision"]), bool(given["done"]), objects)
+        models = _models_from_json(given["models"])
+        return WorkState(photo, models, int(given["revision"]), bool(given["done"]), objects)
     except BadWorkFile:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -19,6 +19,7 @@ from samjax.app.work import Work, safe_name
 from samjax.atomic import replacing
 from samjax.errors import describe_error
 from samjax.everything.photos import output_names
+from samjax.names import portable
 from samjax.ops.rle import inclusive_box, rle_area
 from samjax.pictures import image_hash
 from samjax.readers.files import is_remote
@@ -252,6 +253,6 @@ def json_of(exported: Exported) -> dict[str, Any]:
     return {
         "files": exported.files,
         "count": exported.count,
-        "failed": exported.failed,
+        "failed": {portable(name): portable(why) for name, why in exported.failed.items()},
         "download": f"/api/export/{exported.folder.name}.zip",
     }

@@ -36,6 +36,7 @@ from samjax.app.work import (
     not_saved,
 )
 from samjax.errors import first_line
+from samjax.names import portable
 from samjax.ops.rle import inclusive_box, rle_area
 from samjax.readers import sources
 from samjax.workfile import BadWorkFile, WorkObject
@@ -215,7 +216,7 @@ class Objects:
             exported.failed.update(failed)
             if exported.failed and not exported.count:
                 name, why = next(iter(exported.failed.items()))
-                raise BadRequest(f"nothing could be exported; {name}: {why}")
+                raise BadRequest(portable(f"nothing could be exported; {name}: {why}"))
             return exports.json_of(exported)
 
         return await run_in_threadpool(write)

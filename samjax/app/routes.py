@@ -20,6 +20,7 @@ from samjax.app.queue import DeviceQueue, GivenUp, Job
 from samjax.app.searching import Search, Searching
 from samjax.app.service import Service
 from samjax.app.tiles import SIDE, Tiles, level_count
+from samjax.names import portable
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 200_000_000
@@ -106,7 +107,7 @@ def photo_routes(context: Context) -> list[Route]:
             {
                 "model": dataclasses.asdict(service.model),
                 "version": context.version,
-                "folder": library.name,
+                "folder": portable(library.name),
                 **kept,
                 "limits": {"upload_bytes": UPLOAD_BYTES, "pixels": library.most_pixels},
                 "tile": SIDE,
@@ -122,10 +123,10 @@ def photo_routes(context: Context) -> list[Route]:
         facts = known if isinstance(known, KnownPhoto) else None
         return {
             "id": entry.id,
-            "name": entry.name,
+            "name": portable(entry.name),
             "width": facts.size[1] if facts else None,
             "height": facts.size[0] if facts else None,
-            "error": str(known) if isinstance(known, UnreadablePhoto) else None,
+            "error": portable(str(known)) if isinstance(known, UnreadablePhoto) else None,
             "embedded": facts is not None and service.is_embedded(facts.hash),
             **objects.summary(entry),
         }
@@ -137,7 +138,7 @@ def photo_routes(context: Context) -> list[Route]:
         facts = library.facts(id)
         return {
             "id": id,
-            "name": facts.name,
+            "name": portable(facts.name),
             "width": facts.size[1],
             "height": facts.size[0],
             "levels": level_count(facts.size),

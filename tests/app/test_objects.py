@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("starlette", reason="the page's packages are not installed (pip install samjax[app])")
 pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 
-from example_work import SIZE, Library, Squares, square, works_in
+from example_work import PHOTO, SIZE, Library, Squares, square, works_in
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -16,7 +17,7 @@ from samjax.app import durable
 from samjax.app.objects import Objects
 from samjax.app.polygons import polygons
 from samjax.ops.rle import decode_rle, encode_rle
-from samjax.workfile import read_work
+from samjax.workfile import WorkObject, WorkState, read_work
 
 
 @pytest.fixture
@@ -259,3 +260,31 @@ def test_outlines_enclose_the_pixels_of_the_mask():
     assert inside.all()
     assert sum(shape.area for shape in shapes) == pytest.approx(mask.sum(), abs=2)
     assert polygons(encode_rle(np.zeros(SIZE, bool)), 0.5) == []
+
+
+def test_one_damaged_work_file_does_not_hide_the_other_photos(serving, folder, service, tmp_path):
+    """Nor does a name that is no UTF-8."""
+    import os
+
+    from samjax.app.library import Library as RealLibrary
+
+    try:
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(os.fsencode(folder) + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("this disk takes UTF-8 alone as names")
+    works = works_in(tmp_path / "out")
+    objects = Objects(works, RealLibrary(str(folder), tmp_path / "out"), Squares())
+    client = serving(objects=objects)
+    path = works.path_of("a.png")
+    path.parent.mkdir(exist_ok=True)
+    state = WorkState(PHOTO, objects=(WorkObject("o1", {"counts": "0"}, "import"),))
+    path.write_text(state.text())
+    found = client.get("/api/photos").json()["photos"]
+    assert [photo["name"] for photo in found] == ["a.png", "broken.jpg", "caf%E9.png", "more/b.png"]
+    assert client.get(f"/api/photos/{found[0]['id']}").status_code == 422
+    assert client.get(f"/api/photos/{found[2]['id']}").json()["name"] == "caf%E9.png"
+    done = client.patch(f"/api/photos/{found[2]['id']}", json={"revision": 0, "done": True})
+    assert done.status_code == 200
+    assert client.get("/api/photos").json()["photos"][2]["done"]
+    answer = client.post("/api/export", json={"format": "coco"}).json()
+    assert answer["count"] == 1

@@ -570,9 +570,45 @@ def test_an_object_is_its_json():
     known = object_from_json(given)
     assert known.class_ == "cat"
     assert object_from_json(json.loads(json.dumps(known.to_json()))) == known
-    for wrong in ({"source": "magic"}, {"id": 3}, {"more": 1}):
-        with pytest.raises((ValueError, TypeError)):
-            object_from_json({**given, **wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": "magic"}, {"id": 3}, {"more": 1}, {"class": 7}, {"class": "\ud800"}, {"name": None}, {"colour": 1},
+        {"hidden": 1}, {"deleted": "no"}, {"model": {}}, {"score": "high"}, {"score": float("nan")}, {"rle": None},
+        {"rle": {"counts": square(9, 9)["counts"]}}, {"rle": {"size": list(SIZE)}}, {"rle": {"size": 3, "counts": "0"}},
+        {"steps": 3}, {"steps": [3]}, {"steps": [{"points": 3}]}, {"steps": [{"points": [[1, 2]]}]},
+        {"steps": [{"points": [["1", 2, 3]]}]}, {"everything": 3}, {"everything": {"config": {}}},
+    ],
+)  # fmt: skip
+def test_what_is_no_object_makes_a_work_file_damaged(path, wrong):
+    """The one error, in the snapshot and in the journal, and nothing that a reader falls over."""
+    given = {"id": "o1", "rle": square(9, 9), "source": "import", "class": "cat"}
+    text = written(path)
+    snapshot = json.loads(text)
+    snapshot["objects"] = [{**given, **wrong}]
+    path.write_text(json.dumps(snapshot))
+    with pytest.raises(BadWorkFile, match=r"a\.png\.samjax\.json is damaged"):
+        read_work(path)
+    path.write_text(text)
+    journal_of(path).write_bytes(journal_line({"revision": 2, "add": [{**given, "id": "o2", **wrong}]}))
+    with pytest.raises(BadWorkFile, match=r"a\.png\.samjax\.jsonl is damaged"):
+        read_work(path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"photo": {**vars(PHOTO), "path": 7}}, {"photo": {**vars(PHOTO), "height": "40"}}, {"photo": None},
+        {"photo": {**vars(PHOTO), "width": 0}}, {"models": 3}, {"models": [3]}, {"models": [{}]}, {"revision": None},
+        {"objects": {}}, {"objects": 3},
+    ],
+)  # fmt: skip
+def test_a_snapshot_with_other_contents_is_damaged(path, wrong):
+    path.write_text(json.dumps({**json.loads(written(path)), **wrong}))
+    with pytest.raises(BadWorkFile, match=r"a\.png\.samjax\.json is damaged"):
+        read_work(path)
 
 
 def test_classes_are_kept_in_their_order(tmp_path):
