@@ -4,6 +4,7 @@
 snapshot. Where a change cannot be saved, the state stays the last one that was.
 """
 
+import collections
 import contextlib
 import dataclasses
 import errno
@@ -14,6 +15,7 @@ import os
 import re
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +40,7 @@ _TORN = (
     "stopped: it is left out"
 )
 EDITED = ("name", "class", "colour", "hidden", "deleted")  # fields that a person changes as they are
+_OBJECT = 1_000  # bytes of an object beside its run lengths
 KEPT = "pixels"  # the folder of photos that came from archives, without loss
 _LONGEST_PART = 190  # bytes of a part of a path, which endings follow; most file systems take 255
 # What Windows refuses, what hides a file, and surrogates that stand for no byte (`samjax.names.portable`).
@@ -338,6 +341,7 @@ class WorkFolder:
         model: "name", "checksum", "dtype" and "image_size" of the model that masks are made with.
         imported: annotations that photos begin with.
         say: is told what a person should know.
+        memory: bytes of work that is kept in memory.
     """
 
     def __init__(
@@ -346,13 +350,16 @@ class WorkFolder:
         model: Mapping[str, Any],
         imported: Imports | None = None,
         say: Callable[[str], None] = _warn,
+        memory: int = 256_000_000,
     ) -> None:
-        self.folder, self.model, self._say = folder, dict(model), say
+        self.folder, self.model, self._say, self._memory = folder, dict(model), say, memory
         self.has_imports, self._imports = imported is not None, imported
         self.classes = Classes(folder / "classes.json")
         if imported is not None:
             self.classes.begin(imported.classes)
-        self._works: dict[str, Work] = {}
+        self._works: weakref.WeakValueDictionary[str, Work] = weakref.WeakValueDictionary()
+        self._recent: collections.OrderedDict[str, tuple[Work, int]] = collections.OrderedDict()
+        self._keeping = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._counts: dict[str, tuple[Any, tuple[int, bool]]] = {}
 
@@ -379,7 +386,7 @@ class WorkFolder:
         """
         file = self.path_of(name)
         with self._opening.setdefault(name.casefold(), threading.Lock()):
-            if name not in self._works:
+            if (work := self._works.get(name)) is None:
                 self._check_case(name, file)
                 relative = None if path is None else _relative(path, file.parent)
                 described = WorkPhoto(name, sha256, *size, relative)
@@ -388,13 +395,30 @@ class WorkFolder:
                 work = Work(file, described, self.model, imported, keep, self._say)
                 self.classes.include(known.class_ for known in work.state.objects)
                 self._works[name] = work
-            work = self._works[name]
+        self._remember(name, work)
         if work.state.photo.sha256 != sha256:
             raise BadWorkFile(
                 f"the photo {printable(name)} has changed since it was opened: start samjax app again, and move its "
                 f"work file {printable(file)} away if the photo is to stay as it is now"
             )
         return work
+
+    def _remember(self, name: str, work: Work) -> None:
+        """Keeps work in memory that was asked for lately; what no request has any more is read again when needed."""
+        with self._keeping:
+            self._recent[name] = work, sum(_OBJECT + len(known.rle["counts"]) for known in work.state.objects)
+            self._recent.move_to_end(name)
+            old = []
+            while sum(size for _, size in self._recent.values()) > self._memory and len(self._recent) > 1:
+                forgotten, (left, _) = self._recent.popitem(last=False)
+                old.append((forgotten, left))
+        for forgotten, left in old:
+            left.close()
+            self._counts[forgotten] = self._marks(forgotten), _counted(left.state)
+
+    def _marks(self, name: str) -> Any:
+        path = self.path_of(name)
+        return [_marks(path), _marks(workfile.journal_of(path))]
 
     def _check_case(self, name: str, file: Path) -> None:
         """Raises BadWorkFile where the disk has one file for this photo and another that is open."""
@@ -418,7 +442,7 @@ class WorkFolder:
             return _counted(work.state)
         path = self.path_of(name)
         try:
-            marks = [_marks(path), _marks(workfile.journal_of(path))]
+            marks = self._marks(name)
             if name not in self._counts or self._counts[name][0] != marks:
                 self._counts[name] = marks, _counted(read_work(path).state)
             return self._counts[name][1]

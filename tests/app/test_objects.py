@@ -288,3 +288,20 @@ def test_one_damaged_work_file_does_not_hide_the_other_photos(serving, folder, s
     assert client.get("/api/photos").json()["photos"][2]["done"]
     answer = client.post("/api/export", json={"format": "coco"}).json()
     assert answer["count"] == 1
+
+
+def test_outlines_that_are_remembered_are_bounded_in_bytes_and_not_shared(monkeypatch):
+    from samjax.app import polygons as module
+    from samjax.app.sized_cache import SizedCache
+
+    monkeypatch.setattr(module, "_KNOWN", SizedCache(100_000))
+    random = np.random.default_rng(0)
+    ragged = [encode_rle(random.random((100, 100)) < 0.5) for _ in range(8)]
+    for rle in ragged:
+        polygons(rle, 0.0)
+        assert len(module._KNOWN._entries) == 1  # each is larger than all that is kept
+    rle = square(10, 10)
+    first = polygons(rle, 0.5)
+    expected = [[list(map(list, ring)) for ring in part] for part in first]
+    first[0][0].clear()
+    assert polygons(rle, 0.5) == expected

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -473,6 +475,28 @@ def test_no_name_of_a_photo_leads_out_of_the_folder(tmp_path, name):
     assert path.resolve().is_relative_to(tmp_path.resolve())
     assert not any(part.startswith(".") for part in path.relative_to(tmp_path).parts)
     assert "\0" not in str(path)
+
+
+def test_work_that_nobody_asks_for_leaves_memory_and_comes_back_the_same(tmp_path):
+    works = works_in(tmp_path, memory=4_000)
+    names = [f"{letter}.png" for letter in "abc"]
+    for name in names:
+        opened = works.open(name, name, PHOTO.sha256, SIZE)
+        opened.add([clicked(x, 10) for x in (10, 20, 30)])
+        opened.set_done(True)
+    states = [as_read(works.path_of(name)) for name in names]
+    seen = weakref.ref(works.open("a.png", "a.png", PHOTO.sha256, SIZE))
+    held = works.open("b.png", "b.png", PHOTO.sha256, SIZE)
+    works.open("c.png", "c.png", PHOTO.sha256, SIZE)
+    gc.collect()
+    assert seen() is None
+    assert not journal_of(works.path_of("a.png")).exists()
+    assert works.open("b.png", "b.png", PHOTO.sha256, SIZE) is held  # whoever has it is not left with another
+    held.set_done(False)
+    assert [works.counts(name) for name in names] == [(3, True), (3, False), (3, True)]
+    assert works.open("a.png", "a.png", PHOTO.sha256, SIZE).state == states[0]
+    works.close()
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 ALIKE = [
