@@ -82,9 +82,11 @@ def test_all_masks_are_kept_at_once_and_undone_at_once(found):
 
 
 def test_masks_that_are_kept_are_not_offered_again(found):
+    before = len(masks(found))
     found.click(*inner(found, masks(found)[0]["index"]))
     found.saved(1)
     count = len(masks(found))
+    assert count == before - 1
     found.press("e")
     assert masks(found) == []
     found.press("e")
