@@ -144,6 +144,9 @@ def test_the_brush_adds_and_erases(driver):
     (stroke,) = step["mask"]["strokes"]
     assert stroke["radius"] > 12
     assert "erase" not in stroke
+    count = len(step["points"])
+    assert 1 <= count <= 5
+    assert all(label == 1 and 190 < x < 250 and 40 < y < 190 for x, y, label in step["points"])
     assert driver.is_painted(*HEAD)
     driver.press("x")
     driver.drag((180, 60), (280, 60))
@@ -151,6 +154,7 @@ def test_the_brush_adds_and_erases(driver):
     mask = erased["steps"][-1]["mask"]
     assert mask["strokes"][0]["erase"] is True
     assert mask["rle"]["size"] == [512, 512]
+    assert {label for *_, label in erased["steps"][-1]["points"][count:]} == {0}
     assert erased["area"] != painted["area"]
     driver.press("Control+z")
     assert driver.answer() == painted
