@@ -2,6 +2,7 @@
 // undo goes back by one; what is not accepted yet is kept for a reload.
 
 import { ApiError, object as getObject, predict } from "./api.js";
+import { along, around } from "./drawn.js";
 import { announce, complain, say } from "./messages.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, subjectOf } from "./state.js";
@@ -77,13 +78,10 @@ export function addBox(box) {
 /** @param {number[][]} outline */
 export function addLasso(outline) {
   timing.clicked = performance.now();
-  step((last) => ({ ...prompts(last), box: around(outline), mask: { outlines: [outline] }, multimask: draft.three }));
+  step((last) => ({ ...prompts(last), box: around(outline, app.photo), mask: { outlines: [outline] }, multimask: draft.three }));
 }
 
-/**
- * A stroke is asked with points along it: of a drawn mask alone the model makes little.
- * @param {{points: number[][], radius: number, erase?: boolean}} stroke
- */
+/** @param {{points: number[][], radius: number, erase?: boolean}} stroke */
 export function addStroke(stroke) {
   if (stroke.erase && !draft.active) {
     say("There is no mask to erase from: paint or click on something first.");
@@ -93,27 +91,10 @@ export function addStroke(stroke) {
   step(async (last) => {
     const rle = last ? (await ask(draft.steps, "rle"))[last.chosen ?? 0].rle : draft.given;
     const mask = { ...(rle && { rle }), strokes: [stroke] };
-    const points = along(stroke).map(([x, y]) => [x, y, stroke.erase ? 0 : 1]);
+    const points = along(stroke, app.photo).map(([x, y]) => [x, y, stroke.erase ? 0 : 1]);
     return { ...prompts(last), points: [...(last?.points ?? []), ...points], mask, multimask: draft.three };
   });
 }
-
-/** Pixels along a stroke, about two widths of the brush apart, and few. */
-function along({ points, radius }) {
-  const steps = points.slice(1).map(([x, y], index) => Math.hypot(x - points[index][0], y - points[index][1]));
-  const length = steps.reduce((sum, step) => sum + step, 0);
-  const count = Math.min(5, Math.max(1, Math.round(length / (4 * radius))));
-  const found = [];
-  let walked = 0;
-  points.forEach((point, index) => {
-    walked += index ? steps[index - 1] : 0;
-    if (walked >= ((found.length + 0.5) * length) / count && found.length < count) found.push(point);
-  });
-  return found.map(([x, y]) => [inside(x, app.photo.width), inside(y, app.photo.height)]);
-}
-
-/** The pixel that a coordinate is in, kept within the photo. */
-const inside = (value, size) => Math.min(Math.max(Math.floor(value), 0), size - 1);
 
 const prompts = (last) => ({ ...(last?.points && { points: last.points }), ...(last?.box && { box: last.box }) });
 
@@ -122,13 +103,6 @@ function continued(last) {
   if (last) return { refine: true, multimask: draft.three };
   if (draft.given) return { mask: { rle: draft.given }, multimask: draft.three };
   return { multimask: true };
-}
-
-/** The box around points, within the photo. */
-function around(points) {
-  const [xs, ys] = [points.map(([x]) => inside(x, app.photo.width)), points.map(([, y]) => inside(y, app.photo.height))];
-  const [x0, y0, x1, y1] = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
-  return [x0, y0, Math.max(x1, x0 + 1), Math.max(y1, y0 + 1)];
 }
 
 /** @param {(last: Step|undefined) => Step|Promise<Step>} next */
