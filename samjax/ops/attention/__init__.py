@@ -22,6 +22,7 @@ from samjax.ops.attention.grid import (
     window_attention,
 )
 from samjax.ops.attention.plain import Plain
+from samjax.ops.attention.shifted import shifted_window_attention
 from samjax.ops.attention.tokens import Projection, image_logits, image_to_tokens, masked_attention, tokens_to_image
 from samjax.ops.attention.tpu import TPUKernel
 from samjax.ops.attention.within_masks import attention_within_masks
@@ -47,6 +48,7 @@ __all__ = [
     "masked_attention",
     "merge_heads",
     "relative_positions",
+    "shifted_window_attention",
     "split_heads",
     "tokens_to_image",
     "window_attention",

@@ -1,0 +1,55 @@
+"""Mask2Former without an oracle: what `tests/parity` cannot show."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from samjax.execution import Execution
+from samjax.mask2former import Mask2FormerConfig, abstract_params, init_params, predict
+from samjax.nn.backbones.config import ResNetConfig, SwinConfig
+from samjax.nn.heads.config import Mask2FormerHeadConfig, MaskedDecoderConfig, PixelDecoderConfig
+
+SMALL = Mask2FormerConfig(
+    ResNetConfig(8, (8, 8, 8, 8), (1, 1, 1, 1)),
+    Mask2FormerHeadConfig(
+        3,
+        PixelDecoderConfig(32, 16, depth=1, heads=4, mlp_dim=16),
+        MaskedDecoderConfig(32, depth=1, heads=4, mlp_dim=16, queries=5),
+    ),
+)
+run = jax.jit(predict, static_argnames=("config", "execution"))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_image_alone_is_answered_as_in_a_batch():
+    params = init_params(SMALL, jax.random.key(0))
+    pixels = np.random.RandomState(0).standard_normal((3, 40, 52, 3)).astype(np.float32)
+    together = run(SMALL, params, pixels, Execution(images_per_step=2))
+    assert [answer.mask_logits.shape for answer in together] == [(3, 5, 10, 13)] * 2
+    alone = run(SMALL, params, pixels[2], Execution())
+    for ours, expected in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(ours, expected[2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("backbone", "millions"), [(SwinConfig(), 47.4), (ResNetConfig(), 44.1)])
+def test_published_models_have_the_published_number_of_parameters(backbone, millions):
+    """44 and 47 million in the paper's table 1, with Swin-T and ResNet-50."""
+    leaves = jax.tree.leaves(abstract_params(Mask2FormerConfig(backbone, Mask2FormerHeadConfig(80))))
+    assert round(sum(math.prod(leaf.shape) for leaf in leaves) / 1e6, 1) == millions
+
+
+def test_answers_are_float32_whatever_is_computed_in():
+    pixels = jax.ShapeDtypeStruct((75, 101, 3), jnp.float32)
+    config = dataclasses.replace(SMALL, backbone=SwinConfig(16, (1, 2, 1, 1), (1, 2, 4, 8), window=3))
+    half = Execution(compute_dtype="bfloat16")
+    answers = jax.eval_shape(lambda params, x: predict(config, params, x, half), abstract_params(config), pixels)
+    assert {(leaf.dtype.name, leaf.shape[0]) for leaf in jax.tree.leaves(answers)} == {("float32", 5)}
+
+
+def test_pixels_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"pixels must have shape \(h, w, 3\)"):
+        predict(SMALL, {}, np.zeros((40, 52, 4), np.float32)[..., None], Execution())
