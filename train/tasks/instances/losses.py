@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, Shaped
 
 from samjax.ops.assignment import assign
+from samjax.ops.batching import map_batch, mesh_of, on_every_device
 from samjax.ops.costs import class_costs, dice_costs, mask_costs
 from samjax.ops.points import sample_points
 from samjax.ops.uncertainty import split_count, uncertain_points
@@ -96,7 +97,7 @@ def loss_sums(config: SetLossConfig, answers: Answers, objects: Objects, keys: K
         # One layer after the other: each has arrays of all objects at all their candidates.
         return lax.map(of_layer, (answers, jnp.arange(len(answers.class_logits), dtype=jnp.int32)))
 
-    sums = jax.vmap(of_image)(answers, objects, keys)
+    sums = map_batch(of_image, answers, objects, keys, together=None)
     return jax.tree.map(lambda term: term.sum(0), sums)
 
 
@@ -130,7 +131,8 @@ def match(
     logits, masks = _at_points(answer.mask_logits, points), _at_points(objects.masks, points)
     costs = config.classes * class_costs(answer.class_logits, objects.classes)
     costs += config.mask * mask_costs(logits, masks) + config.dice * dice_costs(logits, masks)
-    return assign(costs, objects.valid)
+    # Searches of images on other devices take other numbers of steps; XLA would make all devices wait after each.
+    return on_every_device(assign, mesh_of(costs))(costs, objects.valid)
 
 
 def layer_losses(config: SetLossConfig, answer: Answers, objects: Objects, drawn: Drawn) -> LossSums:
