@@ -1,17 +1,18 @@
 """The cheapest one-to-one assignment of objects to queries (the Hungarian method, by shortest augmenting paths).
 
-Objects are added one after the other; absent ones, which only pad, cost nothing. That decides for a form of our own: it
-takes 0.14 ms for 100 queries and 20 objects in 100 slots, `optax.assignment.hungarian_algorithm` 7.5 ms, because it
-assigns the empty slots too (one CPU core; milliseconds below, of a batch by `vmap`):
+Objects are added one after the other, and empty slots, which only pad, cost nothing. That is the reason for a form of
+our own: `optax.assignment.hungarian_algorithm` assigns them too. Milliseconds for 100 queries, batches by `vmap`
+(`benchmarks/instances.py`, two busy CPU cores):
 
-    batch                1                   8                   20
-    objects       1    20   100       1    20   100       1    20   100
-    here       0.06  0.13   4.6    0.05  0.57    27    0.27   4.5   137
-    optax      0.04  0.12   5.3    0.13  0.86    32    0.28   5.4   171
-    callback   0.05  0.07   0.7    0.06  0.13   6.6    0.28   1.1    18
+    images                 1                        8                        20
+    objects       1    20  20/100   100    1    20  20/100   100    1    20  20/100   100
+    samjax     0.08  0.20    0.30   4.5  0.08  0.54    0.66    27  0.08   1.8     2.1    94
+    optax      0.05  0.16     7.0   4.8  0.09  0.74      36    31  0.14   2.6     150   131
+    callback   0.11  0.25    0.79   1.2  0.13  0.29     1.1   6.7  0.14   1.4     1.3    16
 
-A callback to scipy's `linear_sum_assignment` on the host is faster, but the program that has one, which is the whole
-training step, is never kept in JAX's persistent cache and compiles again at every start.
+(20/100: 20 objects in 100 slots.) A callback to scipy on the host is faster for a hundred objects. But a program that
+has one, which is the whole training step, is not kept in JAX's persistent cache and compiles again at every start, and
+on an accelerator all wait for the host. No accelerator has been measured.
 """
 
 import jax.numpy as jnp

@@ -42,7 +42,7 @@ def _backward(given, gradient):
             in_table = in_table.at[rows].add(gradient * weights[..., None], mode="promise_in_bounds")
         return in_table, of_weights
 
-    start = jnp.zeros(table.shape, jnp.float32) if trained else None
+    start = jnp.zeros(table.shape if trained else (), jnp.float32)
     in_table, in_weight = lax.scan(one, start, (index, weight), unroll=_UNROLL)
     return in_table.astype(table.dtype) if trained else None, None, in_weight
 

@@ -70,5 +70,15 @@ def test_costs_that_are_no_numbers_are_taken_last():
     check(np.nan_to_num(costs[0], nan=1e6, posinf=1e6), valid[0], found)
 
 
+def test_an_object_without_any_cost_that_is_a_number_takes_what_the_others_leave():
+    costs, valid = drawn((20, 6, 5)), np.ones((20, 5), bool)
+    for image, each in enumerate(costs):
+        each[:, image % 5] = np.nan
+    for image, found in enumerate(np.asarray(assign_all(costs, valid))):
+        assert len(np.unique(found)) == 5
+        others = np.arange(5) != image % 5
+        check(costs[image], others, np.where(others, found, -1))
+
+
 def test_no_slots_at_all():
     assert assign_all(np.zeros((2, 5, 0), np.float32), np.zeros((2, 0), bool)).shape == (2, 0)

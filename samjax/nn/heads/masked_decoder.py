@@ -41,11 +41,11 @@ class CrossAttention(Layer):
     ) -> Float[Array, "Q C"]:
         """Attends from queries to the cells of a level, of which `masks` has those of each query."""
         kernels, biases = jnp.split(self.in_proj.kernel, 3, axis=1), jnp.split(self.in_proj.bias, 3)
-        projected = [
+        q_heads, k_heads, v_heads = (
             add_bias(x @ kernel, bias).reshape(len(x), self.config.heads, -1)
             for x, kernel, bias in zip((q, k, v), kernels, biases, strict=True)
-        ]
-        return self.out_proj(attention_within_masks(*projected, masks).reshape(q.shape))
+        )
+        return self.out_proj(attention_within_masks(q_heads, k_heads, v_heads, masks).reshape(q.shape))
 
 
 class SelfAttention(Layer):

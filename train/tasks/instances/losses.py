@@ -7,6 +7,7 @@ objects, P points, h w the cells of mask logits, H W those of the objects' masks
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -138,22 +139,22 @@ def match(
 def layer_losses(config: SetLossConfig, answer: Answers, objects: Objects, drawn: Drawn) -> LossSums:
     """Sums of the losses of an image's objects and queries, by the answers of one layer (which have no axis L)."""
     nothing = answer.class_logits.shape[-1] - 1
-    # An empty slot may hold anything: a NaN would reach the gradient through the branch not taken.
-    classes = jnp.where(objects.valid, objects.classes, 0)
-    masks = jnp.where(objects.valid[:, None, None], objects.masks, jnp.zeros((), objects.masks.dtype))
-    objects = Objects(classes, masks, objects.valid)
     matched = match(config, answer, objects, drawn.matching)
     present = matched >= 0
 
     queries = len(answer.class_logits)
-    targets = jnp.full(queries, nothing, jnp.int32).at[jnp.where(present, matched, queries)].set(classes, mode="drop")
+    slots = jnp.where(present, matched, queries)
+    targets = jnp.full(queries, nothing, jnp.int32).at[slots].set(objects.classes, mode="drop")
     log_shares = jax.nn.log_softmax(answer.class_logits.astype(jnp.float32), -1)
     entropies = -jnp.take_along_axis(log_shares, targets[:, None], -1)[:, 0]
     of_classes = (jnp.where(targets == nothing, config.no_object, 1) * entropies).sum()
 
+    # An empty slot may hold anything, and what is computed for it, a NaN perhaps, must not reach the gradient: here the
+    # slot's share of the gradient ends.
     chosen = jnp.where(present[:, None, None], answer.mask_logits[jnp.where(present, matched, 0)], 0)
-    points = jax.vmap(lambda *given: uncertain_points(*given, config.points))(chosen, drawn.candidates, drawn.random)
-    logits, shares = _at_own_points(chosen, points), _at_own_points(masks, points)
+    choose = functools.partial(uncertain_points, count=config.points)
+    points = jax.vmap(choose)(chosen, drawn.candidates, drawn.random)
+    logits, shares = _at_own_points(chosen, points), _at_own_points(objects.masks, points)
     binary = (jax.nn.softplus(logits) - logits * shares).mean(-1)
     probable = jax.nn.sigmoid(logits)
     dice = 1 - (2 * (probable * shares).sum(-1) + 1) / (probable.sum(-1) + shares.sum(-1) + 1)

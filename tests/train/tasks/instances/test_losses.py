@@ -1,5 +1,7 @@
 """What padding, empty images and parts of a batch do to the losses; `tests/parity` has their values."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,39 @@ def test_settings_that_cannot_be_are_refused():
         SetLossConfig(importance=1.5)
     with pytest.raises(ValueError, match="no_object above 0"):
         SetLossConfig(no_object=0.0)
+
+
+@pytest.mark.heavy
+def test_on_four_devices_the_losses_are_the_same_and_no_search_waits(run_python):
+    """XLA would ask all devices after each step of a search whether any goes on."""
+    devices = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    print(run_python(FOUR_DEVICES, XLA_FLAGS=devices, JAX_PLATFORMS="cpu"))
+
+
+FOUR_DEVICES = """
+import re
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from samjax.train.tasks.instances.losses import Answers, Objects, SetLossConfig, loss_counts, loss_sums, total
+
+config, random = SetLossConfig(points=30), np.random.RandomState(0)
+answers = Answers(*(random.standard_normal(shape).astype(np.float32) for shape in ((4, 2, 6, 4), (4, 2, 6, 5, 5))))
+valid = np.arange(5)[None] < np.array([5, 0, 2, 3])[:, None]
+objects = Objects(random.randint(0, 3, (4, 5)).astype(np.int32), random.random_sample((4, 5, 8, 8)) > 0.5, valid)
+given = answers, objects, jax.random.split(jax.random.key(0), 4)
+
+def value_and_gradient(answers, objects, keys):
+    def loss(answers):
+        return total(config, loss_sums(config, answers, objects, keys), loss_counts(config, objects.valid, 6))
+    return jax.value_and_grad(loss)(answers)
+
+expected = jax.jit(value_and_gradient)(*given)
+mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+spread = jax.device_put(given, NamedSharding(mesh, P("data")))
+with jax.set_mesh(mesh):
+    compiled = jax.jit(value_and_gradient).lower(*spread).compile()
+jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6), compiled(*spread), expected)
+conditions = [part for part in compiled.as_text().split("\\n\\n") if re.search(r"-> pred\\[\\] {", part)]
+assert conditions
+assert not [part for part in conditions if re.search(r" (all-reduce|all-gather|collective-permute)", part)]
+"""
