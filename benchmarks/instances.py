@@ -4,8 +4,8 @@
 
 Matching: 100 queries and as many slots as in the table, of which so many hold an object; batches by `vmap`. Beside it
 `optax.assignment.hungarian_algorithm`, which knows no empty slots (they cost 0 there), and a callback to scipy on the
-host. Deformable attention: all cells of strides 8, 16 and 32 of a square photo, 8 heads of 32 channels, 4 points. Beside
-it the form of `transformers` in PyTorch, if installed. Times are the least of several rounds, all forms in turn.
+host. Deformable attention: all cells of strides 8, 16 and 32 of a square photo, 8 heads of 32 channels, 4 points.
+Beside it the form of `transformers` in PyTorch, if installed. Times are the least of several rounds, all forms in turn.
 """
 
 import argparse

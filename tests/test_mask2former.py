@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from samjax.execution import Execution
 from samjax.mask2former import Mask2FormerConfig, abstract_params, init_params, predict
@@ -32,6 +33,41 @@ def test_an_answer_does_not_depend_on_the_other_images():
     assert [answer.mask_logits.shape for answer in first] == [(2, 5, 10, 13)] * 2
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(one[1], other[0], rtol=1e-4, atol=1e-4)
+
+
+BACKBONES = {"resnet": SMALL.backbone, "swin": SwinConfig(8, (2, 1, 1, 1), (1, 1, 1, 1), window=2)}
+
+
+def gradient(backbone, params, pixels):
+    """Of a number that all answers are in."""
+    config = dataclasses.replace(SMALL, backbone=BACKBONES[backbone])
+
+    def loss(params):
+        return sum(jnp.square(leaf).mean() for leaf in jax.tree.leaves(predict(config, params, pixels, Execution())))
+
+    return jax.grad(loss)(params)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_batches_can_be_differentiated(backbone):
+    params = abstract_params(dataclasses.replace(SMALL, backbone=BACKBONES[backbone]))
+    pixels = jax.ShapeDtypeStruct((2, 40, 52, 3), jnp.float32)
+    traced = jax.eval_shape(lambda params, pixels: gradient(backbone, params, pixels), params, pixels)
+    assert jax.tree.map(lambda leaf: leaf.shape, traced) == jax.tree.map(lambda leaf: leaf.shape, params)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_parameter_is_trained_but_statistics_of_batch_norms(backbone):
+    random = np.random.RandomState(0)
+    params = init_params(dataclasses.replace(SMALL, backbone=BACKBONES[backbone]), jax.random.key(0))
+    # Offsets and weights of deformable attention start at zero, which stops what lies before them.
+    params = jax.tree.map(lambda leaf: leaf + (0.1 * random.standard_normal(leaf.shape)).astype(np.float32), params)
+    pixels = random.standard_normal((40, 52, 3)).astype(np.float32)
+    leaves = flatten_dict(jax.jit(gradient, static_argnums=0)(backbone, params, pixels), sep="/")
+    assert all(np.isfinite(leaf).all() for leaf in leaves.values())
+    unmoved = {name for name, leaf in leaves.items() if not np.any(leaf)}
+    assert unmoved == {name for name in leaves if name.endswith(("/mean", "/var"))}
 
 
 @pytest.mark.parametrize(("backbone", "millions"), [(SwinConfig(), 47.4), (ResNetConfig(), 44.1)])

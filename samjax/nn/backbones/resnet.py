@@ -110,8 +110,7 @@ class ResNet(Layer):
     def __call__(self, pixels: Float32[Array, "h w 3"]) -> tuple[Float[Array, "_ _ _"], ...]:
         """Features of normalised pixels after each stage, finest first; any size will do."""
         x = jax.nn.relu(self.stem(pixels.astype(self.dtype)))
-        lowest = jnp.array(-jnp.inf, x.dtype)
-        x = lax.reduce_window(x, lowest, lax.max, (3, 3, 1), (2, 2, 1), ((1, 1), (1, 1), (0, 0)))
+        x = lax.reduce_window(x, -jnp.inf, lax.max, (3, 3, 1), (2, 2, 1), ((1, 1), (1, 1), (0, 0)))
         features = []
         for i in range(len(self.config.widths)):
             x = self.stages[i](x)
