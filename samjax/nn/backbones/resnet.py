@@ -1,5 +1,7 @@
 """ResNet: convolutions in bottlenecks, whose batch norms have constant statistics (arXiv 1512.03385)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -109,10 +111,23 @@ class ResNet(Layer):
 
     def __call__(self, pixels: Float32[Array, "h w 3"]) -> tuple[Float[Array, "_ _ _"], ...]:
         """Features of normalised pixels after each stage, finest first; any size will do."""
-        x = jax.nn.relu(self.stem(pixels.astype(self.dtype)))
-        x = lax.reduce_window(x, -jnp.inf, lax.max, (3, 3, 1), (2, 2, 1), ((1, 1), (1, 1), (0, 0)))
+        x = maximum_of_neighbours(jax.nn.relu(self.stem(pixels.astype(self.dtype))))
         features = []
         for i in range(len(self.config.widths)):
             x = self.stages[i](x)
             features.append(x)
         return tuple(features)
+
+
+def maximum_of_neighbours(x: Float[Array, "H W C"]) -> Float[Array, "_ _ C"]:
+    """The maximum of 3x3 cells around every second one: PyTorch's `max_pool2d(x, 3, stride=2, padding=1)`.
+
+    In two passes over slices, because TPUs cannot differentiate `lax.reduce_window` of one image.
+    """
+    for axis in (0, 1):
+        size = (x.shape[axis] + 1) // 2
+        margin = [(1, 1) if each == axis else (0, 0) for each in range(3)]
+        padded = jnp.pad(x, margin, constant_values=-jnp.inf)
+        slices = [lax.slice_in_dim(padded, first, first + 2 * size - 1, 2, axis) for first in range(3)]
+        x = functools.reduce(jnp.maximum, slices)
+    return x

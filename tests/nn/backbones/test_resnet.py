@@ -1,10 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.core import meta
 
 from samjax.nn.backbones.config import ResNetConfig
-from samjax.nn.backbones.resnet import FrozenBatchNorm, ResNet
+from samjax.nn.backbones.resnet import FrozenBatchNorm, ResNet, maximum_of_neighbours
 
 
 def test_statistics_of_batch_norms_are_constants():
@@ -27,3 +28,14 @@ def test_features_are_at_strides_4_to_32_rounded_up():
     pixels = jax.ShapeDtypeStruct((75, 101, 3), jnp.float32)
     features = jax.eval_shape(module.apply, meta.unbox(variables), pixels)
     assert [each.shape for each in features] == [(19, 26, 256), (10, 13, 512), (5, 7, 1024), (3, 4, 2048)]
+
+
+@pytest.mark.parametrize("size", [(6, 9), (5, 4), (1, 1)])
+def test_the_stem_takes_the_maximum_of_neighbours(size):
+    """Around every second cell; there is nothing beyond the edges, also where all values are negative."""
+    x = -1 - np.random.RandomState(0).random_sample((*size, 2)).astype(np.float32)
+    found = np.asarray(jax.jit(maximum_of_neighbours)(x))
+    assert found.shape[:2] == tuple(-(-side // 2) for side in size)
+    for row, column in np.ndindex(found.shape[:2]):
+        around = x[max(2 * row - 1, 0) : 2 * row + 2, max(2 * column - 1, 0) : 2 * column + 2]
+        np.testing.assert_array_equal(found[row, column], around.max((0, 1)))
