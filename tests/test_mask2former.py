@@ -1,7 +1,6 @@
 """Mask2Former without an oracle: what `tests/parity` cannot show."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -70,18 +69,10 @@ def test_every_parameter_is_trained_but_statistics_of_batch_norms(backbone):
     assert unmoved == {name for name in leaves if name.endswith(("/mean", "/var"))}
 
 
-@pytest.mark.parametrize(("backbone", "millions"), [(SwinConfig(), 47.4), (ResNetConfig(), 44.1)])
-def test_published_models_have_the_published_number_of_parameters(backbone, millions):
-    """44 and 47 million in the paper's table 1, with Swin-T and ResNet-50."""
-    leaves = jax.tree.leaves(abstract_params(Mask2FormerConfig(backbone, Mask2FormerHeadConfig(80))))
-    assert round(sum(math.prod(leaf.shape) for leaf in leaves) / 1e6, 1) == millions
-
-
 def test_answers_are_float32_whatever_is_computed_in():
     pixels = jax.ShapeDtypeStruct((75, 101, 3), jnp.float32)
-    config = dataclasses.replace(SMALL, backbone=SwinConfig(16, (1, 2, 1, 1), (1, 2, 4, 8), window=3))
     half = Execution(compute_dtype="bfloat16")
-    answers = jax.eval_shape(lambda params, x: predict(config, params, x, half), abstract_params(config), pixels)
+    answers = jax.eval_shape(lambda params, x: predict(SMALL, params, x, half), abstract_params(SMALL), pixels)
     assert {(leaf.dtype.name, leaf.shape[0]) for leaf in jax.tree.leaves(answers)} == {("float32", 5)}
 
 

@@ -23,11 +23,11 @@ def test_statistics_of_batch_norms_are_constants():
 
 
 def test_features_are_at_strides_4_to_32_rounded_up():
-    module = ResNet(ResNetConfig(), jnp.dtype("float32"))
+    module = ResNet(ResNetConfig(8, (16, 32, 48, 64), (1, 1, 1, 1)), jnp.dtype("float32"))
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), method="declare"))
     pixels = jax.ShapeDtypeStruct((75, 101, 3), jnp.float32)
     features = jax.eval_shape(module.apply, meta.unbox(variables), pixels)
-    assert [each.shape for each in features] == [(19, 26, 256), (10, 13, 512), (5, 7, 1024), (3, 4, 2048)]
+    assert [each.shape for each in features] == [(19, 26, 16), (10, 13, 32), (5, 7, 48), (3, 4, 64)]
 
 
 @pytest.mark.parametrize("size", [(6, 9), (5, 4), (1, 1)])

@@ -9,7 +9,7 @@ from samjax.nn.backbones.swin import Swin
 
 
 def test_features_are_at_strides_4_to_32_rounded_up():
-    module = Swin(SwinConfig(), jnp.dtype("float32"))
+    module = Swin(SwinConfig(depths=(1, 1, 1, 1)), jnp.dtype("float32"))
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), method="declare"))
     pixels = jax.ShapeDtypeStruct((75, 101, 3), jnp.float32)
     features = jax.eval_shape(module.apply, meta.unbox(variables), pixels)

@@ -29,7 +29,7 @@ def test_heads_start_by_looking_into_eight_directions():
 def test_levels_may_be_finer_and_coarser_than_a_backbone_s():
     """Strides 4 to 64, as features of SAM's encoder are split: three levels attended to, two added."""
     inputs = (256,) * 5
-    module = PixelDecoder(PixelDecoderConfig(), inputs, FLOAT32)
+    module = PixelDecoder(PixelDecoderConfig(depth=1), inputs, FLOAT32)
     variables = meta.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), method="declare")))
     features = tuple(jax.ShapeDtypeStruct((64 >> i, 96 >> i, 256), jnp.float32) for i in range(5))
     mask_features, levels = jax.eval_shape(module.apply, variables, features)
