@@ -34,7 +34,7 @@ def test_an_answer_does_not_depend_on_the_other_images():
         np.testing.assert_allclose(one[1], other[0], rtol=1e-4, atol=1e-4)
 
 
-BACKBONES = {"resnet": SMALL.backbone, "swin": SwinConfig(8, (2, 1, 1, 1), (1, 1, 1, 1), window=2)}
+BACKBONES = {"resnet": SMALL.backbone, "swin": SwinConfig(8, (2, 1, 1), (1, 1, 1), window=2)}
 
 
 def gradient(backbone, params, pixels):

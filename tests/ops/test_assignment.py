@@ -36,7 +36,7 @@ def check(costs: np.ndarray, valid: np.ndarray, found: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [(4, 12, 12), (4, 30, 12), (4, 12, 30), (2, 100, 40), (3, 1, 5)],
+    [(4, 12, 12), (4, 30, 12), (4, 12, 30), (3, 1, 5)],
     ids=lambda shape: str(shape[1:]),
 )
 @pytest.mark.parametrize("present", ["all", "some", "one", "none"])
