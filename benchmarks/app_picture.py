@@ -74,6 +74,7 @@ def main() -> None:
             page = browser.new_page(viewport=SIZE, color_scheme=options.scheme)  # type: ignore
             driver = Driver(page, app, app.photo("astronaut.jpg")).open()
             driver.press("2", "b")
+            page.wait_for_timeout(15_000)  # by then what answers need is compiled
             driver.drag(*BADGE)
             driver.answer()
             driver.press("m")

@@ -98,33 +98,34 @@ def _filled(pattern: str, numbers: Sequence[str]) -> str:
     return re.sub(r"\{\}", lambda _: next(remaining), pattern)
 
 
-def _rules(leaves: tuple[Leaf, ...], *pairs: tuple[str, str | None]) -> list[KeyRule]:
+def rules_of(leaves: tuple[Leaf, ...], *pairs: tuple[str, str | None]) -> list[KeyRule]:
+    """Rules for modules of one kind, each under Meta's name and Hugging Face's."""
     return [KeyRule(meta, huggingface, leaves) for meta, huggingface in pairs]
 
 
 def _attention(meta: str, huggingface: str) -> list[KeyRule]:
     parts = ("q_proj", "k_proj", "v_proj", "out_proj")
-    return _rules(LINEAR, *((f"{meta}.{part}", f"{huggingface}.{part}") for part in parts))
+    return rules_of(LINEAR, *((f"{meta}.{part}", f"{huggingface}.{part}") for part in parts))
 
 
 _LAYER = "mask_decoder.transformer.layers.{}"
 _KEY_RULES: tuple[KeyRule, ...] = (
-    *_rules(
+    *rules_of(
         RAW,
         ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
     ),
-    *_rules(
+    *rules_of(
         CONV,
         ("prompt_encoder.mask_downscaling.0", "prompt_encoder.mask_embed.conv1"),
         ("prompt_encoder.mask_downscaling.3", "prompt_encoder.mask_embed.conv2"),
         ("prompt_encoder.mask_downscaling.6", "prompt_encoder.mask_embed.conv3"),
     ),
-    *_rules(
+    *rules_of(
         UPCONV,
         ("mask_decoder.output_upscaling.0", "mask_decoder.upscale_conv1"),
         ("mask_decoder.output_upscaling.3", "mask_decoder.upscale_conv2"),
     ),
-    *_rules(
+    *rules_of(
         NORM,
         ("prompt_encoder.mask_downscaling.1", "prompt_encoder.mask_embed.layer_norm1"),
         ("prompt_encoder.mask_downscaling.4", "prompt_encoder.mask_embed.layer_norm2"),
@@ -132,7 +133,7 @@ _KEY_RULES: tuple[KeyRule, ...] = (
         ("mask_decoder.transformer.norm_final_attn", "mask_decoder.transformer.layer_norm_final_attn"),
         ("mask_decoder.output_upscaling.1", "mask_decoder.upscale_layer_norm"),
     ),
-    *_rules(
+    *rules_of(
         EMBEDDING,
         ("prompt_encoder.point_embeddings.{}", "prompt_encoder.point_embed.{}"),
         ("prompt_encoder.not_a_point_embed", "prompt_encoder.not_a_point_embed"),
@@ -140,7 +141,7 @@ _KEY_RULES: tuple[KeyRule, ...] = (
         ("mask_decoder.iou_token", "mask_decoder.iou_token"),
         ("mask_decoder.mask_tokens", "mask_decoder.mask_tokens"),
     ),
-    *_rules(
+    *rules_of(
         LINEAR,
         (f"{_LAYER}.mlp.lin1", f"{_LAYER}.mlp.lin1"),
         (f"{_LAYER}.mlp.lin2", f"{_LAYER}.mlp.lin2"),
@@ -155,20 +156,20 @@ _KEY_RULES: tuple[KeyRule, ...] = (
 
 # HQ-SAM's names (modeling/mask_decoder_hq.py) of what it has beside SAM's.
 _HQ_RULES: tuple[KeyRule, ...] = (
-    *_rules(EMBEDDING, ("mask_decoder.hf_token", None)),
-    *_rules(
+    *rules_of(EMBEDDING, ("mask_decoder.hf_token", None)),
+    *rules_of(
         UPCONV,
         *((f"mask_decoder.{name}.{i}", None) for name in ("compress_vit_feat", "embedding_encoder") for i in (0, 3)),
     ),
-    *_rules(CONV, *((f"mask_decoder.embedding_maskfeature.{i}", None) for i in (0, 3))),
-    *_rules(
+    *rules_of(CONV, *((f"mask_decoder.embedding_maskfeature.{i}", None) for i in (0, 3))),
+    *rules_of(
         NORM,
         *(
             (f"mask_decoder.{name}.1", None)
             for name in ("compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
         ),
     ),
-    *_rules(LINEAR, *((f"mask_decoder.hf_mlp.layers.{i}", None) for i in range(3))),
+    *rules_of(LINEAR, *((f"mask_decoder.hf_mlp.layers.{i}", None) for i in range(3))),
 )
 
 # Hugging Face holds the Fourier matrix a second time, tied to the first.
@@ -182,7 +183,7 @@ _HYPERNETWORK_DEPTH = 3
 def _head(head: str, depth: int) -> list[KeyRule]:
     inner = [(f"{head}.layers.{i}", f"{head}.layers.{i - 1}") for i in range(1, depth - 1)]
     first, last = (f"{head}.layers.0", f"{head}.proj_in"), (f"{head}.layers.{depth - 1}", f"{head}.proj_out")
-    return _rules(LINEAR, first, *inner, last)
+    return rules_of(LINEAR, first, *inner, last)
 
 
 def _encoder_rules(family: Family) -> list[KeyRule]:
@@ -225,7 +226,12 @@ def find_entries(
     Raises:
         ValueError: rows of the table contradict each other about a name.
     """
-    known = _expand(_key_rules(iou_head_depth, family), source)
+    return entries_by(_key_rules(iou_head_depth, family), names, source)
+
+
+def entries_by(rules: Sequence[KeyRule], names: Iterable[str], source: str) -> dict[str, KeyEntry]:
+    """Finds names in a table of rules; see `find_entries`."""
+    known = _expand(rules, source)
     found = {}
     for name in names:
         numbers = _NUMBER.findall(name)
@@ -262,7 +268,7 @@ class _Pattern:
         return tuple(each.entry.numbered(each.wild(common)) for each in (self, other))
 
 
-def _expand(rules: list[KeyRule], source: str) -> dict[str, list[_Pattern]]:
+def _expand(rules: Sequence[KeyRule], source: str) -> dict[str, list[_Pattern]]:
     """Lists the entries of all rules by their names in the convention `source`, with {} for every number.
 
     Those with the fewest wildcards come first. Raises ValueError if two rules give one name different meanings, unless

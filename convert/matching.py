@@ -81,7 +81,7 @@ def match(opened: Opened, source: Path, drop: Sequence[str] = ()) -> Matched:
         difference = explain_mismatch(expected, found)
         if not difference:
             check_declared(opened.declared, config, source)
-            tensors, warnings = _to_known_dtypes(tensors, source)
+            tensors, warnings = to_known_dtypes(tensors, source)
             params = {entry.ours: to_ours(tensors[entry.name_in(convention)], entry.axes) for entry in table.values()}
             return Matched(
                 config,
@@ -212,7 +212,7 @@ def _untie(tensors: StateDict, source: Path) -> StateDict:
     return {FOURIER: first, **others}
 
 
-def _to_known_dtypes(tensors: StateDict, source: Path) -> tuple[StateDict, list[str]]:
+def to_known_dtypes(tensors: StateDict, source: Path) -> tuple[StateDict, list[str]]:
     """Rounds tensors in float64 to float32 when they are read, and warns of it.
 
     Raises `CheckpointError` for tensors of other types than `_FLOATS` and float64.

@@ -178,6 +178,17 @@ class Driver:
             [x, y],
         )
 
+    def pixel_of_mask(self) -> list[int]:
+        """A pixel of the mask in progress at which there is no mark of a click."""
+        self.settle()
+        code = """const {shownAnswer} = await at('draft'); const {covers} = await at('masks');
+            const marks = draft.steps.at(-1).points ?? []; const [x0, y0, x1, y1] = shownAnswer().box;
+            for (let y = Math.ceil(y0); y < y1; y += 3) for (let x = Math.ceil(x0); x < x1; x += 3)
+                if (covers(shownAnswer(), [x, y]) && marks.every(([a, b]) => Math.hypot(a - x, b - y) > 20))
+                    return [x, y];
+            return null"""
+        return self.evaluate(code)
+
     def is_painted(self, x: int, y: int) -> bool:
         return self.paint(x, y)[3] > 40
 

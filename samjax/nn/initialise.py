@@ -55,7 +55,32 @@ class Constant:
         return jnp.full_like(uniform, self.value)
 
 
-Distribution = Uniform | Normal | Constant
+@dataclasses.dataclass(frozen=True)
+class Xavier:
+    """U(-b, b) with b = √(6 / (inputs + outputs)): Glorot and Bengio's, as transformers of the DETR family have it."""
+
+    inputs: int
+    outputs: int
+    is_random: ClassVar = True
+
+    def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        """Values of this distribution from ones that are uniform in [-1, 1)."""
+        return uniform * (6 / (self.inputs + self.outputs)) ** 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """These numbers, row by row, whatever the key."""
+
+    values: tuple[float, ...]
+    is_random: ClassVar = False
+
+    def sample(self, uniform: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+        """The numbers in the shape of `uniform`, whose values are not used."""
+        return jnp.asarray(self.values, jnp.float32).reshape(uniform.shape)
+
+
+Distribution = Uniform | Xavier | Normal | Constant | Listed
 ZEROS, ONES, NORMAL = Constant(0.0), Constant(1.0), Normal()
 
 

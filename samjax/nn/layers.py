@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from samjax.nn.initialise import NORMAL, ONES, ZEROS, Uniform, declare
+from samjax.nn.initialise import NORMAL, ONES, ZEROS, Distribution, Uniform, declare
 from samjax.ops.broadcasting import with_rank
 from samjax.ops.mixed import add_bias, einsum
 
@@ -40,13 +40,15 @@ class Dense(Layer):
     patch: int | None = None
     use_bias: bool = True
     starts_at_zero: bool = False  # the kernel, as the bias does
+    kernel_start: Distribution | None = None  # where that is not PyTorch's default
+    bias_start: Distribution = ZEROS
 
     def setup(self) -> None:
         window = (self.patch, self.patch) if self.patch else ()
         shape = (*window, self.inputs, self.features)
-        start = ZEROS if self.starts_at_zero else Uniform(fan_in=math.prod(shape[:-1]))
+        start = ZEROS if self.starts_at_zero else self.kernel_start or Uniform(fan_in=math.prod(shape[:-1]))
         self.stored_kernel = self.param("kernel", declare(start), shape)
-        self.stored_bias = self.param("bias", declare(ZEROS), (self.features,)) if self.use_bias else None
+        self.stored_bias = self.param("bias", declare(self.bias_start), (self.features,)) if self.use_bias else None
 
     @property
     def kernel(self) -> Float[Array, "inputs features"]:
@@ -133,14 +135,38 @@ class FeedForward(Layer):
     hidden: int
     activation: Callable[[jax.Array], jax.Array]
     dtype: jnp.dtype
+    kernel_start: Distribution | None = None  # of both layers
 
     def setup(self) -> None:
-        self.lin1 = Dense(self.width, self.hidden, self.dtype)
-        self.lin2 = Dense(self.hidden, self.width, self.dtype)
+        self.lin1 = Dense(self.width, self.hidden, self.dtype, kernel_start=self.kernel_start)
+        self.lin2 = Dense(self.hidden, self.width, self.dtype, kernel_start=self.kernel_start)
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
         """Each vector by itself."""
         return self.lin2(self.activation(self.lin1(x)))
+
+
+class GroupNorm(Layer):
+    """Normalisation of a grid over its cells and a group of neighbouring channels, in float32: PyTorch's `GroupNorm`.
+
+    What heads trained here use instead of batch norms, which need statistics of many photos.
+    """
+
+    features: int
+    groups: int
+    epsilon: float = 1e-5
+
+    def setup(self) -> None:
+        self.scale = self.param("scale", declare(ONES), (self.features,))
+        self.bias = self.param("bias", declare(ZEROS), (self.features,))
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """Normalises a grid; the result has its dtype."""
+        y = x.astype(jnp.float32).reshape(*x.shape[:2], self.groups, -1)
+        y = y - y.mean((0, 1, 3), keepdims=True)
+        y = y * lax.rsqrt(jnp.square(y).mean((0, 1, 3), keepdims=True) + self.epsilon)
+        scale, bias = (with_rank(vector.astype(jnp.float32), 3) for vector in (self.scale, self.bias))
+        return (y.reshape(x.shape) * scale + bias).astype(x.dtype)
 
 
 class LayerNorm(Layer):
@@ -164,6 +190,25 @@ class LayerNorm(Layer):
         y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
         scale, bias = (with_rank(vector.astype(jnp.float32), y.ndim) for vector in (self.scale, self.bias))
         return (y * scale + bias).astype(x.dtype)
+
+
+class MLP(Layer):
+    """Linear layers with ReLU between them: `MLP` of the reference's mask_decoder.py."""
+
+    widths: tuple[int, ...]  # channels of the input, of the layers between, and of the output
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.layers = ModuleList(
+            lambda i: Dense(self.widths[i], self.widths[i + 1], self.dtype), tuple(range(len(self.widths) - 1))
+        )
+
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
+        """Each vector by itself."""
+        last = len(self.widths) - 2
+        for i in range(last):
+            x = jax.nn.relu(self.layers[i](x))
+        return self.layers[last](x)
 
 
 class LearnedVectors(Layer):

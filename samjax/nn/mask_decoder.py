@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from samjax.config import DecoderConfig, HqMasks, SamConfig
 from samjax.nn.initialise import ZEROS, Uniform, declare
-from samjax.nn.layers import Conv3x3, Dense, FeedForward, Layer, LayerNorm, LearnedVectors, ModuleList, gelu
+from samjax.nn.layers import MLP, Conv3x3, Dense, FeedForward, Layer, LayerNorm, LearnedVectors, ModuleList, gelu
 from samjax.ops import attention
 from samjax.ops.mixed import add_bias, einsum
 
@@ -106,25 +106,6 @@ class TokenAttention(Layer):
 
     def _split(self, x: Float[Array, "A ND"]) -> Float[Array, "A heads D"]:
         return x.reshape(len(x), self.heads, -1)
-
-
-class MLP(Layer):
-    """Linear layers with ReLU between them: `MLP` of the reference's mask_decoder.py."""
-
-    widths: tuple[int, ...]  # channels of the input, of the layers between, and of the output
-    dtype: jnp.dtype
-
-    def setup(self) -> None:
-        self.layers = ModuleList(
-            lambda i: Dense(self.widths[i], self.widths[i + 1], self.dtype), tuple(range(len(self.widths) - 1))
-        )
-
-    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
-        """Each vector by itself."""
-        last = len(self.widths) - 2
-        for i in range(last):
-            x = jax.nn.relu(self.layers[i](x))
-        return self.layers[last](x)
 
 
 class TwoWayLayer(Layer):

@@ -7,7 +7,7 @@ import pytest
 from flax.core import meta
 from jax import lax
 
-from samjax.nn.layers import Conv3x3, Dense, LayerNorm, gelu
+from samjax.nn.layers import Conv3x3, Dense, GroupNorm, LayerNorm, gelu
 from samjax.nn.mask_decoder import ConvTranspose2x2
 
 FLOAT32 = jnp.dtype("float32")
@@ -38,6 +38,16 @@ def test_norms_use_the_biased_variance_and_their_epsilon(epsilon):
     scale, bias = (np.asarray(variables["params"][name])[None] for name in ("scale", "bias"))
     expected = exact * scale + bias
     np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_group_norms_take_cells_and_neighbouring_channels_together():
+    x = normal(3, 5, 8)
+    module = GroupNorm(8, groups=4)
+    variables = with_random_parameters(module, x)
+    groups = np.asarray(x, np.float64).reshape(15, 4, 2)
+    exact = (groups - groups.mean((0, 2), keepdims=True)) / np.sqrt(groups.var((0, 2), keepdims=True) + 1e-5)
+    scale, bias = (np.asarray(variables["params"][name]) for name in ("scale", "bias"))
+    np.testing.assert_allclose(module.apply(variables, x), exact.reshape(3, 5, 8) * scale + bias, rtol=1e-4, atol=1e-5)
 
 
 def test_norms_are_computed_in_float32():

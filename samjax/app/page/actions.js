@@ -101,6 +101,7 @@ export async function correctSelected() {
   if (app.tool === "select" || app.tool === "pan") useTool("point");
   try {
     await correct(object.id);
+    document.body.classList.add("folded"); // on a phone the photo has the room now
     announce("Correct the object with further clicks, then press Enter.");
   } catch (error) {
     complain(`The object cannot be corrected: ${error.message}`, { topic: "correct" });

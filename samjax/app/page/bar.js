@@ -58,11 +58,11 @@ function everythingParts() {
       make("span", { class: "number" }, `${Math.round(everything.progress * 100)} %`),
       button("stop", "Stop", leaveEverything, {}, "cancel")];
   }
-  return [make("span", { class: "hint" }, `${count(open.length, "mask")} to choose from`),
+  return [make("span", { class: "facts" }, count(open.length, "mask"), make("span", { class: "roomy" }, " to choose from")),
     button("all", "Accept all", () => acceptFound(open), { disabled: !open.length }, "accept"),
-    button("settings", "Settings", openSettings, {}, "gear"),
-    button("again", "Find again", startEverything, {}, "everything"),
-    button("leave", "Close", leaveEverything, {}, "cancel")];
+    button("settings", "Settings", openSettings, { class: "text shrinks", title: "Settings" }, "gear"),
+    button("again", "Find again", startEverything, { class: "text shrinks", title: "Find again" }, "everything"),
+    button("leave", "Close", leaveEverything, { class: "text shrinks", title: "Leave everything-mode (E)" }, "cancel")];
 }
 
 function renderDraft() {

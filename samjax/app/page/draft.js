@@ -2,6 +2,7 @@
 // undo goes back by one; what is not accepted yet is kept for a reload.
 
 import { ApiError, object as getObject, predict } from "./api.js";
+import { along, around } from "./drawn.js";
 import { announce, complain, say } from "./messages.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, subjectOf } from "./state.js";
@@ -77,7 +78,7 @@ export function addBox(box) {
 /** @param {number[][]} outline */
 export function addLasso(outline) {
   timing.clicked = performance.now();
-  step((last) => ({ ...prompts(last), box: around([outline]), mask: { outlines: [outline] }, multimask: draft.three }));
+  step((last) => ({ ...prompts(last), box: around(outline, app.photo), mask: { outlines: [outline] }, multimask: draft.three }));
 }
 
 /** @param {{points: number[][], radius: number, erase?: boolean}} stroke */
@@ -90,8 +91,8 @@ export function addStroke(stroke) {
   step(async (last) => {
     const rle = last ? (await ask(draft.steps, "rle"))[last.chosen ?? 0].rle : draft.given;
     const mask = { ...(rle && { rle }), strokes: [stroke] };
-    const box = last || rle ? undefined : around([stroke.points], stroke.radius);
-    return { ...prompts(last), ...(box && { box }), mask, multimask: draft.three };
+    const points = along(stroke, app.photo).map(([x, y]) => [x, y, stroke.erase ? 0 : 1]);
+    return { ...prompts(last), points: [...(last?.points ?? []), ...points], mask, multimask: draft.three };
   });
 }
 
@@ -102,16 +103,6 @@ function continued(last) {
   if (last) return { refine: true, multimask: draft.three };
   if (draft.given) return { mask: { rle: draft.given }, multimask: draft.three };
   return { multimask: true };
-}
-
-/** The box around lines, within the photo. */
-function around(lines, margin = 0) {
-  const points = lines.flat();
-  const bound = (value, size) => Math.round(Math.min(Math.max(value, 0), size - 1));
-  const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
-  const [x0, y0] = [bound(Math.min(...xs) - margin, app.photo.width), bound(Math.min(...ys) - margin, app.photo.height)];
-  const [x1, y1] = [bound(Math.max(...xs) + margin, app.photo.width), bound(Math.max(...ys) + margin, app.photo.height)];
-  return [x0, y0, Math.max(x1, x0 + 1), Math.max(y1, y0 + 1)];
 }
 
 /** @param {(last: Step|undefined) => Step|Promise<Step>} next */

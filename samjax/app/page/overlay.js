@@ -32,7 +32,8 @@ export function drawOverlay(context, density) {
     }
   }
   if (everything.on) drawFound(context);
-  const answer = shownAnswer();
+  // A correction begins with the mask as it is.
+  const answer = shownAnswer() ?? (draft.target && work.objects.find((object) => object.id === draft.target));
   if (!draft.active && hover.answer) {
     drawMask(context, hover.answer.polygons, DRAFT, 0.16, 1.5, [5, 4]);
   }

@@ -184,11 +184,16 @@ function renderRows() {
   });
 }
 
+function pick(id) {
+  document.body.classList.add("folded"); // the sheet of a phone
+  openPhoto(id);
+}
+
 function makeRow(photo) {
   const picture = photo.error ? make("span", { class: "thumbnail" })
     : make("img", { class: "thumbnail", alt: "", loading: "lazy", decoding: "async", src: api.thumbnailPath(photo.id),
       onerror: () => picture.replaceWith(make("span", { class: "thumbnail" })) });
-  return make("li", { class: "photo" }, make("button", { onclick: () => openPhoto(photo.id) }, picture,
+  return make("li", { class: "photo" }, make("button", { onclick: () => pick(photo.id) }, picture,
     make("span", { class: "words" }, make("span", { class: "ellipsis" }, photo.name), make("span", { class: "facts" }))));
 }
 

@@ -165,7 +165,7 @@ async function waitAfter(error, tries, photo) {
   work.trouble.text = error.message;
   show();
   if (tries > 0 || error.status !== 503) {
-    complain(`Not saved yet: ${error.message} Your work stays in this page, which tries again in ${seconds} s.`,
+    complain(`Not saved yet: ${error.message.replace(/[^.!?]$/, "$&.")} Your work stays in this page, which tries again in ${seconds} s.`,
       { topic: TOPIC, action: { label: "Try now", run: retry } });
   }
   const waiting = sleep(seconds);

@@ -1,6 +1,7 @@
 """The page by keyboard, by touch, in light and dark, for screen readers, and how fast it answers."""
 
 import statistics
+import sys
 
 import pytest
 
@@ -203,23 +204,27 @@ def test_the_theme_follows_the_system_until_one_is_chosen(app, photo, opened):
 
 
 def test_a_click_is_answered_in_the_time_of_the_decoder_and_little_more(driver, capsys):
-    driver.click(*HEAD)
-    driver.answer()
-    for number in range(20):
+    def click(x, y):
         driver.press("Escape")
-        driver.click(140 + 12 * number, 90 + 15 * number)
+        driver.click(x, y)
         assert driver.answer()
-    clicks = driver.page.evaluate(
-        "performance.getEntriesByName('click').map(({duration, detail}) => ({duration, ...detail}))"
-    )
-    assert len(clicks) == 21
-    total = [click["duration"] for click in clicks[1:]]
-    beyond = [click["duration"] - 1000 * click["decode"] for click in clicks[1:]]
+        last = "(({duration, detail}) => ({duration, ...detail}))(performance.getEntriesByName('click').at(-1))"
+        return driver.page.evaluate(last)
+
+    quiet = 0  # after its start the server compiles for a while, between clicks
+    for number in range(150):
+        quiet = quiet + 1 if click(100 + 2 * number, 90)["queued"] < 0.01 else 0
+        if quiet == 5:
+            break
+    clicks = [click(140 + 12 * number, 90 + 15 * number) for number in range(20)]
+    total = [measured["duration"] for measured in clicks]
+    beyond = [measured["duration"] - 1000 * measured["decode"] for measured in clicks]
     with capsys.disabled():
         print(
             f"\na click is answered after {statistics.median(total):.0f} ms (median), "
             f"{sorted(total)[-2]:.0f} ms (95 of 100); beyond the decoder's time {statistics.median(beyond):.0f} ms and "
-            f"{sorted(beyond)[-2]:.0f} ms"
+            f"{sorted(beyond)[-2]:.0f} ms",
+            file=sys.__stderr__,  # which is also seen from several processes
         )
     assert statistics.median(beyond) < 250  # 50 ms are aimed at, on a machine that does nothing else
 

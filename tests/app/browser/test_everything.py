@@ -82,9 +82,11 @@ def test_all_masks_are_kept_at_once_and_undone_at_once(found):
 
 
 def test_masks_that_are_kept_are_not_offered_again(found):
+    before = len(masks(found))
     found.click(*inner(found, masks(found)[0]["index"]))
     found.saved(1)
     count = len(masks(found))
+    assert count == before - 1
     found.press("e")
     assert masks(found) == []
     found.press("e")
@@ -92,12 +94,14 @@ def test_masks_that_are_kept_are_not_offered_again(found):
 
 
 def test_kept_masks_are_corrected_by_clicks(found):
-    found.click(*inner(found, masks(found)[0]["index"]))
+    inside = inner(found, masks(found)[0]["index"])
+    found.click(*inside)
     (kept,) = found.saved(1)
     found.press("Escape", "v")
     found.page.locator("#objects button.name").click()
     found.press("c")
     found.page.locator("#draft").wait_for()
+    assert found.is_painted(*inside), "the mask as it is, until there is another"
     place = [int((kept["box"][0] + kept["box"][2]) / 2), int((kept["box"][1] + kept["box"][3]) / 2)]
     found.click(*place)
     (step,) = found.answer()["steps"]

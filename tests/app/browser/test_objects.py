@@ -3,12 +3,14 @@
 import io
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from example_page import SHIPPED
+from example_page import SHIPPED, RunningApp
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 
@@ -207,3 +209,35 @@ def test_other_formats_are_exported(driver, format):
     assert archive.testzip() is None
     assert archive.namelist()
     page.get_by_text(re.compile("1 photo exported")).first.wait_for()
+
+
+def test_existing_annotations_are_shown_and_corrected(opened, tmp_path):
+    folder, maps = tmp_path / "photos", tmp_path / "maps"
+    folder.mkdir()
+    maps.mkdir()
+    labels = np.zeros((512, 512), np.uint8)
+    labels[30:180, 170:280] = 1
+    labels[20:280, 360:450] = 2
+    Image.fromarray(labels).save(maps / "one.png")
+    shutil.copy(SHIPPED / "astronaut.jpg", folder / "one.jpg")
+    app = RunningApp(folder, "--annotations", f"labelmap={folder},{maps}")
+    try:
+        driver = opened(app, app.photo("one.jpg"))
+        first, second = driver.objects()
+        assert (first["source"], first["area"]) == ("import", 150 * 110)
+        assert driver.is_painted(*HEAD)
+        driver.press("v")
+        driver.click(*HEAD)
+        driver.press("c")
+        driver.page.locator("#draft").wait_for()
+        driver.click(225, 30)
+        (step,) = driver.answer()["steps"]
+        assert step["mask"]["rle"]["size"] == [512, 512]
+        driver.press("Enter")
+        kept = driver.saved(2)
+        assert {known["source"] for known in kept} == {"import", "prompts"}
+        assert second["id"] in {known["id"] for known in kept}
+        driver.press("Control+z")
+        assert {known["id"] for known in driver.saved(2)} == {first["id"], second["id"]}
+    finally:
+        app.stop()

@@ -14,7 +14,7 @@ def test_a_click_gives_a_mask_on_the_photo(driver):
     driver.click(*HEAD)
     answer = driver.answer()
     assert answer["steps"] == [{"points": [[*HEAD, 1]], "multimask": True, "chosen": answer["chosen"]}]
-    assert driver.is_painted(*HEAD)
+    assert driver.is_painted(*driver.pixel_of_mask())
     assert not driver.is_painted(505, 505)
 
 
@@ -144,6 +144,9 @@ def test_the_brush_adds_and_erases(driver):
     (stroke,) = step["mask"]["strokes"]
     assert stroke["radius"] > 12
     assert "erase" not in stroke
+    count = len(step["points"])
+    assert 1 <= count <= 5
+    assert all(label == 1 and 190 < x < 250 and 40 < y < 190 for x, y, label in step["points"])
     assert driver.is_painted(*HEAD)
     driver.press("x")
     driver.drag((180, 60), (280, 60))
@@ -151,6 +154,7 @@ def test_the_brush_adds_and_erases(driver):
     mask = erased["steps"][-1]["mask"]
     assert mask["strokes"][0]["erase"] is True
     assert mask["rle"]["size"] == [512, 512]
+    assert {label for *_, label in erased["steps"][-1]["points"][count:]} == {0}
     assert erased["area"] != painted["area"]
     driver.press("Control+z")
     assert driver.answer() == painted
@@ -165,7 +169,7 @@ def test_a_mask_is_previewed_below_a_pointer_that_rests(driver):
     with driver.page.expect_response(lambda response: "predict" in response.url and response.ok):
         pass
     driver.page.wait_for_timeout(200)
-    assert driver.is_painted(*HEAD)
+    assert driver.is_painted(*HEAD)  # no mark is there, but the mask
     assert len(asked) < 10, "one question for each place where the pointer rests, not for each movement"
     assert all(question["preview"] for question in asked)
     assert driver.answer() is None
@@ -186,13 +190,16 @@ def test_clicks_wait_for_the_photo_to_be_encoded(app, photo, opened):
             return route.fulfill(status=202, json=states.pop())
         return route.continue_()
 
+    early = []
     driver.page.route("**/segment/embed**", embed)
+    driver.page.on("request", lambda request: "predict" in request.url and states and early.append(request.url))
     driver.page.goto(f"{app.address}/#{photo}")
     driver.page.locator("#encoding-text", has_text="Encoding the photo").wait_for()
     driver.click(*HEAD)
     driver.click(220, 160)
     driver.ready()
     assert driver.answer()["steps"][-1]["points"] == [[*HEAD, 1], [220, 160, 1]]
+    assert early == [], "nothing is asked of a photo that is not encoded"
 
 
 def test_what_the_server_refuses_is_told_in_its_words(driver):

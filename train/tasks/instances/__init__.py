@@ -1,0 +1,1 @@
+"""Finding and naming all objects of a photo without prompts: what a task for that trains by."""
