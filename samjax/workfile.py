@@ -87,7 +87,7 @@ class WorkState:
     def with_change(self, change: Mapping[str, Any]) -> "WorkState":
         """The state after a line of the journal: objects to "add", fields of objects to "set", "done", a "model" that
         is new."""
-        objects = {known.id: known for known in self.objects}
+        objects = {kept.id: kept for kept in self.objects}
         for given in change.get("set", ()):
             objects[given["id"]] = object_from_json({**objects[given["id"]].to_json(), **given})
         for given in change.get("add", ()):
@@ -100,13 +100,13 @@ class WorkState:
 
     def find(self, id: str) -> WorkObject | None:
         """The object with an id, deleted ones too."""
-        return next((known for known in self.objects if known.id == id), None)
+        return next((kept for kept in self.objects if kept.id == id), None)
 
     def text(self) -> str:
         """The snapshot, with a line for each object."""
         head = {"samjax_work": FORMAT, "photo": vars(self.photo), "models": self.models}
         head |= {"revision": self.revision, "done": self.done}
-        lines = ",\n".join(json.dumps(known.to_json()) for known in self.objects)
+        lines = ",\n".join(json.dumps(kept.to_json()) for kept in self.objects)
         return json.dumps(head).removesuffix("}") + f', "objects": [\n{lines}\n]}}\n'
 
 
@@ -269,7 +269,7 @@ def _parsed_snapshot(path: str, content: bytes) -> WorkState:
         if not isinstance(given["objects"], list):
             raise ValueError("the objects are no list")
         objects = tuple(map(object_from_json, given["objects"]))
-        if len({known.id for known in objects}) != len(objects):
+        if len({kept.id for kept in objects}) != len(objects):
             raise ValueError("two objects have the same id")
         models = _models_from_json(given["models"])
         return WorkState(photo, models, int(given["revision"]), bool(given["done"]), objects)
@@ -281,13 +281,13 @@ def _parsed_snapshot(path: str, content: bytes) -> WorkState:
 
 def _check_masks(path: str, state: WorkState) -> None:
     size = [state.photo.height, state.photo.width]
-    for known, whole in zip(state.objects, are_whole([known.rle for known in state.objects], size), strict=True):
+    for kept, whole in zip(state.objects, are_whole([kept.rle for kept in state.objects], size), strict=True):
         if not whole:
-            raise _damaged(path, f"the mask of object {known.id} is no encoding of {size[0]} x {size[1]} pixels")
+            raise _damaged(path, f"the mask of object {kept.id} is no encoding of {size[0]} x {size[1]} pixels")
 
 
 def are_whole(rles: Sequence[RLE], size: Sequence[int]) -> list[bool]:
-    """Which encodings are sound, and of a frame of `size` (height, width)."""
+    """Checks of each encoding that it is sound, and of a frame of `size` (height, width)."""
     texts = [str(rle["counts"]) or "~" for rle in rles]
     if not texts:
         return []

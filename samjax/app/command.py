@@ -46,9 +46,9 @@ def run(
     check_exposure(host, token)
     folder = out or default_out(source)
     library = Library(source, folder)
-    known = Annotations(annotations, _say) if annotations else None
+    beside = Annotations(annotations, _say) if annotations else None
     listed = () if library.records is None else library.records.classes
-    imported = Importer(library, known, listed) if known is not None or library.records is not None else None
+    imported = Importer(library, beside, listed) if beside is not None or library.records is not None else None
     check_writable(folder, "--out")
     with contextlib.ExitStack() as stack:
         stack.enter_context(working_in(folder, say=_say))

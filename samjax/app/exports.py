@@ -36,7 +36,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")  # which are compressed already
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """The files of an export, and photos that failed."""
 
     folder: Path
     files: list[str]  # relative to it, with slashes
@@ -65,15 +65,15 @@ def options_of(given: Any, classes: Sequence[str]) -> Options:
 
 def is_exported(state: WorkState) -> bool:
     """True for a photo with objects, and for one that a person has marked done; of others nothing is known."""
-    return state.done or any(not known.deleted for known in state.objects)
+    return state.done or any(not kept.deleted for kept in state.objects)
 
 
 def class_names(listed: Sequence[str], states: Sequence[WorkState]) -> list[str]:
     """The classes by number: those in the list, others that objects have, and "object" if one has none."""
-    objects = [known for state in states for known in state.objects if not known.deleted]
-    found = sorted({known.class_ for known in objects if known.class_})
+    objects = [kept for state in states for kept in state.objects if not kept.deleted]
+    found = sorted({kept.class_ for kept in objects if kept.class_})
     names = dict.fromkeys([*listed, *found])
-    if not names or any(not known.class_ for known in objects):
+    if not names or any(not kept.class_ for kept in objects):
         names[OBJECT] = None
     return list(names)
 
@@ -167,7 +167,7 @@ def _own_file(library: Library, id: str, work: Work, format: str) -> Path | None
 
 
 def _relative_name(pixels: Pixels, path: Path | None, out: Path) -> str:
-    """Where a photo is within the folder of photos: of a record without the format that its name begins with."""
+    """A photo's path within its folder of photos: of a record without the format that its name begins with."""
     if pixels.path is not None:
         return pixels.name
     inner = PurePosixPath(pixels.name.partition("/")[2] or pixels.name)
@@ -188,24 +188,24 @@ def _replace_links(files: Sequence[Path]) -> None:
 def _write(photo: Photo, pixels: Pixels, state: WorkState, folder: Path, format: str, options: Options) -> list[Path]:
     if check := FORMATS[format].check:
         check(photo.path, options)
-    records = [_record(known, pixels.size) for known in state.objects if not known.deleted]
+    records = [_record(kept, pixels.size) for kept in state.objects if not kept.deleted]
     written = FORMATS[format].write(SegmentedPhoto(photo, pixels.rgb, records), folder, options)
     return [inner for path in written for inner in ([path] if path.is_file() else sorted(path.iterdir()))]
 
 
-def _record(known: WorkObject, size: tuple[int, int]) -> dict[str, Any]:
+def _record(kept: WorkObject, size: tuple[int, int]) -> dict[str, Any]:
     """An object as writers take it; what is not known of it is not there."""
-    x0, y0, x1, y1 = inclusive_box(known.rle)
-    points = [[x, y] for step in known.steps[-1:] for x, y, label in step.get("points", ()) if label == 1]
+    x0, y0, x1, y1 = inclusive_box(kept.rle)
+    points = [[x, y] for step in kept.steps[-1:] for x, y, label in step.get("points", ()) if label == 1]
     return {
-        "segmentation": known.rle,
-        "area": rle_area(known.rle),
+        "segmentation": kept.rle,
+        "area": rle_area(kept.rle),
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "crop_box": [0, 0, size[1], size[0]],
-        **({"predicted_iou": known.score} if known.score is not None else {}),
+        **({"predicted_iou": kept.score} if kept.score is not None else {}),
         **({"point_coords": points} if points else {}),
-        **({"class": known.class_} if known.class_ else {}),
-        **({"name": known.name} if known.name else {}),
+        **({"class": kept.class_} if kept.class_ else {}),
+        **({"name": kept.name} if kept.name else {}),
     }
 
 

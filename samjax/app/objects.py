@@ -41,7 +41,7 @@ from samjax.ops.rle import inclusive_box, rle_area
 from samjax.readers import sources
 from samjax.workfile import BadWorkFile, WorkObject
 
-MOST_OBJECTS = 10_000  # of a request
+MOST_CHANGES = 10_000  # of a request
 _ID = re.compile("[a-z]{8,32}")  # of the sender's choice; the work's own have numbers
 TOLERANCE = 0.5  # pixels by which a polygon may leave its mask
 
@@ -130,18 +130,18 @@ class Objects:
             work = self.work(request.path_params["photo"])
             revision = _revision(given)
             stored = [self._stored(work, request.path_params["photo"], entry) for entry in sent]
-            again = [known for known in stored if known is not None]
+            again = [kept for kept in stored if kept is not None]
             if len(again) == len(sent):
                 return _added(work.revision_after_resending(again, revision), again)
             work.check(revision)
             new = [
                 self._new(request.path_params["photo"], entry)
-                for entry, known in zip(sent, stored, strict=True)
-                if known is None
+                for entry, kept in zip(sent, stored, strict=True)
+                if kept is None
             ]
             made = iter(work.add(new, revision))
             self.works.classes.include(one.class_ for one in new)
-            return _added(work.state.revision, [known or next(made) for known in stored])
+            return _added(work.state.revision, [kept or next(made) for kept in stored])
 
         return await run_in_threadpool(add)
 
@@ -312,18 +312,18 @@ def work_json(work: Work) -> dict[str, Any]:
     return {"revision": state.revision, "done": state.done, "objects": objects, "notes": list(work.notes)}
 
 
-def object_json(known: WorkObject) -> dict[str, Any]:
+def object_json(kept: WorkObject) -> dict[str, Any]:
     """An object as the page gets it: without its steps and run lengths."""
-    x0, y0, x1, y1 = inclusive_box(known.rle)
-    area = rle_area(known.rle)
+    x0, y0, x1, y1 = inclusive_box(kept.rle)
+    area = rle_area(kept.rle)
     names = ("id", "name", "class", "colour", "hidden", "deleted", "source", "score")
-    given = known.to_json()
+    given = kept.to_json()
     return {
         **{name: given[name] for name in names},
         "area": area,
         "box": [x0, y0, x1 + 1, y1 + 1] if area else [0, 0, 0, 0],
-        "polygons": polygons(known.rle, TOLERANCE),
-        "clicks": max((len(step.get("points", ())) for step in known.steps), default=0),
+        "polygons": polygons(kept.rle, TOLERANCE),
+        "clicks": max((len(step.get("points", ())) for step in kept.steps), default=0),
     }
 
 
@@ -390,8 +390,8 @@ def _revision(given: Mapping[str, Any]) -> int:
 
 def _some(given: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     entries = given.get(name)
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_OBJECTS:
-        raise BadRequest(f"{name} is a list of 1 to {MOST_OBJECTS:,}")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_CHANGES:
+        raise BadRequest(f"{name} is a list of 1 to {MOST_CHANGES:,}")
     if not all(isinstance(entry, dict) for entry in entries):
         raise BadRequest(f"{name} is a list of JSON objects")
     return entries

@@ -81,7 +81,7 @@ class NewObject:
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What a photo begins with, and notes on annotations that are not among it."""
+    """Objects that a photo begins with, and notes on annotations that are not among them."""
 
     objects: Sequence[NewObject] = ()
     notes: Sequence[str] = ()
@@ -179,19 +179,19 @@ class Work:
         """
         with self._lock:
             self.check(revision)
-            first = 1 + max((int(known.id[1:]) for known in self.state.objects if known.id[1:].isdecimal()), default=0)
+            first = 1 + max((int(kept.id[1:]) for kept in self.state.objects if kept.id[1:].isdecimal()), default=0)
             checksum = self._model["checksum"]
-            there = {known.id: known for known in self.state.objects}
+            there = {kept.id: kept for kept in self.state.objects}
             made = [
                 _made(new, new.id or f"o{number}", None if new.source == "import" else checksum)
                 for number, new in enumerate(objects, first)
                 if new.id not in there
             ]
-            if len({known.id for known in made}) < len(made):
+            if len({kept.id for kept in made}) < len(made):
                 raise BadRequest("two of the objects have the same id")
-            self._check_masks([known.rle for known in made])
+            self._check_masks([kept.rle for kept in made])
             if made:
-                self._commit({"add": [known.to_json() for known in made]}, any(new.model for new in made))
+                self._commit({"add": [kept.to_json() for kept in made]}, any(new.model for new in made))
             fresh = iter(made)
             return [there.get(new.id or "") or next(fresh) for new in objects]
 
@@ -203,7 +203,7 @@ class Work:
         """
         with self._lock:
             newest = self.state.revision
-            if newest == revision + 1 and self._added == {known.id for known in objects}:
+            if newest == revision + 1 and self._added == {kept.id for kept in objects}:
                 return newest
             return min(revision, newest)
 
@@ -220,7 +220,7 @@ class Work:
                 given.append({"id": id, **fields, **more})
             self._check_masks([fields["rle"] for fields in given if "rle" in fields])
             self._commit({"set": given}, any("rle" in fields for fields in given))
-            return [known for known in self.state.objects if known.id in changes]
+            return [kept for kept in self.state.objects if kept.id in changes]
 
     def set_done(self, done: bool, revision: int | None = None) -> None:
         """Says whether the photo is finished; raises as `add` does."""
@@ -265,7 +265,7 @@ class Work:
             self._seen = self._on_disk()
             raise not_saved(self.path, error) from error
         self.state, self._seen = state, self._on_disk()
-        self._added = frozenset(known["id"] for known in change.get("add", ()))
+        self._added = frozenset(kept["id"] for kept in change.get("add", ()))
         if self._length > max(COMPACTED, self.path.stat().st_size, self._patience):
             self._compact()
 
@@ -292,8 +292,8 @@ class Work:
 
     def _write_snapshot(self, state: WorkState) -> WorkState:
         if state.photo.path is None and self._keep is not None:
-            kept = _relative(self.photo_file(), self.path.parent)
-            state = dataclasses.replace(state, photo=dataclasses.replace(state.photo, path=kept))
+            place = _relative(self.photo_file(), self.path.parent)
+            state = dataclasses.replace(state, photo=dataclasses.replace(state.photo, path=place))
         durable.write_whole(self.path, state.text().encode())
         # From here on whatever the journal has is in the snapshot, and lines of revisions up to it are skipped.
         journal = workfile.journal_of(self.path)
@@ -315,7 +315,7 @@ class Work:
         self._seen = self._on_disk()
 
     def _on_disk(self) -> tuple[Any, Any]:
-        """What tells versions of the two files apart; None for a missing one."""
+        """Marks that tell versions of the two files apart; None for a missing one."""
         return _marks(self.path), _marks(workfile.journal_of(self.path))
 
     def _check_photo(self, photo: WorkPhoto) -> None:
@@ -393,7 +393,7 @@ class WorkFolder:
                 keep = None if original is None else lambda: original.file() or self._keep(name, original.pixels())
                 imported = Imported if (imports := self._imports) is None else lambda: imports.of(photo)
                 work = Work(file, described, self.model, imported, keep, self._say)
-                self.classes.include(known.class_ for known in work.state.objects)
+                self.classes.include(kept.class_ for kept in work.state.objects)
                 self._works[name] = work
         self._remember(name, work)
         if work.state.photo.sha256 != sha256:
@@ -406,7 +406,7 @@ class WorkFolder:
     def _remember(self, name: str, work: Work) -> None:
         """Keeps work in memory that was asked for lately; what no request has any more is read again when needed."""
         with self._keeping:
-            self._recent[name] = work, sum(_OBJECT + len(known.rle["counts"]) for known in work.state.objects)
+            self._recent[name] = work, sum(_OBJECT + len(kept.rle["counts"]) for kept in work.state.objects)
             self._recent.move_to_end(name)
             old = []
             while sum(size for _, size in self._recent.values()) > self._memory and len(self._recent) > 1:
@@ -531,7 +531,7 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 
 def _counted(state: WorkState) -> tuple[int, bool]:
-    return sum(not known.deleted for known in state.objects), state.done
+    return sum(not kept.deleted for kept in state.objects), state.done
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -542,7 +542,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def not_saved(path: Path, error: OSError) -> NotSaved:
-    """What a person is told of an error in writing."""
+    """The error of work that could not be written, as a person is told of it."""
     why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
     return NotSaved(
         f"the change is not saved, {why} ({printable(path)}): what was saved before is kept; make room or mend it, and "

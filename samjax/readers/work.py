@@ -39,8 +39,8 @@ class WorkFiles(IndexedSource):
             except BadWorkFile as error:
                 flawed.append(Problem(name.removesuffix(SNAPSHOT), str(error), Reason.UNREADABLE))
                 continue
-            objects = [known for known in state.objects if not known.deleted]
-            classes.update(known.class_ for known in objects if known.class_)
+            objects = [kept for kept in state.objects if not kept.deleted]
+            classes.update(kept.class_ for kept in objects if kept.class_)
             if objects or state.done:
                 names.append(name)
             else:
@@ -72,11 +72,11 @@ class WorkFiles(IndexedSource):
                 Reason.SIZE if found.size != (state.photo.height, state.photo.width) else Reason.UNREADABLE,
             )
         clicks: dict[int | str, tuple[Click, ...]] = {}
-        for known in state.objects:
-            if not known.deleted:
-                category = self._categories.get(known.class_) if known.class_ else None
-                found.add(f"object {known.id}", known.rle, known.id, category, class_=known.class_)
-                clicks[known.id] = clicks_of(known.steps)
+        for kept in state.objects:
+            if not kept.deleted:
+                category = self._categories.get(kept.class_) if kept.class_ else None
+                found.add(f"object {kept.id}", kept.rle, kept.id, category, class_=kept.class_)
+                clicks[kept.id] = clicks_of(kept.steps)
         if not clicks and not state.done:
             raise NoObjects
         record = found.record(empty=state.done)
