@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from samjax.app.library import UnknownPhoto, UnreadablePhoto
+from samjax.app.library import PhotoChanged, UnknownPhoto, UnreadablePhoto
 from samjax.app.queue import Busy, GivenUp, Superseded
 from samjax.workfile import BadWorkFile
 
@@ -62,6 +62,8 @@ def error_response(error: BaseException) -> JSONResponse:
             return _error(503, str(error), {"retry-after": str(error.retry_after)})
         case Superseded():
             return _error(409, str(error), superseded=True)
+        case PhotoChanged():
+            return _error(409, str(error))
         case UnknownPhoto():
             return _error(404, error.args[0])
         case UnreadablePhoto() | BadWorkFile():

@@ -47,6 +47,10 @@ class UnreadablePhoto(ValueError):
     """The photo cannot be read; the message is the library's."""
 
 
+class PhotoChanged(RuntimeError):
+    """The photo's pixels are no longer those that a request was made for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PhotoEntry:
     """A photo as it is listed, not read."""

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 
 from samjax import transforms
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
 from samjax.app.drawn import drawn_mask
 from samjax.app.embeddings import BoundedStore
-from samjax.app.library import KnownPhoto, OpenPhoto
+from samjax.app.library import KnownPhoto, OpenPhoto, PhotoChanged
 from samjax.app.sized_cache import SizedCache
 from samjax.app.steps import BadRequest, Step, steps_to_json
 from samjax.ops.rle import RLE, encode_placed, rle_area, rle_box
@@ -117,12 +117,12 @@ class Service:
         return hash in self._embeddings or self._store.has(hash)
 
     def embed(self, photo: KnownPhoto, read: Read) -> Embedding:
-        """A photo's embedding: from memory, from disk, or computed and kept in both."""
+        """A photo's embedding: from memory, from disk, or computed and kept in both. Raises PhotoChanged."""
         if (known := self._embeddings.get(photo.hash)) is not None:
             return known
         embedding = self._store.get(photo.hash)
         if embedding is None:
-            rgb = read().rgb
+            rgb = _pixels(photo, read)
             start = time.perf_counter()
             embedding = jax.block_until_ready(self.sam.encode(rgb))
             self.encode_seconds = time.perf_counter() - start
@@ -192,13 +192,14 @@ class Service:
     def everything(
         self, photo: KnownPhoto, read: Read, config: GenerationConfig, progress: Callable[[float], None]
     ) -> list[dict[str, Any]]:
-        """Records (`samjax.amg.records`) of everything in a photo, kept by the photo and the settings."""
+        """Records (`samjax.amg.records`) of everything in a photo, kept by the photo and the settings. Raises
+        PhotoChanged."""
         if (known := self.found(photo, config)) is not None:
             return known
         # Few points together are as fast on a CPU, and the pauses come sooner.
         batch = _POINTS_ON_CPU if self.sam.execution.platform == "cpu" else config.points_per_batch
         generator = MaskGenerator(self.sam, dataclasses.replace(config, points_per_batch=batch))
-        records = generator.generate(read().rgb, progress=progress)
+        records = generator.generate(_pixels(photo, read), progress=progress)
         size = sum(len(record["segmentation"]["counts"]) + 500 for record in records)
         self._found.put(self._found_key(photo, config), records, size)
         return records
@@ -237,6 +238,14 @@ class Service:
                 self._sizes.add((size, shown))
                 logits = np.zeros(self.sam.config.mask_size, np.float32)
                 transforms.upscale_masks(logits, size, self.sam.config, size=shown)
+
+
+def _pixels(photo: KnownPhoto, read: Read) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels that were asked about: what is computed of others must not be kept as this photo's."""
+    opened = read()
+    if opened.hash != photo.hash:
+        raise PhotoChanged(f"{photo.name} has changed since it was asked about: open it again")
+    return opened.rgb
 
 
 def _encoded(mask: Bool[np.ndarray, "H W"]) -> RLE:

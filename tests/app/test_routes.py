@@ -182,6 +182,42 @@ class TestPredict:
         assert response.json()["error"].startswith("busy: ")
 
 
+class TestAPhotoThatChangesWhileItWaits:
+    """Nothing that is computed of other pixels is kept as the photo's."""
+
+    def wait(self, client):
+        """A job that holds the device until the event is set."""
+        entered, leave = threading.Event(), threading.Event()
+        client.queue.submit("gate", lambda _: (entered.set(), leave.wait(5)))
+        assert entered.wait(5)
+        return leave
+
+    def test_its_embedding_fails(self, client, service, folder, photo):
+        leave = self.wait(client)
+        hash = client.get(f"/api/photos/{id_of('a.png')}").json()["hash"]
+        post(client, "/segment/embed", 202, photo=id_of("a.png"))
+        Image.fromarray(255 - photo).save(folder / "a.png")
+        leave.set()
+        client.queue.submit("", lambda _: None).future.result(5)
+        assert not service.is_embedded(hash)
+        Image.fromarray(photo).save(folder / "a.png")
+        state = client.get(f"/segment/embed/{id_of('a.png')}").json()
+        assert (state["state"], "has changed" in state["error"]) == ("failed", True)
+
+    def test_a_search_in_it_is_a_conflict(self, client, folder, photo):
+        leave = self.wait(client)
+        client.get(f"/api/photos/{id_of('a.png')}")
+        submit = client.queue.submit
+
+        def changed(*given, **more):
+            Image.fromarray(255 - photo).save(folder / "a.png")
+            leave.set()
+            return submit(*given, **more)
+
+        client.queue.submit = changed
+        assert "has changed" in post(client, "/segment/everything", 409, photo=id_of("a.png"), config=ALL)["error"]
+
+
 class TestEmbed:
     def test_a_photo_becomes_ready(self, client):
         id = id_of("a.png")
