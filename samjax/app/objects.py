@@ -21,8 +21,9 @@ from samjax import writers
 from samjax.app import exports
 from samjax.app.classes import StaleClasses
 from samjax.app.polygons import polygons
-from samjax.app.protocols import Entry, Library, Masks
+from samjax.app.protocols import Entry, Library, Masks, Photo
 from samjax.app.steps import BadRequest, steps_from_json, steps_to_json
+from samjax.app.waiting import IsGone
 from samjax.app.work import FULL, KEPT, NewObject, NotSaved, StaleRevision, Work, WorkFolder, checked_fields, not_saved
 from samjax.errors import first_line
 from samjax.ops.rle import inclusive_box, rle_area
@@ -86,9 +87,11 @@ class Objects:
 
     def work(self, photo: str) -> Work:
         """The work on a photo. Raises BadWorkFile, OSError, and the library's errors."""
-        facts = self._library.facts(photo)
-        pixels = None if facts.path is not None else lambda: self._library.read(photo).rgb
-        return self.works.open(photo, facts.name, facts.hash, facts.size, facts.path, pixels)
+        return self._work_on(self._library.facts(photo))
+
+    def _work_on(self, facts: Photo) -> Work:
+        pixels = None if facts.path is not None else lambda: self._library.read(facts.id).rgb
+        return self.works.open(facts.id, facts.name, facts.hash, facts.size, facts.path, pixels)
 
     def resolved(self, photo: str, steps: Any) -> Any:
         """Steps as they were sent, with the mask of an object in the place of {"object": ID}.
@@ -113,11 +116,11 @@ class Objects:
     async def _post(self, request: Request, given: dict[str, Any]) -> Any:
         sent = _some(given, "objects")
 
+        photo, work, revision = await run_in_threadpool(self._opened, request, given)
+        new = [await self._new(photo, entry, request.is_disconnected) for entry in sent]
+
         def add() -> Any:
-            work = self.work(request.path_params["photo"])
-            revision = _revision(given)
-            work.check(revision)
-            made = work.add([self._new(request.path_params["photo"], entry) for entry in sent], revision)
+            made = work.add(new, revision)
             self.works.classes.include(known.class_ for known in made)
             return {"work": {"revision": work.state.revision}, "objects": list(map(object_json, made))}
 
@@ -126,27 +129,33 @@ class Objects:
     async def _patch(self, request: Request, given: dict[str, Any]) -> Any:
         sent = _some(given, "changes")
 
+        photo, work, revision = await run_in_threadpool(self._opened, request, given)
+        changes: dict[str, dict[str, Any]] = {}
+        for entry in sent:
+            id = entry.get("id")
+            if not isinstance(id, str) or work.state.find(id) is None:
+                raise BadRequest(f"there is no object {str(id)[:40]!r}")
+            _check_known(entry, ("id", "name", "class", "colour", "hidden", "deleted", "steps"))
+            fields = checked_fields(entry)
+            if "steps" in entry:
+                new = await self._segmented(photo, entry["steps"], request.is_disconnected)
+                fields |= {"steps": list(new.steps), "rle": new.rle, "score": new.score}
+                fields |= {"source": "prompts", "everything": None}
+            changes[id] = {**changes.get(id, {}), **fields}
+
         def change() -> Any:
-            work = self.work(request.path_params["photo"])
-            revision = _revision(given)
-            work.check(revision)
-            changes: dict[str, dict[str, Any]] = {}
-            for entry in sent:
-                id = entry.get("id")
-                if not isinstance(id, str) or work.state.find(id) is None:
-                    raise BadRequest(f"there is no object {str(id)[:40]!r}")
-                _check_known(entry, ("id", "name", "class", "colour", "hidden", "deleted", "steps"))
-                fields = checked_fields(entry)
-                if "steps" in entry:
-                    new = self._segmented(request.path_params["photo"], entry["steps"])
-                    fields |= {"steps": list(new.steps), "rle": new.rle, "score": new.score}
-                    fields |= {"source": "prompts", "everything": None}
-                changes[id] = {**changes.get(id, {}), **fields}
             changed = work.change(changes, revision)
             self.works.classes.include(known.class_ for known in changed)
             return {"work": {"revision": work.state.revision}, "objects": list(map(object_json, changed))}
 
         return await run_in_threadpool(change)
+
+    def _opened(self, request: Request, given: Mapping[str, Any]) -> tuple[Photo, Work, int]:
+        """The photo of a request as it is now, and the work on it, whose revision the change is for."""
+        photo = self._library.facts(request.path_params["photo"])
+        work, revision = self._work_on(photo), _revision(given)
+        work.check(revision)
+        return photo, work, revision
 
     async def _patch_photo(self, request: Request, given: dict[str, Any]) -> Any:
         if not isinstance(given.get("done"), bool):
@@ -234,7 +243,7 @@ class Objects:
         }
         return _OfFile(packed, media_type="application/zip", headers=headers)
 
-    def _new(self, photo: str, entry: Any) -> NewObject:
+    async def _new(self, photo: Photo, entry: Any, is_gone: IsGone) -> NewObject:
         """An object as it was sent, with its mask."""
         _check_known(entry, ("id", "name", "class", "colour", "steps", "everything"))
         if ("steps" in entry) == ("everything" in entry):
@@ -246,18 +255,18 @@ class Objects:
                 raise BadRequest(f"the id of a new object is 8 to 32 letters a to z, got {str(id)[:40]!r}")
             given["id"] = id
         if "steps" in entry:
-            new = self._segmented(photo, entry["steps"])
+            new = await self._segmented(photo, entry["steps"], is_gone)
             return NewObject(new.rle, "prompts", steps=new.steps, score=new.score, **given)
         asked = entry["everything"]
         config, index = (asked.get("config"), asked.get("index")) if isinstance(asked, dict) else (None, None)
         if not isinstance(config, dict) or isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise BadRequest("everything is {config: {...}, index: NUMBER}, as the search for everything gives them")
-        rle, score = self._masks.everything_mask(photo, config, index)
+        rle, score = await self._masks.everything_mask(photo, config, index, is_gone)
         return NewObject(rle, "everything", everything={"config": config, "index": index}, score=score, **given)
 
-    def _segmented(self, photo: str, sent: Any) -> NewObject:
-        steps = steps_from_json(self.resolved(photo, sent))
-        rle, score = self._masks.mask_of(photo, steps)
+    async def _segmented(self, photo: Photo, sent: Any, is_gone: IsGone) -> NewObject:
+        steps = await run_in_threadpool(lambda: steps_from_json(self.resolved(photo.id, sent)))
+        rle, score = await self._masks.mask_of(photo, steps, is_gone)
         if not rle_area(rle):
             raise BadRequest("the mask of these steps is empty: there is nothing to keep")
         return NewObject(rle, "prompts", steps=tuple(steps_to_json(steps)), score=score)

@@ -3,15 +3,16 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
 
-from samjax.app.library import KnownPhoto, Library
+from samjax.app.library import KnownPhoto, Library, OpenPhoto
 from samjax.app.queue import DeviceQueue, Job
-from samjax.app.service import Mask, Service
+from samjax.app.service import Mask, MaskPrompt, Service
 from samjax.app.steps import BadRequest, Step, steps_from_json
 
 MOST_OBJECTS = 64  # of a request
+MOST_STEPS = 2_000  # of all objects of a request
 
 MaskFormat = Literal["rle", "polygons"]
 
@@ -51,6 +52,7 @@ class Asked:
 
     photo: KnownPhoto
     objects: tuple[tuple[Step, ...], ...]
+    drawn: tuple[MaskPrompt | None, ...]  # that each object begins with
     shape: Shape
     preview: bool
 
@@ -100,24 +102,30 @@ class Predicting:
         shape = Shape.of(given)
         photo = self._library.facts(given["photo"])
         steps = tuple(steps_from_json(self._resolved(photo.id, some)) for some in objects)
+        if sum(map(len, steps)) > MOST_STEPS:
+            raise BadRequest(f"objects have at most {MOST_STEPS:,} steps together: ask in several requests")
+        # Here, and not while others wait for the device:
+        drawn = tuple(self._service.drawn(photo, some) for some in steps)
         if not self._service.is_embedded(photo.hash):
-            self._library.read(photo.id)  # here, and not while others wait for the device
-        return Asked(photo, steps, shape, preview)
+            self._library.read(photo.id)
+        return Asked(photo, steps, drawn, shape, preview)
 
     def submit(self, client: str, asked: Asked) -> Job:
         """Queues a request, whose result is `Answered`. Raises `samjax.app.queue.Busy`."""
 
-        def work(job: Job) -> Answered:
-            decode = masks = 0.0
+        def read() -> OpenPhoto:
+            return self._library.read(asked.photo.id)
+
+        def work(job: Job) -> Generator[None, None, Answered]:
+            masks = 0.0
             objects = []
-            for steps in asked.objects:
-                job.pause()
-                start = time.perf_counter()
-                answer = self._service.answer(asked.photo, lambda: self._library.read(asked.photo.id), steps)
+            for steps, drawn in zip(asked.objects, asked.drawn, strict=True):
+                answer = yield from self._service.answering(asked.photo, read, steps, drawn)
                 decoded = time.perf_counter()
                 objects.append(self._service.masks(asked.photo.size, answer, max_side=asked.shape.max_side))
-                decode, masks = decode + decoded - start, masks + time.perf_counter() - decoded
-            return Answered(objects, decode, masks)
+                masks += time.perf_counter() - decoded
+                yield
+            return Answered(objects, job.spent() - masks, masks)
 
         return self._queue.submit(client, work, preview=asked.preview)
 

@@ -1,21 +1,24 @@
 """One queue for the device, shared by many clients: fair, bounded, and served by one thread.
 
-Clients take turns. A long job (everything in a photo) offers its pauses to the short jobs of others.
+Clients take turns. A long job (everything in a photo) offers its pauses to the short jobs of others; a short job of
+many parts is interrupted for them.
 """
 
 import collections
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Literal
 
 Kind = Literal["short", "long", "background"]
 
+_TURN = 0.2  # seconds after which a short job lets others have the device, between two of its parts
 MOST_WAITING = 64
 MOST_OF_CLIENT = 16
 _CLOSING = "the server is closing"
+_SUPERSEDED = "a newer preview has taken this one's place"
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,10 @@ class Superseded(RuntimeError):
 
 
 class Job:
-    """What a client wants of the device. Its `future` has the answer; `cancel` gives it up."""
+    """What a client wants of the device. Its `future` has the answer; `cancel` gives it up.
+
+    Work that is a generator runs in parts, and returns its result; between two parts others may have their turn.
+    """
 
     def __init__(self, client: str, work: Callable[["Job"], Any], kind: Kind, preview: bool, queue: "DeviceQueue"):
         self.client, self.kind, self.preview = client, kind, preview
@@ -45,6 +51,8 @@ class Job:
         self.started: float | None = None  # time.monotonic() when it began and when it had ended
         self.ended: float | None = None
         self._work, self._queue = work, queue
+        self._parts: Generator[None, None, Any] | None = None
+        self._spent, self._resumed = 0.0, 0.0
         self._given_up = threading.Event()
         self.submitted = time.monotonic()
 
@@ -67,19 +75,50 @@ class Job:
         """How many jobs will run before this one, about; 0 if it runs or has run."""
         return self._queue.position(self)
 
-    def run(self) -> None:
-        """Runs the work; whatever it raises is in the future."""
-        if not self.future.set_running_or_notify_cancel():
-            return
-        self.started = time.monotonic()
+    def spent(self) -> float:
+        """Seconds on the device so far; for the work itself to ask."""
+        return self._spent + time.monotonic() - self._resumed
+
+    def run(self) -> bool:
+        """Runs the work until its end, or until its turn is over; true if it has ended. Whatever it raises is in the
+        future."""
+        if self.started is None and not self.future.set_running_or_notify_cancel():
+            return True
+        self._resumed = time.monotonic()
+        self.started = self.started or self._resumed
         try:
-            result = self._work(self)
+            ended, result = self._run_parts()
         except BaseException as error:
             self.ended = time.monotonic()
             self.future.set_exception(error)
-        else:
+            return True
+        self._spent += time.monotonic() - self._resumed
+        if ended:
             self.ended = time.monotonic()
             self.future.set_result(result)
+        return ended
+
+    def _run_parts(self) -> tuple[bool, Any]:
+        """Whether the work has ended, and its result."""
+        if self._parts is None:
+            begun = self._work(self)
+            if not isinstance(begun, Generator):
+                return True, begun
+            self._parts = begun
+        while True:
+            if self._given_up.is_set():
+                raise GivenUp("the request was given up")
+            try:
+                next(self._parts)
+            except StopIteration as end:
+                return True, end.value
+            if time.monotonic() - self._resumed >= _TURN and self._queue.others_wait():
+                return False, None
+
+    def refuse(self, error: Exception) -> None:
+        """Ends a job that waits by an error; it may have begun."""
+        if self.started is not None or self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
 
 
 class DeviceQueue:
@@ -129,8 +168,8 @@ class DeviceQueue:
             else:
                 queue.append(job)
             self._changed.notify()
-        if superseded is not None and superseded.future.set_running_or_notify_cancel():
-            superseded.future.set_exception(Superseded("a newer preview has taken this one's place"))
+        if superseded is not None:
+            superseded.refuse(Superseded(_SUPERSEDED))
         return job
 
     def _check_room(self, own: int) -> None:
@@ -216,11 +255,30 @@ class DeviceQueue:
                 self._changed.wait()
 
     def _run(self, job: Job) -> None:
-        try:
-            job.run()
-        finally:
-            with self._changed:
-                self._running.remove(job)
+        ended = job.run()
+        with self._changed:
+            self._running.remove(job)
+            error = None if ended else self._put_back(job)
+        if error is not None:
+            job.refuse(error)
+
+    def _put_back(self, job: Job) -> Exception | None:
+        """Has a job wait whose turn is over, before its client's others; the error if it must not."""
+        if self._closed:
+            return Busy(_CLOSING, 10)
+        own = self._waiting.setdefault(job.client, collections.deque())  # whose turn is the last now
+        if not job.preview:
+            own.appendleft(job)
+        elif own and own[-1].preview:
+            return Superseded(_SUPERSEDED)
+        else:
+            own.append(job)
+        return None
+
+    def others_wait(self) -> bool:
+        """True if what runs should let others have the device: those that wait, or a long job that pauses."""
+        with self._changed:
+            return bool(self._waiting) or len(self._running) > 1
 
     def close(self, timeout: float = 30.0) -> None:
         """Ends the thread: what runs is finished, long jobs end at their next pause, and what waits raises `Busy`."""
@@ -232,8 +290,7 @@ class DeviceQueue:
             running = list(self._running)
             self._changed.notify_all()
         for job in left:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(Busy(_CLOSING, 10))
+            job.refuse(Busy(_CLOSING, 10))
         for job in running:
             if job.kind != "short":
                 job.cancel()

@@ -16,15 +16,15 @@ from samjax.app.encoding import Encoding
 from samjax.app.http import HttpError, client_of, error_response, read_json
 from samjax.app.library import KnownPhoto, Library, PhotoEntry, UnreadablePhoto, safe_name
 from samjax.app.predicting import Predicting
-from samjax.app.queue import DeviceQueue, GivenUp, Job
+from samjax.app.queue import DeviceQueue, Job
 from samjax.app.searching import Search, Searching
 from samjax.app.service import Service
 from samjax.app.tiles import SIDE, Tiles, level_count
+from samjax.app.waiting import result_of
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 200_000_000
 _TELL = 0.2  # seconds between lines of progress
-_LOOK = 0.25  # seconds after which it is seen that a client has gone
 
 
 @runtime_checkable
@@ -220,7 +220,7 @@ def segment_routes(context: Context) -> list[Route]:
     async def predict(request: Request) -> Response:
         asked = await run_in_threadpool(predicting.checked, await read_json(request))
         job = predicting.submit(client_of(request), asked)
-        result = await answered(request, job)
+        result = await result_of(job, request.is_disconnected)
         return await run_in_threadpool(lambda: JSONResponse(predicting.answer(asked, result, job)))
 
     async def everything(request: Request) -> Response:
@@ -229,7 +229,7 @@ def segment_routes(context: Context) -> list[Route]:
         job = searching.submit(client_of(request), search, report)
         if "application/x-ndjson" in request.headers.get("accept", ""):
             return StreamingResponse(_lines(searching, search, job, report), media_type="application/x-ndjson")
-        found = await answered(request, job)
+        found = await result_of(job, request.is_disconnected)
 
         def described() -> Response:
             masks = [searching.json(search, number, *mask) for number, mask in enumerate(found)]
@@ -278,21 +278,6 @@ async def _lines(searching: Searching, search: Search, job: Job, progress: Progr
 
 def _line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode() + b"\n"
-
-
-async def answered(request: Request, job: Job) -> Any:
-    """A job's result; the job is given up when the client has gone."""
-    waiting = asyncio.wrap_future(job.future)
-    try:
-        while True:
-            done, _ = await asyncio.wait({waiting}, timeout=_LOOK)
-            if done:
-                return waiting.result()
-            if await request.is_disconnected():
-                raise GivenUp("the request was given up")
-    finally:
-        waiting.cancel()
-        job.cancel()
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:

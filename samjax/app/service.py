@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ from samjax.writers.outlines import outline
 
 _EMBEDDINGS, _ANSWERS, _FOUND = 256_000_000, 128_000_000, 128_000_000  # bytes in memory
 _POINTS_ON_CPU = 32  # of a batch of the search for everything
+MaskPrompt = Float32[np.ndarray, "h w"]  # the model's mask input
 Read = Callable[[], OpenPhoto]  # gives the photo's pixels, if they are needed
 Ring = list[list[float]]  # [x, y] in pixels of the photo; pixel (0, 0) covers [0, 1] x [0, 1]
 
@@ -136,35 +137,53 @@ class Service:
 
         Answers are kept by the photo and all steps that decide them, so that a further click costs one run of the
         decoder. Raises BadRequest for points outside the photo, masks that are none of this photo, and choices among
-        more answers than there are.
+        more answers than there are; and PhotoChanged.
         """
-        first = max(number for number, step in enumerate(steps) if not step.refine)
+        answering = self.answering(photo, read, steps)
+        while True:
+            try:
+                next(answering)
+            except StopIteration as end:
+                return end.value
+
+    def answering(
+        self, photo: KnownPhoto, read: Read, steps: Sequence[Step], drawn: MaskPrompt | None = None
+    ) -> Generator[None, None, Answer]:
+        """`answer` in parts, one run of the decoder each; `drawn` is what `drawn` gave for these steps."""
+        first = _first_of(steps)
         answer: Answer | None = None
         for number in range(first, len(steps)):
-            logits = None
+            logits = drawn
             if answer is not None:
+                yield
                 logits = self.chosen(answer, steps[number - 1])
             answer = self._step(photo, read, steps[first : number + 1], logits)
         assert answer is not None
         self.chosen(answer, steps[-1])
         return answer
 
-    def chosen(self, answer: Answer, step: Step) -> Float32[np.ndarray, "h w"]:
+    def drawn(self, photo: KnownPhoto, steps: Sequence[Step]) -> MaskPrompt | None:
+        """The mask prompt of a drawn mask that the answer to steps begins with; None if there is none, or the answer
+        is known. Any thread may ask. Raises BadRequest."""
+        first = _first_of(steps)
+        mask = steps[first].mask
+        if mask is None or self._key(photo, steps[first:]) in self._answers:
+            return None
+        return transforms.mask_prompt(drawn_mask(mask, photo.size), self.sam.config)
+
+    def chosen(self, answer: Answer, step: Step) -> MaskPrompt:
         """The logits that a step chose. Raises BadRequest."""
         if step.chosen >= len(answer.logits):
             raise BadRequest(f"chosen is {step.chosen}, and there are {len(answer.logits)} answer(s), counted from 0")
         return answer.logits[step.chosen]
 
-    def _step(
-        self, photo: KnownPhoto, read: Read, steps: Sequence[Step], logits: Float32[np.ndarray, "h w"] | None
-    ) -> Answer:
-        asked = (*steps[:-1], dataclasses.replace(steps[-1], chosen=0))  # the choice comes after the answer
-        key = photo.hash, json.dumps(steps_to_json(asked))
+    def _step(self, photo: KnownPhoto, read: Read, steps: Sequence[Step], logits: MaskPrompt | None) -> Answer:
+        key = self._key(photo, steps)
         if (known := self._answers.get(key)) is not None:
             return known
         step = steps[-1]
         _check_inside(step, photo.size)
-        if step.mask is not None:
+        if step.mask is not None and logits is None:
             logits = transforms.mask_prompt(drawn_mask(step.mask, photo.size), self.sam.config)
         points = [[point[:2] for point in step.points]] if step.points else None
         labels = [[point[2] for point in step.points]] if step.points else None
@@ -173,6 +192,11 @@ class Service:
         answer = Answer(np.asarray(prediction.logits)[0], np.asarray(prediction.iou)[0])
         self._answers.put(key, answer, answer.logits.nbytes + len(key[1]))
         return answer
+
+    @staticmethod
+    def _key(photo: KnownPhoto, steps: Sequence[Step]) -> tuple[str, str]:
+        asked = (*steps[:-1], dataclasses.replace(steps[-1], chosen=0))  # the choice comes after the answer
+        return photo.hash, json.dumps(steps_to_json(asked))
 
     def masks(
         self, size: Size, answer: Answer, *, max_side: int | None = None, only: Sequence[int] | None = None
@@ -238,6 +262,11 @@ class Service:
                 self._sizes.add((size, shown))
                 logits = np.zeros(self.sam.config.mask_size, np.float32)
                 transforms.upscale_masks(logits, size, self.sam.config, size=shown)
+
+
+def _first_of(steps: Sequence[Step]) -> int:
+    """The step that the answer to the last one begins with."""
+    return max(number for number, step in enumerate(steps) if not step.refine)
 
 
 def _pixels(photo: KnownPhoto, read: Read) -> UInt8[np.ndarray, "H W 3"]:

@@ -129,6 +129,7 @@ class TestPredict:
             ({"steps": [POINT], "preview": 1}, "preview"),
             ({"steps": [POINT], "more": 1}, "there is no more here"),
             ({"objects": []}, "1 to 64"),
+            ({"objects": [[POINT] * 1000] * 3}, "at most 2,000 steps together"),
             ({"objects": [[POINT]] * 65}, "1 to 64"),
             ({"steps": [{"mask": {"rle": {"size": [60, 90], "counts": "zzz"}}}]}, "cannot be used"),
             ({"steps": [{"mask": {"rle": {"size": [9, 9], "counts": "a"}}}]}, "has the size"),
@@ -139,14 +140,14 @@ class TestPredict:
         assert len(predict(client, "a.png", POINT)) == 3  # and the next one is answered
 
     def test_a_superseded_preview_is_told_so(self, client, service, monkeypatch):
-        answer, entered, leave = service.answer, threading.Event(), threading.Event()
+        answering, entered, leave = service.answering, threading.Event(), threading.Event()
 
         def held(*given):
             entered.set()
             assert leave.wait(5)
-            return answer(*given)
+            return answering(*given)
 
-        monkeypatch.setattr(service, "answer", held)
+        monkeypatch.setattr(service, "answering", held)
         responses = {}
 
         def ask(name):
@@ -171,6 +172,45 @@ class TestPredict:
             thread.join(10)
         assert [responses[name].status_code for name in ("running", "old", "new")] == [200, 409, 200]
         assert responses["old"].json()["superseded"] is True
+
+    def test_another_client_s_click_comes_between_the_steps_of_many_objects(self, client, service, monkeypatch):
+        answering, entered = service.answering, threading.Event()
+
+        def slow(*given):
+            for _ in range(3):
+                entered.set()
+                threading.Event().wait(0.15)
+                yield
+            return (yield from answering(*given))
+
+        monkeypatch.setattr(service, "answering", slow)
+        order = []
+
+        def ask(name, count):
+            body = {"photo": id_of("a.png"), "objects": [[POINT]] * count}
+            assert client.post("/segment/predict", json=body, headers={"x-samjax-client": name}).status_code == 200
+            order.append(name)
+
+        many = threading.Thread(target=ask, args=("many", 10))
+        many.start()
+        assert entered.wait(5)
+        ask("one", 1)
+        many.join(20)
+        assert order == ["one", "many"]
+
+    def test_masks_are_drawn_before_the_device_is_asked(self, client, monkeypatch):
+        from samjax.app import service
+
+        drawn_mask, threads = service.drawn_mask, []
+
+        def noted(*given):
+            threads.append(threading.current_thread())
+            return drawn_mask(*given)
+
+        monkeypatch.setattr(service, "drawn_mask", noted)
+        step = {"mask": {"outlines": [[[5, 5], [40, 5], [40, 40]]]}}
+        assert len(predict(client, "a.png", step)) == 3
+        assert [thread.name == "device" for thread in threads] == [False]
 
     def test_a_full_queue_is_a_clear_503(self, serving):
         from samjax.app.queue import DeviceQueue
