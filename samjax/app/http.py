@@ -24,9 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from samjax.app.library import PhotoChanged, UnknownPhoto, UnreadablePhoto
 from samjax.app.queue import Busy, GivenUp, Superseded
+from samjax.app.steps import BadRequest
 from samjax.workfile import BadWorkFile
 
 MOST_JSON = 16_000_000  # bytes of a body
+_MOST_OF_GET = 10_000  # bytes of a body that nobody reads
+_MOST_DEPTH, _MOST_DIGITS = 32, 40  # of JSON and its whole numbers
 LEAST_TOKEN = 16  # characters
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -75,26 +78,58 @@ def error_response(error: BaseException) -> JSONResponse:
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _log.error("the disk is full: %s", error)
             return _error(507, "the disk is full, and nothing was changed: make room and try again")
-        case ValueError():
+        case BadRequest():
             return _error(400, str(error))
+        case ValueError():  # of the library, whose messages are made for people
+            _log.error("an unexpected error", exc_info=error)
+            return _error(500, str(error))
     _log.error("an unexpected error", exc_info=error)
     return _error(500, f"an unexpected {type(error).__name__} in the server; its log has more")
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
-    return JSONResponse({"error": message, **more}, status, headers)
+    shown = message.encode(errors="replace").decode()  # half a character cannot be sent
+    return JSONResponse({"error": shown, **more}, status, headers)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """A body that is a JSON object. Raises HttpError 400 for another."""
-    body = await request.body()
+    """A body that is a JSON object of numbers and texts that can be answered with. Raises HttpError 400 for another."""
+    return await run_in_threadpool(_json_of, await request.body())
+
+
+def _json_of(body: bytes) -> dict[str, Any]:
     try:
-        given = await run_in_threadpool(json.loads, body, parse_constant=_no_constant)
+        given = json.loads(body, parse_constant=_no_constant, parse_int=_whole)
+        _check_depth_and_texts(given)
     except (ValueError, RecursionError) as error:
         raise HttpError(400, f"the body is no JSON ({type(error).__name__}: {str(error)[:100]})") from None
     if not isinstance(given, dict):
         raise HttpError(400, "the body is a JSON object, got something else")
     return given
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number has at most {_MOST_DIGITS} digits here")
+    return int(digits)
+
+
+def _check_depth_and_texts(given: Any) -> None:
+    """Raises ValueError for what errors could not show: nesting without an end, and halves of characters."""
+    level = [given] if isinstance(given, str | list | dict) else []
+    for _ in range(_MOST_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                if not value.isascii():
+                    value.encode()
+            else:
+                inner = [*value, *value.values()] if isinstance(value, dict) else value
+                below += [part for part in inner if isinstance(part, str | list | dict)]
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it is nested more than {_MOST_DEPTH} deep")
 
 
 def bounded(receive: Receive, headers: Headers, most: int) -> Receive:
@@ -210,9 +245,9 @@ class Guard:
 
     def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
         """The body, of the right type and bounded. Raises HttpError."""
-        if scope["method"] in ("GET", "HEAD"):
-            return receive
         headers, most = Headers(scope=scope), self._files.get(scope["path"])
+        if scope["method"] in ("GET", "HEAD"):
+            return bounded(receive, headers, _MOST_OF_GET)
         check_type(headers, "application/json" if most is None else "application/octet-stream")
         return bounded(receive, headers, MOST_JSON if most is None else most)
 

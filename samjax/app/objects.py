@@ -4,7 +4,6 @@ Coordinates are (x, y) in pixels of the ORIGINAL photo. An answer to a change is
 """
 
 import functools
-import json
 import os
 import re
 import threading
@@ -20,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from samjax import writers
 from samjax.app import exports
 from samjax.app.classes import StaleClasses
+from samjax.app.http import HttpError, error_response, read_json
 from samjax.app.polygons import polygons
 from samjax.app.protocols import Entry, Library, Masks, Photo
 from samjax.app.steps import BadRequest, steps_from_json, steps_to_json
@@ -316,7 +316,7 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
         try:
-            found = await handler(request, {} if request.method == "GET" else await _body(request))
+            found = await handler(request, {} if request.method in ("GET", "HEAD") else await read_json(request))
         except StaleRevision as error:
             work = await run_in_threadpool(work_json, error.work)
             return JSONResponse({"error": str(error), "work": work}, 409)
@@ -324,6 +324,8 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse({"error": str(error)}, 409)
         except BadRequest as error:
             return JSONResponse({"error": str(error)}, 400)
+        except HttpError as error:
+            return error_response(error)
         except BadWorkFile as error:
             return JSONResponse({"error": str(error)}, 422)
         except NotSaved as error:
@@ -335,16 +337,6 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        given = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is no JSON ({str(error)[:100]})") from None
-    if not isinstance(given, dict):
-        raise BadRequest("the body is a JSON object")
-    return given
 
 
 def _revision(given: Mapping[str, Any]) -> int:

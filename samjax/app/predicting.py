@@ -1,7 +1,6 @@
 """Answers to prompts, from the request's JSON to the answer's."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from typing import Any, Literal
 from samjax.app.library import KnownPhoto, Library, OpenPhoto
 from samjax.app.queue import DeviceQueue, Job
 from samjax.app.service import Mask, MaskPrompt, Service
-from samjax.app.steps import BadRequest, Step, steps_from_json
+from samjax.app.steps import BadRequest, Step, is_finite, steps_from_json
 
 MOST_OBJECTS = 64  # of a request
 MOST_STEPS = 2_000  # of all objects of a request
@@ -32,7 +31,7 @@ class Shape:
         if format not in ("rle", "polygons"):
             raise BadRequest(f"format is rle or polygons, got {str(format)[:40]!r}")
         tolerance, max_side = given.get("tolerance"), given.get("max_side")
-        if tolerance is not None and not (_is_number(tolerance) and 0 <= tolerance <= 1_000):
+        if tolerance is not None and not (is_finite(tolerance) and 0 <= tolerance <= 1_000):
             raise BadRequest(f"tolerance is a number of pixels from 0 to 1000, got {str(tolerance)[:40]}")
         if max_side is not None and not (type(max_side) is int and 64 <= max_side <= 16_384):
             raise BadRequest(f"max_side is a whole number of pixels from 64 to 16384, got {str(max_side)[:40]}")
@@ -140,7 +139,3 @@ class Predicting:
             "masks": answered.masks + time.perf_counter() - start,
         }
         return {"objects": objects, "seconds": {name: round(value, 6) for name, value in seconds.items()}}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -19,8 +19,10 @@ from samjax.app.predicting import Predicting
 from samjax.app.queue import DeviceQueue, Job
 from samjax.app.searching import Search, Searching
 from samjax.app.service import Service
+from samjax.app.steps import BadRequest
 from samjax.app.tiles import SIDE, Tiles, level_count
 from samjax.app.waiting import result_of
+from samjax.workfile import BadWorkFile
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 200_000_000
@@ -133,6 +135,14 @@ def photo_routes(context: Context) -> list[Route]:
     async def photos(request: Request) -> Response:
         return JSONResponse({"photos": await run_in_threadpool(listed)})
 
+    def work_of(id: str) -> dict[str, Any]:
+        try:
+            return objects.photo_work(id)
+        except (BadRequest, UnreadablePhoto, BadWorkFile):
+            raise
+        except ValueError as error:  # of annotations that cannot be used
+            raise HttpError(422, str(error)) from error
+
     def opened(id: str) -> dict[str, Any]:
         facts = library.facts(id)
         return {
@@ -142,7 +152,7 @@ def photo_routes(context: Context) -> list[Route]:
             "height": facts.size[0],
             "levels": level_count(facts.size),
             "hash": facts.hash,
-            "work": objects.photo_work(id),
+            "work": work_of(id),
         }
 
     async def photo(request: Request) -> Response:
@@ -283,5 +293,5 @@ def _line(content: dict[str, Any]) -> bytes:
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
-        raise HttpError(400, f"{name} is a text, got {str(value)[:60]}")
+        raise HttpError(400, f"{name} is a text, got a {type(value).__name__}")
     return value

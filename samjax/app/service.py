@@ -56,7 +56,8 @@ class ModelInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A mask at the photo's size or, for the screen, at a smaller one; all but `rle` is in pixels of the photo."""
+    """A mask at the photo's size or, for the screen, at a smaller one; all but `rle` is in pixels of the photo,
+    pixel (0, 0) covering [0, 1] x [0, 1]."""
 
     rle: RLE  # of the size that it was made at
     iou: float
@@ -76,7 +77,8 @@ class Mask:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1), ends exclusive; zeros for an empty mask."""
+        """(x0, y0, x1, y1), the edges of its pixels, as of `polygons`; zeros for an empty mask. As the box of a step,
+        which names pixels, it is half a pixel less."""
         x, y, width, height = rle_box(self.rle)
         across, down = self.scale
         return x * across, y * down, (x + width) * across, (y + height) * down
@@ -295,8 +297,20 @@ def screen_size(size: Size, max_side: int | None) -> Size | None:
 
 
 def _check_inside(step: Step, size: Size) -> None:
+    """Integers name pixels, so that the photo's edges are at -0.5 and half a pixel below its sides. The far corner of a
+    box may also be at the sides themselves: so end boxes that count edges, those of answers among them."""
     height, width = size
-    corners = [step.box[:2], step.box[2:]] if step.box else []
+    corners = [step.box[:2]] if step.box else []
     for x, y in (*(point[:2] for point in step.points), *corners):
-        if not (0 <= x <= width and 0 <= y <= height):
-            raise BadRequest(f"({x:g}, {y:g}) lies outside the photo, which has {width} x {height} pixels")
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            raise _outside(x, y, size)
+    if step.box and not (step.box[2] <= width and step.box[3] <= height):
+        raise _outside(*step.box[2:], size)
+
+
+def _outside(x: float, y: float, size: Size) -> BadRequest:
+    height, width = size
+    return BadRequest(
+        f"({x:g}, {y:g}) lies outside the photo, which has {width} x {height} pixels: integers name pixels, from "
+        f"(0, 0) to ({width - 1}, {height - 1})"
+    )
