@@ -10,8 +10,7 @@ import ipaddress
 import json
 import logging
 import secrets
-from collections.abc import Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -30,6 +29,7 @@ from samjax.workfile import BadWorkFile
 MOST_JSON = 16_000_000  # bytes of a body
 _MOST_OF_GET = 10_000  # bytes of a body that nobody reads
 _MOST_DEPTH, _MOST_DIGITS = 32, 40  # of JSON and its whole numbers
+MOST_REQUESTS = 256  # at a time
 LEAST_TOKEN = 16  # characters
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -44,6 +44,8 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+
+_LAST = {"connection": "close"}  # who may not ask keeps no connection either
 
 _log = logging.getLogger(__name__)
 
@@ -196,8 +198,8 @@ class Guard:
         host: the address that is listened at.
         port: its port, which tells cookies of several servers apart.
         token: what must come with every request, if there is one.
-        hosts: further names that requests may call this server by.
         files: paths that take files, with the most bytes of each; all others take JSON.
+        most: requests that are answered at a time; others get 503.
     """
 
     def __init__(
@@ -207,13 +209,14 @@ class Guard:
         host: str,
         port: int,
         token: str | None,
-        hosts: Collection[str] = (),
         files: Mapping[str, int] | None = None,
+        most: int = MOST_REQUESTS,
     ) -> None:
         self._app, self._token, self._files = app, token, files or {}
+        self._most, self._answering = most, 0
         self._cookie = f"samjax-{port}"
         # With a token, which no other page has, the name under which this machine is reached need not be known.
-        self._hosts = None if token is not None and not is_loopback(host) else {*_LOCAL, host.strip("[]"), *hosts}
+        self._hosts = None if token is not None and not is_loopback(host) else {*_LOCAL, host.strip("[]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -233,8 +236,11 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
+        self._answering += 1
         try:
             response = self._redirect_of_allowed(scope)
+            if self._answering > self._most:
+                raise HttpError(503, f"busy: {self._most} requests are being answered", {"retry-after": "1"})
             await (response or self._app)(scope, self._checked_body(scope, receive), send_guarded)
         except ClientDisconnect:
             pass
@@ -242,6 +248,8 @@ class Guard:
             if started:  # the client sees that the answer breaks off
                 raise
             await error_response(error)(scope, receive, send_guarded)
+        finally:
+            self._answering -= 1
 
     def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
         """The body, of the right type and bounded. Raises HttpError."""
@@ -261,7 +269,7 @@ class Guard:
         request = Request(scope)
         if scope["path"] == "/" and scope["method"] == "GET" and (given := request.query_params.get("token")):
             if not self._is_token(given):
-                raise HttpError(401, "the token in the address is not this server's")
+                raise HttpError(401, "the token in the address is not this server's", _LAST)
             response = RedirectResponse("/", 303)
             response.set_cookie(self._cookie, given, max_age=30 * 86_400, httponly=True, samesite="strict", path="/")
             return response
@@ -275,7 +283,7 @@ class Guard:
             401,
             "this server asks for its token: open the address that it printed, which ends with ?token=, or send "
             "Authorization: Bearer TOKEN",
-            {"www-authenticate": "Bearer"},
+            {"www-authenticate": "Bearer", **_LAST},
         )
 
     def _is_token(self, given: str) -> bool:
@@ -283,11 +291,13 @@ class Guard:
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode())
 
     def _of_cookie(self, headers: Headers) -> str:
-        try:
-            cookies = SimpleCookie("; ".join(headers.getlist("cookie")))
-        except CookieError:
-            return ""
-        return cookies[self._cookie].value if self._cookie in cookies else ""
+        """The token in the cookies, among which there may be any of other programs on this machine: SimpleCookie would
+        drop all for the sake of one that it does not know how to read."""
+        for cookie in "; ".join(headers.getlist("cookie")).split(";"):
+            name, _, value = cookie.strip().partition("=")
+            if name == self._cookie:
+                return value.strip('"')
+        return ""
 
     def _check_host(self, headers: Headers) -> None:
         """A page elsewhere whose name is made to point here (DNS rebinding) names itself in Host."""

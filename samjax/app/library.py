@@ -206,7 +206,8 @@ class Library:
                 photo = OpenPhoto(id, entry.name, entry.path, rgb.shape[:2], image_hash(rgb), rgb)
             except (ValueError, OSError) as error:
                 unreadable = UnreadablePhoto(f"{entry.name}: {self._told(entry, error)}")
-                self._known[id] = stamp, unreadable
+                if not _is_of_system(error):
+                    self._known[id] = stamp, unreadable
                 raise unreadable from error
             facts = KnownPhoto(id, photo.name, photo.path, photo.size, photo.hash)
             self._known[id] = stamp, facts
@@ -335,6 +336,15 @@ def safe_name(name: str) -> str:
     if _DEVICE.fullmatch(stem.split(".")[0]):
         stem = f"_{stem}"
     return f"{stem}{suffix}"
+
+
+def _is_of_system(error: BaseException | None) -> bool:
+    """True if it was the system that failed, as where too many files are open: the next attempt may succeed."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _stamp(entry: PhotoEntry) -> Any:

@@ -53,23 +53,25 @@ class Job:
         self._work, self._queue = work, queue
         self._parts: Generator[None, None, Any] | None = None
         self._spent, self._resumed = 0.0, 0.0
-        self._given_up = threading.Event()
+        self._end: Exception | None = None
         self.submitted = time.monotonic()
 
-    def cancel(self) -> None:
-        """Takes the job from the queue, or ends it at its next pause."""
-        self._given_up.set()
+    def cancel(self, why: Exception | None = None) -> None:
+        """Takes the job from the queue, or ends it at its next pause, which then raises `why`."""
+        self._end = self._end or why or GivenUp("the request was given up")
         if self.future.cancel():
             self._queue.forget(self)
 
     def pause(self) -> None:
-        """Lets others' short jobs run; called by the work itself. Raises `GivenUp` if that has happened."""
-        if self._given_up.is_set():
-            raise GivenUp("the request was given up")
+        """Lets others' short jobs run; called by the work itself. Raises what ended it."""
+        self._check_wanted()
         if self.kind != "short":
             self._queue.serve_others(self)
-        if self._given_up.is_set():
-            raise GivenUp("the request was given up")
+            self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if self._end is not None:
+            raise self._end
 
     def position(self) -> int:
         """How many jobs will run before this one, about; 0 if it runs or has run."""
@@ -106,8 +108,7 @@ class Job:
                 return True, begun
             self._parts = begun
         while True:
-            if self._given_up.is_set():
-                raise GivenUp("the request was given up")
+            self._check_wanted()
             try:
                 next(self._parts)
             except StopIteration as end:
@@ -214,27 +215,32 @@ class DeviceQueue:
         """Runs a short job of each client (also of the pausing one's: its page goes on answering) while a long job
         pauses on the device's thread."""
         with self._changed:
-            clients = [client for client, jobs in self._waiting.items() if jobs[0].kind == "short"]
-            if pausing.kind == "background":
-                clients = list(self._waiting)
+            clients = list(self._waiting)
         for client in clients:
             with self._changed:
-                jobs = self._waiting.get(client)
-                if not jobs or (jobs[0].kind != "short" and pausing.kind != "background"):
+                jobs = self._waiting.get(client, ())
+                # A client's long job, which waits for the end of this one, does not hold up its clicks.
+                job = next((job for job in jobs if job.kind == "short" or pausing.kind == "background"), None)
+                if job is None:
                     continue
-                job = self._taken(client)
+                self._take(job)
             self._run(job)
 
     def _taken(self, client: str) -> Job:
-        """A client's next job; it is then the last in the order of turns."""
-        jobs = self._waiting[client]
-        job = jobs.popleft()
+        """A client's next job."""
+        job = self._waiting[client][0]
+        self._take(job)
+        return job
+
+    def _take(self, job: Job) -> None:
+        """Takes a job from those that wait; its client is then the last in the order of turns."""
+        client, jobs = job.client, self._waiting[job.client]
+        jobs.remove(job)
         if jobs:
             self._waiting.move_to_end(client)
         else:
             del self._waiting[client]
         self._running.append(job)
-        return job
 
     def _serve(self) -> None:
         while (job := self._next()) is not None:
@@ -281,7 +287,15 @@ class DeviceQueue:
             return bool(self._waiting) or len(self._running) > 1
 
     def close(self, timeout: float = 30.0) -> None:
-        """Ends the thread: what runs is finished, long jobs end at their next pause, and what waits raises `Busy`."""
+        """`stop`, and waits for the thread's end."""
+        self.stop()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            _log.warning("the device has not finished its last job within %.0f s", timeout)
+
+    def stop(self) -> None:
+        """Takes no more jobs. What runs is finished; long jobs end at their next pause, and they and what waits raise
+        `Busy`."""
         with self._changed:
             self._closed = True
             left = [job for jobs in self._waiting.values() for job in jobs] + list(self._background)
@@ -293,7 +307,4 @@ class DeviceQueue:
             job.refuse(Busy(_CLOSING, 10))
         for job in running:
             if job.kind != "short":
-                job.cancel()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            _log.warning("the device has not finished its last job within %.0f s", timeout)
+                job.cancel(Busy(_CLOSING, 10))

@@ -186,6 +186,15 @@ def test_a_full_disk_is_told(client, monkeypatch, caplog):
     assert "the disk is full" in error_of(response)
 
 
+def test_more_requests_than_can_be_answered_are_refused_in_json(client, monkeypatch):
+    monkeypatch.setattr(client.app, "_most", 0)
+    response = client.get("/api/session")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert error_of(response).startswith("busy: ")
+    monkeypatch.setattr(client.app, "_most", 1)
+    assert client.get("/api/session").status_code == 200
+
+
 def test_busy_says_when_to_come_back():
     from samjax.app.http import error_response
     from samjax.app.queue import Busy
@@ -233,6 +242,18 @@ class TestToken:
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
         assert guarded.get("/api/session").status_code == 200  # the client keeps cookies
+
+    @pytest.mark.parametrize(
+        "cookies", ['p={"a":1}; %s', '%s; p={"a":1}', "a b=c; %s", "x; %s", "é=1;%s", "=; ;; %s", 'q="a; %s']
+    )
+    def test_cookies_of_other_programs_do_no_harm(self, guarded, cookies):
+        header = (cookies % f"samjax-8765={TOKEN}").encode("latin-1")
+        assert guarded.get("/api/session", headers={"cookie": header}).status_code == 200
+        wrong = (cookies % f"samjax-8765={TOKEN}x").encode("latin-1")
+        assert guarded.get("/api/session", headers={"cookie": wrong}).status_code == 401
+
+    def test_who_may_not_ask_keeps_no_connection(self, guarded):
+        assert guarded.get("/api/session").headers["connection"] == "close"
 
     def test_a_wrong_one_sets_no_cookie(self, guarded):
         response = guarded.get("/?token=wrong", follow_redirects=False)

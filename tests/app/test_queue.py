@@ -229,6 +229,15 @@ def test_short_jobs_run_in_the_pauses_of_a_long_one(queue):
     assert long.job.future.result(5) == "done"
 
 
+def test_a_client_s_own_long_job_that_waits_does_not_hold_up_its_clicks(queue):
+    long = LongJob(queue)
+    embedding = queue.submit("a", lambda _: "embedded", kind="long")
+    assert queue.submit("a", lambda _: "clicked").future.result(5) == "clicked"
+    assert not embedding.future.done()
+    long.end.set()
+    assert embedding.future.result(5) == "embedded"
+
+
 def test_another_long_job_waits_for_the_end(queue):
     long = LongJob(queue)
     second = queue.submit("b", lambda _: "second", kind="long")
@@ -258,14 +267,14 @@ def test_background_jobs_wait_for_all_others_and_have_no_bound(queue):
 
 
 def test_closing_finishes_what_runs_and_refuses_the_rest(queue):
-    from samjax.app.queue import Busy, GivenUp
+    from samjax.app.queue import Busy
 
     long = LongJob(queue)
     waiting = queue.submit("b", lambda _: None, kind="long")
     queue.close(5.0)
     with pytest.raises(Busy, match="closing"):
         waiting.future.result(5)
-    with pytest.raises(GivenUp):
+    with pytest.raises(Busy, match="closing"):
         long.job.future.result(5)
     with pytest.raises(Busy, match="closing"):
         queue.submit("c", lambda _: None)
