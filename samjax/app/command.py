@@ -45,8 +45,8 @@ def run(
     check_exposure(host, token)
     folder = out or default_out(source)
     library = Library(source, folder)
-    known = Annotations(annotations, _say) if annotations else None
-    imported = importer(library, known) if known is not None or library.records is not None else None
+    beside = Annotations(annotations, _say) if annotations else None
+    imported = importer(library, beside) if beside is not None or library.records is not None else None
     check_writable(folder, "--out")
     with contextlib.ExitStack() as stack:
         stack.enter_context(working_in(folder, say=_say))

@@ -52,7 +52,7 @@ def filled_line(points: Float64[np.ndarray, "N 2"], radius: float, size: Size) -
 
 
 def rows_of(points: Float64[np.ndarray, "N 2"], size: Size, radius: float = 0.0) -> float:
-    """How many rows of pixels the edges of a shape cross in all: what filling it costs."""
+    """The number of rows of pixels that the edges of a shape cross in all: the cost of filling it."""
     y = np.clip(points[:, 1], -radius, size[0] + radius)
     return float(np.minimum(np.abs(np.diff(y, append=y[:1])) + 2 * radius + 1, size[0]).sum())
 

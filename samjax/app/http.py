@@ -328,7 +328,7 @@ _client: contextvars.ContextVar[str] = contextvars.ContextVar("client", default=
 
 
 def client_of(request: Request) -> str:
-    """Whose request this is: a tab's random name or, without one, the address it comes from."""
+    """A name for who asks: a tab's random one or, without it, the address that the request comes from."""
     name = request.headers.get("x-samjax-client", "")
     return f"page {name[:64]}" if name else f"address {request.client.host if request.client else ''}"
 

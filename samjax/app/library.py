@@ -123,7 +123,7 @@ class Library:
 
     @property
     def name(self) -> str:
-        """What the page calls the library."""
+        """The name that the page shows."""
         if self.folder is not None:
             return self.folder.name or str(self.folder)
         return self._file.name if self._file is not None else ("annotated photos" if self.records else UPLOADED)
@@ -172,7 +172,7 @@ class Library:
         return path.resolve().is_relative_to(folder.resolve())
 
     def known(self, id: str) -> KnownPhoto | UnreadablePhoto | None:
-        """What is known of a photo without reading it, if it has been read."""
+        """The facts of a photo, or why it cannot be read; None if it would have to be read for that."""
         entry = self.entry(id)
         if entry.error is not None:
             return UnreadablePhoto(f"{entry.name}: {entry.error}")

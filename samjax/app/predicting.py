@@ -10,7 +10,7 @@ from samjax.app.queue import DeviceQueue, Job
 from samjax.app.service import Mask, MaskPrompt, Service
 from samjax.app.steps import BadRequest, Step, is_finite, steps_from_json
 
-MOST_OBJECTS = 64  # of a request
+MOST_AT_ONCE = 64  # of a request
 MOST_STEPS = 2_000  # of all objects of a request
 
 MaskFormat = Literal["rle", "polygons"]
@@ -18,7 +18,7 @@ MaskFormat = Literal["rle", "polygons"]
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """How masks are given: run lengths or outlines, exact or at the screen's size."""
+    """The form of masks in an answer: run lengths or outlines, exact or at the screen's size."""
 
     format: MaskFormat = "rle"
     tolerance: float | None = None  # of outlines, pixels of the photo
@@ -85,16 +85,16 @@ class Predicting:
     def checked(self, given: Mapping[str, Any]) -> Asked:
         """A request from its JSON; the photo is in memory afterwards, if it has to be encoded. Raises BadRequest, and
         as `Library.read` does."""
-        known = ("photo", "steps", "objects", "format", "tolerance", "max_side", "preview")
-        if unknown := sorted(set(given) - set(known)):
-            raise BadRequest(f"there is no {', '.join(unknown)[:100]} here; the fields are {', '.join(known)}")
+        fields = ("photo", "steps", "objects", "format", "tolerance", "max_side", "preview")
+        if unknown := sorted(set(given) - set(fields)):
+            raise BadRequest(f"there is no {', '.join(unknown)[:100]} here; the fields are {', '.join(fields)}")
         if not isinstance(given.get("photo"), str):
             raise BadRequest("photo is the id of a photo")
         if ("steps" in given) == ("objects" in given):
             raise BadRequest("give steps (of one object) or objects (steps of each)")
         objects = given["objects"] if "objects" in given else [given["steps"]]
-        if not isinstance(objects, list) or not 1 <= len(objects) <= MOST_OBJECTS:
-            raise BadRequest(f"objects is a list of the steps of 1 to {MOST_OBJECTS} objects")
+        if not isinstance(objects, list) or not 1 <= len(objects) <= MOST_AT_ONCE:
+            raise BadRequest(f"objects is a list of the steps of 1 to {MOST_AT_ONCE} objects")
         preview = given.get("preview", False)
         if not isinstance(preview, bool):
             raise BadRequest("preview is true or false")

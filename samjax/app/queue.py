@@ -40,7 +40,7 @@ class Superseded(RuntimeError):
 
 
 class Job:
-    """What a client wants of the device. Its `future` has the answer; `cancel` gives it up.
+    """A piece of work for the device. Its `future` has the answer; `cancel` gives it up.
 
     Work that is a generator runs in parts, and returns its result; between two parts others may have their turn.
     """
@@ -74,7 +74,7 @@ class Job:
             raise self._end
 
     def position(self) -> int:
-        """How many jobs will run before this one, about; 0 if it runs or has run."""
+        """The number of jobs that will run before this one, about; 0 if it runs or has run."""
         return self._queue.position(self)
 
     def spent(self) -> float:
@@ -181,7 +181,7 @@ class DeviceQueue:
             raise Busy(f"busy: {waiting} requests wait for the model already; try again soon", 2)
 
     def position(self, job: Job) -> int:
-        """How many jobs run or wait before a job."""
+        """The number of jobs that run or wait before a job."""
         with self._changed:
             if job in self._running or job.future.done():
                 return 0

@@ -30,8 +30,8 @@ _TELL = 0.2  # seconds between lines of progress
 
 
 @runtime_checkable
-class Objects(Protocol):
-    """What is kept of the segmented objects, as the routes of photos ask for it, and its own routes."""
+class KeptWork(Protocol):
+    """The work that is kept, as the routes of photos ask for it, and its own routes."""
 
     @property
     def routes(self) -> list[Route]: ...
@@ -53,7 +53,7 @@ class Objects(Protocol):
         ...
 
 
-class NoObjects:
+class NothingKept:
     """Nothing is kept: photos can be looked at and segmented."""
 
     routes: list[Route] = []  # noqa: RUF012
@@ -73,14 +73,14 @@ class NoObjects:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What routes are made of."""
+    """The parts that routes put together."""
 
     library: Library
     service: Service
     queue: DeviceQueue
     tiles: Tiles
     encoding: Encoding
-    objects: Objects
+    objects: KeptWork
     version: str
 
 
@@ -120,14 +120,14 @@ def photo_routes(context: Context) -> list[Route]:
         return [described(entry) for entry in library.photos()]
 
     def described(entry: PhotoEntry) -> dict[str, Any]:
-        known = library.known(entry.id)
-        facts = known if isinstance(known, KnownPhoto) else None
+        found = library.known(entry.id)
+        facts = found if isinstance(found, KnownPhoto) else None
         return {
             "id": entry.id,
             "name": entry.name,
             "width": facts.size[1] if facts else None,
             "height": facts.size[0] if facts else None,
-            "error": str(known) if isinstance(known, UnreadablePhoto) else None,
+            "error": str(found) if isinstance(found, UnreadablePhoto) else None,
             "embedded": facts is not None and service.is_embedded(facts.hash),
             **objects.summary(entry),
         }

@@ -18,7 +18,7 @@ from samjax.app.encoding import Encoding
 from samjax.app.http import Guard, answering, error_response
 from samjax.app.library import Library
 from samjax.app.queue import DeviceQueue
-from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, Objects, page_routes, photo_routes, segment_routes
+from samjax.app.routes import UPLOAD_BYTES, Context, KeptWork, NothingKept, page_routes, photo_routes, segment_routes
 from samjax.app.service import Service
 from samjax.app.tiles import Tiles
 
@@ -36,10 +36,10 @@ def build(
     host: str = "127.0.0.1",
     port: int = 8765,
     token: str | None = None,
-    objects: Objects | None = None,
+    objects: KeptWork | None = None,
 ) -> ASGIApp:
     """The application, guarded (`samjax.app.http.Guard`), with the routes of `objects` if anything is kept."""
-    objects = objects or NoObjects()
+    objects = objects or NothingKept()
     encoding = Encoding(library, service, queue)
     context = Context(library, service, queue, Tiles(library), encoding, objects, importlib.metadata.version("samjax"))
     routes = [*page_routes(), *photo_routes(context), *segment_routes(context), *objects.routes]

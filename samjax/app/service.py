@@ -1,4 +1,4 @@
-"""What the page asks of the model: embeddings, answers to steps, masks, everything in a photo.
+"""A model's answers to those who click: embeddings, answers to steps, masks, everything in a photo.
 
 A service belongs to one thread at a time, the queue's (`samjax.app.queue`); it keeps nothing that it could not compute
 again.
@@ -121,8 +121,8 @@ class Service:
 
     def embed(self, photo: KnownPhoto, read: Read) -> Embedding:
         """A photo's embedding: from memory, from disk, or computed and kept in both. Raises PhotoChanged."""
-        if (known := self._embeddings.get(photo.hash)) is not None:
-            return known
+        if (kept := self._embeddings.get(photo.hash)) is not None:
+            return kept
         embedding = self._store.get(photo.hash)
         if embedding is None:
             rgb = _pixels(photo, read)
@@ -181,8 +181,8 @@ class Service:
 
     def _step(self, photo: KnownPhoto, read: Read, steps: Sequence[Step], logits: MaskPrompt | None) -> Answer:
         key = self._key(photo, steps)
-        if (known := self._answers.get(key)) is not None:
-            return known
+        if (kept := self._answers.get(key)) is not None:
+            return kept
         step = steps[-1]
         _check_inside(step, photo.size)
         if step.mask is not None and logits is None:
@@ -220,8 +220,8 @@ class Service:
     ) -> list[dict[str, Any]]:
         """Records (`samjax.amg.records`) of everything in a photo, kept by the photo and the settings. Raises
         PhotoChanged."""
-        if (known := self.found(photo, config)) is not None:
-            return known
+        if (kept := self.found(photo, config)) is not None:
+            return kept
         # Few points together are as fast on a CPU, and the pauses come sooner.
         batch = _POINTS_ON_CPU if self.sam.execution.platform == "cpu" else config.points_per_batch
         generator = MaskGenerator(self.sam, dataclasses.replace(config, points_per_batch=batch))
@@ -231,14 +231,14 @@ class Service:
         return records
 
     def found(self, photo: KnownPhoto, config: GenerationConfig) -> list[dict[str, Any]] | None:
-        """What `everything` found in a photo before, if it is still known. Any thread may ask."""
+        """The records of `everything` in a photo, if they are still kept. Any thread may ask."""
         return self._found.get(self._found_key(photo, config))
 
     def _found_key(self, photo: KnownPhoto, config: GenerationConfig) -> tuple[str, str]:
         return photo.hash, json.dumps(config.with_thresholds(self.sam.thresholds).journal_key())
 
     def warming(self) -> list[Callable[[], object]]:
-        """What compiles the programs of clicks, in parts: the encoder, and the decoder for few and more points, with
+        """Calls that compile the programs of clicks: the encoder, and the decoder for few and more points, with
         and without a mask."""
         blank = np.zeros((64, 64, self.sam.config.channels), np.uint8)
         found: list[Embedding] = []

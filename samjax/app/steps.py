@@ -20,7 +20,7 @@ MOST_STEPS = 1_000  # of an object
 
 
 class BadRequest(ValueError):
-    """What was sent is not what is taken; the message says what is."""
+    """A request that cannot be taken; the message says what can."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,9 +204,9 @@ def _is_size(given: Any) -> bool:
 def _check_fields(given: Any, kind: Any, what: str) -> None:
     if not isinstance(given, dict):
         raise BadRequest(f"{what} is a JSON object, got {_shown(given)}")
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(set(given) - set(known)):
-        raise BadRequest(f"{what} has no {', '.join(map(str, unknown))[:100]}; its fields are {', '.join(known)}")
+    fields = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(set(given) - set(fields)):
+        raise BadRequest(f"{what} has no {', '.join(map(str, unknown))[:100]}; its fields are {', '.join(fields)}")
 
 
 def _shown(given: Any) -> str:

@@ -162,6 +162,7 @@ def test_a_server_answers_gives_up_what_nobody_waits_for_and_ends_when_told(serv
     server.process.send_signal(signal.SIGTERM)
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())) == (503, {"error": "the server is closing"})
+    connection.close()
     _, errors = server.process.communicate(timeout=60)
     assert server.process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in errors
