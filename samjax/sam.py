@@ -246,7 +246,8 @@ def _check_prompts(config: SamConfig, original_size: Any, prompts: Prompts) -> N
         )
     height, width = np.moveaxis(np.asarray(original_size), -1, 0)[..., None, None]
     x, y = np.moveaxis(np.asarray(prompts.points), -1, 0)
-    outside = (np.asarray(prompts.labels) >= 0) & ((x < 0) | (y < 0) | (x > width) | (y > height))
+    # Integers name pixels: the first one begins at -0.5.
+    outside = (np.asarray(prompts.labels) >= 0) & ((x < -0.5) | (y < -0.5) | (x > width) | (y > height))
     if outside.any():
         x, y = float(x[outside][0]), float(y[outside][0])
         warnings.warn(

@@ -80,15 +80,17 @@ class Squares:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Sequence[Step]]] = []
 
-    def mask_of(self, photo: str, steps: Sequence[Step]) -> tuple[RLE, float]:
-        self.asked.append((photo, steps))
+    async def mask_of(self, photo: Any, steps: Sequence[Step], is_gone: Any) -> tuple[RLE, float]:
+        self.asked.append((photo.id, steps))
         mask = np.zeros(SIZE, bool)
         for x, y, label in steps[-1].points:
             if label:
                 mask[max(int(y) - 3, 0) : int(y) + 4, max(int(x) - 3, 0) : int(x) + 4] = True
         return encode_rle(mask), 0.9
 
-    def everything_mask(self, photo: str, config: Mapping[str, Any], index: int) -> tuple[RLE, float]:
+    async def everything_mask(
+        self, photo: Any, config: Mapping[str, Any], index: int, is_gone: Any
+    ) -> tuple[RLE, float]:
         if index >= 8:
             raise BadRequest(f"there are 8 masks, and no number {index}")
         mask = np.zeros(SIZE, bool)

@@ -116,7 +116,7 @@ def test_the_page_s_server_is_the_only_one_that_needs_its_packages(imports):
 
 def test_what_computes_for_the_page_knows_no_http(imports):
     """Photos, tiles, queue and model serve whoever asks; only these modules know that it is by HTTP."""
-    http = {f"samjax.app.{name}" for name in ("http", "routes", "server", "command", "objects")}
+    http = {f"samjax.app.{name}" for name in ("connections", "http", "routes", "server", "command", "objects")}
     assert not offenders(
         imports,
         lambda module: within(module, "samjax.app") and module not in http,

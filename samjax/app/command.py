@@ -23,10 +23,9 @@ from samjax.app.service import Service
 from samjax.app.work import WorkFolder
 from samjax.atomic import check_writable
 from samjax.download import cache_dir
+from samjax.everything.photos import WORK
 from samjax.lock import working_in
 from samjax.names import printable
-
-WORK = "samjax-work"  # the folder of results, beside or in what is segmented
 
 
 def run(
@@ -68,7 +67,7 @@ def run(
         app = build(library, service, queue, host=host, port=bound, token=token, objects=objects)
         _print_address(host, bound, token, folder)
         signal.signal(signal.SIGTERM, _ended)
-        serve(app, listener)
+        serve(app, listener, queue.stop)
     return 0
 
 

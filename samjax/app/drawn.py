@@ -1,19 +1,21 @@
 """Mask prompts that were drawn: outlines, strokes and run lengths as binary masks of a bounded size."""
 
-import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
-from PIL import Image, ImageDraw
+from jaxtyping import Bool, Float64
+from PIL import Image
 
+from samjax.app.filling import filled_line, filled_outline, rows_of
 from samjax.app.steps import BadRequest, DrawnMask, Stroke
 from samjax.ops.rle import decode_rle
 from samjax.readers.left_out import Unusable
 from samjax.readers.masks import mask_flaws, rle_from_coco
 from samjax.transforms import Size
 
-_MOST_WORK = 4e9  # pixels painted; about a second
+_MOST_ROWS, _MOST_PIXELS = 1e7, 4e8  # of all edges of a drawing, and of all parts that its shapes change: seconds
+_LEAST_RADIUS = 0.7072  # pixels; no place is farther from a pixel's centre
 MOST_SIDE = 2048  # pixels; a mask prompt has 256 cells a side or so, and eight pixels tell a cell's share well enough
 
 
@@ -22,30 +24,59 @@ def drawn_mask(drawn: DrawnMask, size: Size) -> Bool[np.ndarray, "h w"]:
     `MOST_SIDE` pixels a side in the same proportions.
 
     Run lengths come first, then filled outlines are added, then strokes added or erased in their order. Outlines and
-    strokes have pixel (0, 0) cover [0, 1] x [0, 1]. Raises BadRequest for run lengths that are none of this size, and
-    if nothing is left.
+    strokes have pixel (0, 0) cover [0, 1] x [0, 1]; a pixel belongs to one whose centre lies in it. Raises BadRequest
+    for run lengths that are none of this size, for a drawing that would take seconds, and if nothing is left.
     """
     scale = min(1.0, MOST_SIDE / max(size))
-    height, width = (max(round(side * scale), 1) for side in size)
+    height, width = shown = size if scale == 1 else _scaled(size, scale)
+    by = np.array([width / size[1], height / size[0]])
+    shapes = [_Shape(np.array(outline, float) * by) for outline in drawn.outlines]
+    shapes += [_Shape(np.array(one.points, float) * by, _radius(one, by), one.erase) for one in drawn.strokes]
+    areas = sum(bottom * right for bottom, right in (shape.part(shown)[1] for shape in shapes))
+    if sum(rows_of(shape.points, shown, shape.radius) for shape in shapes) > _MOST_ROWS or areas > _MOST_PIXELS:
+        raise BadRequest("the drawing is too large: draw with fewer points or a smaller brush, or in several steps")
     if drawn.rle is None:
-        picture = Image.new("L", (width, height), 0)
+        mask = np.zeros(shown, bool)
     else:
-        mask = Image.fromarray(_decoded(drawn, size).astype(np.uint8) * 255)
-        # A pixel of the smaller mask is foreground where most of its area is.
-        picture = mask if scale == 1 else mask.resize((width, height), Image.Resampling.BOX).point(_more_than_half)
-    across, down = width / size[1], height / size[0]
-    if sum(_work(stroke, (height, width), across) for stroke in drawn.strokes) > _MOST_WORK:
-        raise BadRequest("the strokes are too long for their width: draw with fewer points, or in several steps")
-    pen = ImageDraw.Draw(picture)
-    for outline in drawn.outlines:
-        # Pillow's coordinates name pixels' centres.
-        pen.polygon([(x * across - 0.5, y * down - 0.5) for x, y in outline], fill=255)
-    for stroke in drawn.strokes:
-        _draw(pen, stroke, across, down)
-    mask = np.asarray(picture) > 0
+        mask = _decoded(drawn, size)
+        if shown != size:  # a pixel of the smaller mask is foreground where most of its area is
+            picture = Image.fromarray(mask.astype(np.uint8) * 255)
+            mask = np.asarray(picture.resize((width, height), Image.Resampling.BOX)) > 127
+    for shape in shapes:
+        shape.draw(mask)
     if not mask.any():
         raise BadRequest("the drawn mask is empty")
     return mask
+
+
+class _Shape(NamedTuple):
+    """A filled outline or, with a radius, a stroke, in pixels of the mask."""
+
+    points: Float64[np.ndarray, "N 2"]
+    radius: float = 0.0
+    erase: bool = False
+
+    def part(self, size: Size) -> tuple[tuple[int, int], Size]:
+        """The part of a mask that the shape may change: (top, left) and (height, width)."""
+        low = np.clip(np.floor(self.points.min(0) - self.radius), 0, (size[1], size[0])).astype(int)
+        high = np.clip(np.ceil(self.points.max(0) + self.radius), low, (size[1], size[0])).astype(int)
+        return (int(low[1]), int(low[0])), (int(high[1] - low[1]), int(high[0] - low[0]))
+
+    def draw(self, mask: Bool[np.ndarray, "h w"]) -> None:
+        """Adds the shape to a mask, or takes it away."""
+        (top, left), size = self.part(mask.shape)
+        points = self.points - (left, top)
+        filled = filled_line(points, self.radius, size) if self.radius else filled_outline(points, size)
+        mask[top : top + size[0], left : left + size[1]][filled] = not self.erase
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def _radius(stroke: Stroke, by: Float64[np.ndarray, "2"]) -> float:
+    """In pixels of the mask, and so large that a dab has one pixel at least."""
+    return max(stroke.radius * math.sqrt(by[0] * by[1]), _LEAST_RADIUS)
 
 
 def _decoded(drawn: DrawnMask, size: Size) -> Bool[np.ndarray, "H W"]:
@@ -57,26 +88,3 @@ def _decoded(drawn: DrawnMask, size: Size) -> Bool[np.ndarray, "H W"]:
     if (flaw := mask_flaws([rle], size)[0]) is not None:
         raise BadRequest(f"the mask cannot be used: {flaw}")
     return decode_rle(rle)
-
-
-def _more_than_half(value: int) -> int:
-    return 255 if value > 127 else 0
-
-
-def _work(stroke: Stroke, size: Size, across: float) -> float:
-    """Pixels that are painted, most of them many times."""
-    wide = 2 * stroke.radius * across
-    return len(stroke.points) * min(wide, size[0]) * min(wide, size[1])
-
-
-def _draw(pen: ImageDraw.ImageDraw, stroke: Stroke, across: float, down: float) -> None:
-    fill = 0 if stroke.erase else 255
-    radius = max(stroke.radius * math.sqrt(across * down), 0.5)
-    points = [(x * across - 0.5, y * down - 0.5) for x, y in stroke.points]
-    for (x0, y0), (x1, y1) in itertools.pairwise(points):
-        length = math.hypot(x1 - x0, y1 - y0)
-        if length > 0:
-            dx, dy = -(y1 - y0) / length * radius, (x1 - x0) / length * radius
-            pen.polygon([(x0 + dx, y0 + dy), (x1 + dx, y1 + dy), (x1 - dx, y1 - dy), (x0 - dx, y0 - dy)], fill=fill)
-    for x, y in points:
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)

@@ -35,15 +35,15 @@ class Encoding:
         """{state: absent, queued, encoding, ready or failed; position: jobs before it; elapsed and expected: seconds;
         error}. `expected` is what the photo before took."""
         job = self._jobs.get(photo.hash)
-        known = {"position": 0, "elapsed": 0.0, "expected": self._service.encode_seconds, "error": None}
+        given = {"position": 0, "elapsed": 0.0, "expected": self._service.encode_seconds, "error": None}
         if job is not None and not job.future.done():
             if job.started is None:
-                return {"state": "queued", **known, "position": job.position()}
-            return {"state": "encoding", **known, "elapsed": round(time.monotonic() - job.started, 3)}
+                return {"state": "queued", **given, "position": job.position()}
+            return {"state": "encoding", **given, "elapsed": round(time.monotonic() - job.started, 3)}
         if self._service.is_embedded(photo.hash):
-            return {"state": "ready", **known}
+            return {"state": "ready", **given}
         if job is None or job.future.cancelled() or (error := job.future.exception()) is None:
-            return {"state": "absent", **known}  # also where it has been deleted since, to make room
+            return {"state": "absent", **given}  # also where it has been deleted since, to make room
         if isinstance(error, GivenUp):
-            return {"state": "absent", **known}
-        return {"state": "failed", **known, "error": describe_error(error)}
+            return {"state": "absent", **given}
+        return {"state": "failed", **given, "error": describe_error(error)}

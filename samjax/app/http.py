@@ -10,8 +10,7 @@ import ipaddress
 import json
 import logging
 import secrets
-from collections.abc import Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -22,11 +21,15 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from samjax.app.library import UnknownPhoto, UnreadablePhoto
+from samjax.app.library import PhotoChanged, UnknownPhoto, UnreadablePhoto
 from samjax.app.queue import Busy, GivenUp, Superseded
+from samjax.app.steps import BadRequest
 from samjax.workfile import BadWorkFile
 
 MOST_JSON = 16_000_000  # bytes of a body
+_MOST_OF_GET = 10_000  # bytes of a body that nobody reads
+_MOST_DEPTH, _MOST_DIGITS = 32, 40  # of JSON and its whole numbers
+MOST_REQUESTS = 256  # at a time
 LEAST_TOKEN = 16  # characters
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -41,6 +44,8 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+
+_LAST = {"connection": "close"}  # who may not ask keeps no connection either
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +67,8 @@ def error_response(error: BaseException) -> JSONResponse:
             return _error(503, str(error), {"retry-after": str(error.retry_after)})
         case Superseded():
             return _error(409, str(error), superseded=True)
+        case PhotoChanged():
+            return _error(409, str(error))
         case UnknownPhoto():
             return _error(404, error.args[0])
         case UnreadablePhoto() | BadWorkFile():
@@ -73,26 +80,58 @@ def error_response(error: BaseException) -> JSONResponse:
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _log.error("the disk is full: %s", error)
             return _error(507, "the disk is full, and nothing was changed: make room and try again")
-        case ValueError():
+        case BadRequest():
             return _error(400, str(error))
+        case ValueError():  # of the library, whose messages are made for people
+            _log.error("an unexpected error", exc_info=error)
+            return _error(500, str(error))
     _log.error("an unexpected error", exc_info=error)
     return _error(500, f"an unexpected {type(error).__name__} in the server; its log has more")
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
-    return JSONResponse({"error": message, **more}, status, headers)
+    shown = message.encode(errors="replace").decode()  # half a character cannot be sent
+    return JSONResponse({"error": shown, **more}, status, headers)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """A body that is a JSON object. Raises HttpError 400 for another."""
-    body = await request.body()
+    """A body that is a JSON object of numbers and texts that can be answered with. Raises HttpError 400 for another."""
+    return await run_in_threadpool(_json_of, await request.body())
+
+
+def _json_of(body: bytes) -> dict[str, Any]:
     try:
-        given = await run_in_threadpool(json.loads, body, parse_constant=_no_constant)
+        given = json.loads(body, parse_constant=_no_constant, parse_int=_whole)
+        _check_depth_and_texts(given)
     except (ValueError, RecursionError) as error:
         raise HttpError(400, f"the body is no JSON ({type(error).__name__}: {str(error)[:100]})") from None
     if not isinstance(given, dict):
         raise HttpError(400, "the body is a JSON object, got something else")
     return given
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number has at most {_MOST_DIGITS} digits here")
+    return int(digits)
+
+
+def _check_depth_and_texts(given: Any) -> None:
+    """Raises ValueError for what errors could not show: nesting without an end, and halves of characters."""
+    level = [given] if isinstance(given, str | list | dict) else []
+    for _ in range(_MOST_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                if not value.isascii():
+                    value.encode()
+            else:
+                inner = [*value, *value.values()] if isinstance(value, dict) else value
+                below += [part for part in inner if isinstance(part, str | list | dict)]
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it is nested more than {_MOST_DEPTH} deep")
 
 
 def bounded(receive: Receive, headers: Headers, most: int) -> Receive:
@@ -159,8 +198,8 @@ class Guard:
         host: the address that is listened at.
         port: its port, which tells cookies of several servers apart.
         token: what must come with every request, if there is one.
-        hosts: further names that requests may call this server by.
         files: paths that take files, with the most bytes of each; all others take JSON.
+        most: requests that are answered at a time; others get 503.
     """
 
     def __init__(
@@ -170,13 +209,14 @@ class Guard:
         host: str,
         port: int,
         token: str | None,
-        hosts: Collection[str] = (),
         files: Mapping[str, int] | None = None,
+        most: int = MOST_REQUESTS,
     ) -> None:
         self._app, self._token, self._files = app, token, files or {}
+        self._most, self._answering = most, 0
         self._cookie = f"samjax-{port}"
         # With a token, which no other page has, the name under which this machine is reached need not be known.
-        self._hosts = None if token is not None and not is_loopback(host) else {*_LOCAL, host.strip("[]"), *hosts}
+        self._hosts = None if token is not None and not is_loopback(host) else {*_LOCAL, host.strip("[]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -196,8 +236,11 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
+        self._answering += 1
         try:
             response = self._redirect_of_allowed(scope)
+            if self._answering > self._most:
+                raise HttpError(503, f"busy: {self._most} requests are being answered", {"retry-after": "1"})
             await (response or self._app)(scope, self._checked_body(scope, receive), send_guarded)
         except ClientDisconnect:
             pass
@@ -205,12 +248,14 @@ class Guard:
             if started:  # the client sees that the answer breaks off
                 raise
             await error_response(error)(scope, receive, send_guarded)
+        finally:
+            self._answering -= 1
 
     def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
         """The body, of the right type and bounded. Raises HttpError."""
-        if scope["method"] in ("GET", "HEAD"):
-            return receive
         headers, most = Headers(scope=scope), self._files.get(scope["path"])
+        if scope["method"] in ("GET", "HEAD"):
+            return bounded(receive, headers, _MOST_OF_GET)
         check_type(headers, "application/json" if most is None else "application/octet-stream")
         return bounded(receive, headers, MOST_JSON if most is None else most)
 
@@ -224,7 +269,7 @@ class Guard:
         request = Request(scope)
         if scope["path"] == "/" and scope["method"] == "GET" and (given := request.query_params.get("token")):
             if not self._is_token(given):
-                raise HttpError(401, "the token in the address is not this server's")
+                raise HttpError(401, "the token in the address is not this server's", _LAST)
             response = RedirectResponse("/", 303)
             response.set_cookie(self._cookie, given, max_age=30 * 86_400, httponly=True, samesite="strict", path="/")
             return response
@@ -238,7 +283,7 @@ class Guard:
             401,
             "this server asks for its token: open the address that it printed, which ends with ?token=, or send "
             "Authorization: Bearer TOKEN",
-            {"www-authenticate": "Bearer"},
+            {"www-authenticate": "Bearer", **_LAST},
         )
 
     def _is_token(self, given: str) -> bool:
@@ -246,11 +291,13 @@ class Guard:
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode())
 
     def _of_cookie(self, headers: Headers) -> str:
-        try:
-            cookies = SimpleCookie("; ".join(headers.getlist("cookie")))
-        except CookieError:
-            return ""
-        return cookies[self._cookie].value if self._cookie in cookies else ""
+        """The token in the cookies, among which there may be any of other programs on this machine: SimpleCookie would
+        drop all for the sake of one that it does not know how to read."""
+        for cookie in "; ".join(headers.getlist("cookie")).split(";"):
+            name, _, value = cookie.strip().partition("=")
+            if name == self._cookie:
+                return value.strip('"')
+        return ""
 
     def _check_host(self, headers: Headers) -> None:
         """A page elsewhere whose name is made to point here (DNS rebinding) names itself in Host."""
@@ -281,7 +328,7 @@ _client: contextvars.ContextVar[str] = contextvars.ContextVar("client", default=
 
 
 def client_of(request: Request) -> str:
-    """Whose request this is: a tab's random name or, without one, the address it comes from."""
+    """A name for who asks: a tab's random one or, without it, the address that the request comes from."""
     name = request.headers.get("x-samjax-client", "")
     return f"page {name[:64]}" if name else f"address {request.client.host if request.client else ''}"
 

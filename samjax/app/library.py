@@ -47,6 +47,10 @@ class UnreadablePhoto(ValueError):
     """The photo cannot be read; the message is the library's."""
 
 
+class PhotoChanged(RuntimeError):
+    """The photo's pixels are no longer those that a request was made for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PhotoEntry:
     """A photo as it is listed, not read."""
@@ -119,7 +123,7 @@ class Library:
 
     @property
     def name(self) -> str:
-        """What the page calls the library."""
+        """The name that the page shows."""
         if self.folder is not None:
             return self.folder.name or str(self.folder)
         return self._file.name if self._file is not None else ("annotated photos" if self.records else UPLOADED)
@@ -168,7 +172,7 @@ class Library:
         return path.resolve().is_relative_to(folder.resolve())
 
     def known(self, id: str) -> KnownPhoto | UnreadablePhoto | None:
-        """What is known of a photo without reading it, if it has been read."""
+        """The facts of a photo, or why it cannot be read; None if it would have to be read for that."""
         entry = self.entry(id)
         if entry.error is not None:
             return UnreadablePhoto(f"{entry.name}: {entry.error}")
@@ -202,7 +206,8 @@ class Library:
                 photo = OpenPhoto(id, entry.name, entry.path, rgb.shape[:2], image_hash(rgb), rgb)
             except (ValueError, OSError) as error:
                 unreadable = UnreadablePhoto(f"{entry.name}: {self._told(entry, error)}")
-                self._known[id] = stamp, unreadable
+                if not _is_of_system(error):
+                    self._known[id] = stamp, unreadable
                 raise unreadable from error
             facts = KnownPhoto(id, photo.name, photo.path, photo.size, photo.hash)
             self._known[id] = stamp, facts
@@ -331,6 +336,15 @@ def safe_name(name: str) -> str:
     if _DEVICE.fullmatch(stem.split(".")[0]):
         stem = f"_{stem}"
     return f"{stem}{suffix}"
+
+
+def _is_of_system(error: BaseException | None) -> bool:
+    """True if it was the system that failed, as where too many files are open: the next attempt may succeed."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _stamp(entry: PhotoEntry) -> Any:

@@ -4,7 +4,6 @@ Coordinates are (x, y) in pixels of the ORIGINAL photo. An answer to a change is
 """
 
 import functools
-import json
 import os
 import re
 import threading
@@ -20,9 +19,11 @@ from starlette.types import Receive, Scope, Send
 from samjax import writers
 from samjax.app import exports
 from samjax.app.classes import StaleClasses
+from samjax.app.http import HttpError, error_response, read_json
 from samjax.app.polygons import polygons
-from samjax.app.protocols import Entry, Library, Masks
+from samjax.app.protocols import Entry, Library, Masks, Photo
 from samjax.app.steps import BadRequest, steps_from_json, steps_to_json
+from samjax.app.waiting import IsGone
 from samjax.app.work import (
     FULL,
     KEPT,
@@ -98,10 +99,13 @@ class Objects:
 
     def work(self, photo: str) -> Work:
         """The work on a photo. Raises BadWorkFile, OSError, and the library's errors."""
-        facts = self._library.facts(photo)
-        original = Original(lambda: exports.record_file(self._library, photo), lambda: self._library.read(photo).rgb)
+        return self._work_on(self._library.facts(photo))
+
+    def _work_on(self, facts: Photo) -> Work:
+        id = facts.id
+        original = Original(lambda: exports.record_file(self._library, id), lambda: self._library.read(id).rgb)
         of = None if facts.path is not None else original
-        return self.works.open(photo, facts.name, facts.hash, facts.size, facts.path, of)
+        return self.works.open(id, facts.name, facts.hash, facts.size, facts.path, of)
 
     def resolved(self, photo: str, steps: Any) -> Any:
         """Steps as they were sent, with the mask of an object in the place of {"object": ID}.
@@ -126,19 +130,25 @@ class Objects:
     async def _post(self, request: Request, given: dict[str, Any]) -> Any:
         sent = _some(given, "objects")
 
+        def look_up() -> tuple[Photo, Work, int, list[WorkObject | None]]:
+            photo = self._library.facts(request.path_params["photo"])
+            work, revision = self._work_on(photo), _revision(given)
+            stored = [self._stored(work, photo.id, entry) for entry in sent]
+            if None in stored:
+                work.check(revision)
+            return photo, work, revision, stored
+
+        photo, work, revision, stored = await run_in_threadpool(look_up)
+        new = [
+            await self._new(photo, entry, request.is_disconnected)
+            for entry, kept in zip(sent, stored, strict=True)
+            if kept is None
+        ]
+
         def add() -> Any:
-            work = self.work(request.path_params["photo"])
-            revision = _revision(given)
-            stored = [self._stored(work, request.path_params["photo"], entry) for entry in sent]
             again = [kept for kept in stored if kept is not None]
-            if len(again) == len(sent):
+            if not new:
                 return _added(work.revision_after_resending(again, revision), again)
-            work.check(revision)
-            new = [
-                self._new(request.path_params["photo"], entry)
-                for entry, kept in zip(sent, stored, strict=True)
-                if kept is None
-            ]
             made = iter(work.add(new, revision))
             self.works.classes.include(one.class_ for one in new)
             return _added(work.state.revision, [kept or next(made) for kept in stored])
@@ -148,27 +158,33 @@ class Objects:
     async def _patch(self, request: Request, given: dict[str, Any]) -> Any:
         sent = _some(given, "changes")
 
+        photo, work, revision = await run_in_threadpool(self._opened, request, given)
+        changes: dict[str, dict[str, Any]] = {}
+        for entry in sent:
+            id = entry.get("id")
+            if not isinstance(id, str) or work.state.find(id) is None:
+                raise BadRequest(f"there is no object {str(id)[:40]!r}")
+            _check_known(entry, ("id", "name", "class", "colour", "hidden", "deleted", "steps"))
+            fields = checked_fields(entry)
+            if "steps" in entry:
+                new = await self._segmented(photo, entry["steps"], request.is_disconnected)
+                fields |= {"steps": list(new.steps), "rle": new.rle, "score": new.score}
+                fields |= {"source": "prompts", "everything": None}
+            changes[id] = {**changes.get(id, {}), **fields}
+
         def change() -> Any:
-            work = self.work(request.path_params["photo"])
-            revision = _revision(given)
-            work.check(revision)
-            changes: dict[str, dict[str, Any]] = {}
-            for entry in sent:
-                id = entry.get("id")
-                if not isinstance(id, str) or work.state.find(id) is None:
-                    raise BadRequest(f"there is no object {str(id)[:40]!r}")
-                _check_known(entry, ("id", "name", "class", "colour", "hidden", "deleted", "steps"))
-                fields = checked_fields(entry)
-                if "steps" in entry:
-                    new = self._segmented(request.path_params["photo"], entry["steps"])
-                    fields |= {"steps": list(new.steps), "rle": new.rle, "score": new.score}
-                    fields |= {"source": "prompts", "everything": None}
-                changes[id] = {**changes.get(id, {}), **fields}
             changed = work.change(changes, revision)
             self.works.classes.include(known.class_ for known in changed)
             return {"work": {"revision": work.state.revision}, "objects": list(map(object_json, changed))}
 
         return await run_in_threadpool(change)
+
+    def _opened(self, request: Request, given: Mapping[str, Any]) -> tuple[Photo, Work, int]:
+        """The photo of a request as it is now, and the work on it, whose revision the change is for."""
+        photo = self._library.facts(request.path_params["photo"])
+        work, revision = self._work_on(photo), _revision(given)
+        work.check(revision)
+        return photo, work, revision
 
     async def _patch_photo(self, request: Request, given: dict[str, Any]) -> Any:
         if not isinstance(given.get("done"), bool):
@@ -271,7 +287,7 @@ class Objects:
             )
         return stored
 
-    def _new(self, photo: str, entry: Any) -> NewObject:
+    async def _new(self, photo: Photo, entry: Any, is_gone: IsGone) -> NewObject:
         """An object as it was sent, with its mask."""
         _check_known(entry, ("id", "name", "class", "colour", "steps", "everything"))
         if ("steps" in entry) == ("everything" in entry):
@@ -283,18 +299,18 @@ class Objects:
                 raise BadRequest(f"the id of a new object is 8 to 32 letters a to z, got {str(id)[:40]!r}")
             given["id"] = id
         if "steps" in entry:
-            new = self._segmented(photo, entry["steps"])
+            new = await self._segmented(photo, entry["steps"], is_gone)
             return NewObject(new.rle, "prompts", steps=new.steps, score=new.score, **given)
         asked = entry["everything"]
         config, index = (asked.get("config"), asked.get("index")) if isinstance(asked, dict) else (None, None)
         if not isinstance(config, dict) or isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise BadRequest("everything is {config: {...}, index: NUMBER}, as the search for everything gives them")
-        rle, score = self._masks.everything_mask(photo, config, index)
+        rle, score = await self._masks.everything_mask(photo, config, index, is_gone)
         return NewObject(rle, "everything", everything={"config": config, "index": index}, score=score, **given)
 
-    def _segmented(self, photo: str, sent: Any) -> NewObject:
-        steps = steps_from_json(self.resolved(photo, sent))
-        rle, score = self._masks.mask_of(photo, steps)
+    async def _segmented(self, photo: Photo, sent: Any, is_gone: IsGone) -> NewObject:
+        steps = await run_in_threadpool(lambda: steps_from_json(self.resolved(photo.id, sent)))
+        rle, score = await self._masks.mask_of(photo, steps, is_gone)
         if not rle_area(rle):
             raise BadRequest("the mask of these steps is empty: there is nothing to keep")
         return NewObject(rle, "prompts", steps=tuple(steps_to_json(steps)), score=score)
@@ -350,7 +366,7 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
         try:
-            found = await handler(request, {} if request.method == "GET" else await _body(request))
+            found = await handler(request, {} if request.method in ("GET", "HEAD") else await read_json(request))
         except StaleRevision as error:
             work = await run_in_threadpool(work_json, error.work)
             return JSONResponse({"error": str(error), "work": work}, 409)
@@ -358,6 +374,8 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse({"error": str(error)}, 409)
         except BadRequest as error:
             return JSONResponse({"error": str(error)}, 400)
+        except HttpError as error:
+            return error_response(error)
         except BadWorkFile as error:
             return JSONResponse({"error": str(error)}, 422)
         except NotSaved as error:
@@ -369,16 +387,6 @@ def _answering(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        given = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is no JSON ({str(error)[:100]})") from None
-    if not isinstance(given, dict):
-        raise BadRequest("the body is a JSON object")
-    return given
 
 
 def _revision(given: Mapping[str, Any]) -> int:

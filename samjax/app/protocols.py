@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from samjax.app.steps import Step
+from samjax.app.waiting import IsGone
 from samjax.ops.rle import RLE
 from samjax.readers.record import Record
 from samjax.transforms import Size
@@ -64,12 +65,15 @@ class Library(Protocol):
 
 @runtime_checkable
 class Masks(Protocol):
-    """The model, as far as the work on photos needs it: masks of the photo's size, with their scores."""
+    """The model, as far as the work on photos needs it: masks of the photo's size, with their scores.
+    They are waited for until `is_gone`; both raise an error of the application's if the photo has changed since."""
 
-    def mask_of(self, photo: str, steps: Sequence[Step]) -> tuple[RLE, float]:
+    async def mask_of(self, photo: Photo, steps: Sequence[Step], is_gone: IsGone) -> tuple[RLE, float]:
         """The mask chosen in the last step."""
         ...
 
-    def everything_mask(self, photo: str, config: Mapping[str, Any], index: int) -> tuple[RLE, float]:
+    async def everything_mask(
+        self, photo: Photo, config: Mapping[str, Any], index: int, is_gone: IsGone
+    ) -> tuple[RLE, float]:
         """One of the masks that the search for everything finds. Raises BadRequest if there are fewer."""
         ...

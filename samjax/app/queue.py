@@ -1,21 +1,24 @@
 """One queue for the device, shared by many clients: fair, bounded, and served by one thread.
 
-Clients take turns. A long job (everything in a photo) offers its pauses to the short jobs of others.
+Clients take turns. A long job (everything in a photo) offers its pauses to the short jobs of others; a short job of
+many parts is interrupted for them.
 """
 
 import collections
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Literal
 
 Kind = Literal["short", "long", "background"]
 
+_TURN = 0.2  # seconds after which a short job lets others have the device, between two of its parts
 MOST_WAITING = 64
 MOST_OF_CLIENT = 16
 _CLOSING = "the server is closing"
+_SUPERSEDED = "a newer preview has taken this one's place"
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,10 @@ class Superseded(RuntimeError):
 
 
 class Job:
-    """What a client wants of the device. Its `future` has the answer; `cancel` gives it up."""
+    """A piece of work for the device. Its `future` has the answer; `cancel` gives it up.
+
+    Work that is a generator runs in parts, and returns its result; between two parts others may have their turn.
+    """
 
     def __init__(self, client: str, work: Callable[["Job"], Any], kind: Kind, preview: bool, queue: "DeviceQueue"):
         self.client, self.kind, self.preview = client, kind, preview
@@ -45,41 +51,75 @@ class Job:
         self.started: float | None = None  # time.monotonic() when it began and when it had ended
         self.ended: float | None = None
         self._work, self._queue = work, queue
-        self._given_up = threading.Event()
+        self._parts: Generator[None, None, Any] | None = None
+        self._spent, self._resumed = 0.0, 0.0
+        self._end: Exception | None = None
         self.submitted = time.monotonic()
 
-    def cancel(self) -> None:
-        """Takes the job from the queue, or ends it at its next pause."""
-        self._given_up.set()
+    def cancel(self, why: Exception | None = None) -> None:
+        """Takes the job from the queue, or ends it at its next pause, which then raises `why`."""
+        self._end = self._end or why or GivenUp("the request was given up")
         if self.future.cancel():
             self._queue.forget(self)
 
     def pause(self) -> None:
-        """Lets others' short jobs run; called by the work itself. Raises `GivenUp` if that has happened."""
-        if self._given_up.is_set():
-            raise GivenUp("the request was given up")
+        """Lets others' short jobs run; called by the work itself. Raises what ended it."""
+        self._check_wanted()
         if self.kind != "short":
             self._queue.serve_others(self)
-        if self._given_up.is_set():
-            raise GivenUp("the request was given up")
+            self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if self._end is not None:
+            raise self._end
 
     def position(self) -> int:
-        """How many jobs will run before this one, about; 0 if it runs or has run."""
+        """The number of jobs that will run before this one, about; 0 if it runs or has run."""
         return self._queue.position(self)
 
-    def run(self) -> None:
-        """Runs the work; whatever it raises is in the future."""
-        if not self.future.set_running_or_notify_cancel():
-            return
-        self.started = time.monotonic()
+    def spent(self) -> float:
+        """Seconds on the device so far; for the work itself to ask."""
+        return self._spent + time.monotonic() - self._resumed
+
+    def run(self) -> bool:
+        """Runs the work until its end, or until its turn is over; true if it has ended. Whatever it raises is in the
+        future."""
+        if self.started is None and not self.future.set_running_or_notify_cancel():
+            return True
+        self._resumed = time.monotonic()
+        self.started = self.started or self._resumed
         try:
-            result = self._work(self)
+            ended, result = self._run_parts()
         except BaseException as error:
             self.ended = time.monotonic()
             self.future.set_exception(error)
-        else:
+            return True
+        self._spent += time.monotonic() - self._resumed
+        if ended:
             self.ended = time.monotonic()
             self.future.set_result(result)
+        return ended
+
+    def _run_parts(self) -> tuple[bool, Any]:
+        """Whether the work has ended, and its result."""
+        if self._parts is None:
+            begun = self._work(self)
+            if not isinstance(begun, Generator):
+                return True, begun
+            self._parts = begun
+        while True:
+            self._check_wanted()
+            try:
+                next(self._parts)
+            except StopIteration as end:
+                return True, end.value
+            if time.monotonic() - self._resumed >= _TURN and self._queue.others_wait():
+                return False, None
+
+    def refuse(self, error: Exception) -> None:
+        """Ends a job that waits by an error; it may have begun."""
+        if self.started is not None or self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
 
 
 class DeviceQueue:
@@ -129,8 +169,8 @@ class DeviceQueue:
             else:
                 queue.append(job)
             self._changed.notify()
-        if superseded is not None and superseded.future.set_running_or_notify_cancel():
-            superseded.future.set_exception(Superseded("a newer preview has taken this one's place"))
+        if superseded is not None:
+            superseded.refuse(Superseded(_SUPERSEDED))
         return job
 
     def _check_room(self, own: int) -> None:
@@ -141,7 +181,7 @@ class DeviceQueue:
             raise Busy(f"busy: {waiting} requests wait for the model already; try again soon", 2)
 
     def position(self, job: Job) -> int:
-        """How many jobs run or wait before a job."""
+        """The number of jobs that run or wait before a job."""
         with self._changed:
             if job in self._running or job.future.done():
                 return 0
@@ -175,27 +215,32 @@ class DeviceQueue:
         """Runs a short job of each client (also of the pausing one's: its page goes on answering) while a long job
         pauses on the device's thread."""
         with self._changed:
-            clients = [client for client, jobs in self._waiting.items() if jobs[0].kind == "short"]
-            if pausing.kind == "background":
-                clients = list(self._waiting)
+            clients = list(self._waiting)
         for client in clients:
             with self._changed:
-                jobs = self._waiting.get(client)
-                if not jobs or (jobs[0].kind != "short" and pausing.kind != "background"):
+                jobs = self._waiting.get(client, ())
+                # A client's long job, which waits for the end of this one, does not hold up its clicks.
+                job = next((job for job in jobs if job.kind == "short" or pausing.kind == "background"), None)
+                if job is None:
                     continue
-                job = self._taken(client)
+                self._take(job)
             self._run(job)
 
     def _taken(self, client: str) -> Job:
-        """A client's next job; it is then the last in the order of turns."""
-        jobs = self._waiting[client]
-        job = jobs.popleft()
+        """A client's next job."""
+        job = self._waiting[client][0]
+        self._take(job)
+        return job
+
+    def _take(self, job: Job) -> None:
+        """Takes a job from those that wait; its client is then the last in the order of turns."""
+        client, jobs = job.client, self._waiting[job.client]
+        jobs.remove(job)
         if jobs:
             self._waiting.move_to_end(client)
         else:
             del self._waiting[client]
         self._running.append(job)
-        return job
 
     def _serve(self) -> None:
         while (job := self._next()) is not None:
@@ -216,14 +261,41 @@ class DeviceQueue:
                 self._changed.wait()
 
     def _run(self, job: Job) -> None:
-        try:
-            job.run()
-        finally:
-            with self._changed:
-                self._running.remove(job)
+        ended = job.run()
+        with self._changed:
+            self._running.remove(job)
+            error = None if ended else self._put_back(job)
+        if error is not None:
+            job.refuse(error)
+
+    def _put_back(self, job: Job) -> Exception | None:
+        """Has a job wait whose turn is over, before its client's others; the error if it must not."""
+        if self._closed:
+            return Busy(_CLOSING, 10)
+        own = self._waiting.setdefault(job.client, collections.deque())  # whose turn is the last now
+        if not job.preview:
+            own.appendleft(job)
+        elif own and own[-1].preview:
+            return Superseded(_SUPERSEDED)
+        else:
+            own.append(job)
+        return None
+
+    def others_wait(self) -> bool:
+        """True if what runs should let others have the device: those that wait, or a long job that pauses."""
+        with self._changed:
+            return bool(self._waiting) or len(self._running) > 1
 
     def close(self, timeout: float = 30.0) -> None:
-        """Ends the thread: what runs is finished, long jobs end at their next pause, and what waits raises `Busy`."""
+        """`stop`, and waits for the thread's end."""
+        self.stop()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            _log.warning("the device has not finished its last job within %.0f s", timeout)
+
+    def stop(self) -> None:
+        """Takes no more jobs. What runs is finished; long jobs end at their next pause, and they and what waits raise
+        `Busy`."""
         with self._changed:
             self._closed = True
             left = [job for jobs in self._waiting.values() for job in jobs] + list(self._background)
@@ -232,11 +304,7 @@ class DeviceQueue:
             running = list(self._running)
             self._changed.notify_all()
         for job in left:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(Busy(_CLOSING, 10))
+            job.refuse(Busy(_CLOSING, 10))
         for job in running:
             if job.kind != "short":
-                job.cancel()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            _log.warning("the device has not finished its last job within %.0f s", timeout)
+                job.cancel(Busy(_CLOSING, 10))

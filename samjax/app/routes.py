@@ -16,21 +16,23 @@ from samjax.app.encoding import Encoding
 from samjax.app.http import HttpError, client_of, error_response, read_json
 from samjax.app.library import KnownPhoto, Library, PhotoEntry, UnreadablePhoto, safe_name
 from samjax.app.predicting import Predicting
-from samjax.app.queue import DeviceQueue, GivenUp, Job
+from samjax.app.queue import DeviceQueue, Job
 from samjax.app.searching import Search, Searching
 from samjax.app.service import Service
+from samjax.app.steps import BadRequest
 from samjax.app.tiles import SIDE, Tiles, level_count
+from samjax.app.waiting import result_of
 from samjax.names import portable
+from samjax.workfile import BadWorkFile
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_BYTES = 200_000_000
 _TELL = 0.2  # seconds between lines of progress
-_LOOK = 0.25  # seconds after which it is seen that a client has gone
 
 
 @runtime_checkable
-class Objects(Protocol):
-    """What is kept of the segmented objects, as the routes of photos ask for it, and its own routes."""
+class KeptWork(Protocol):
+    """The work that is kept, as the routes of photos ask for it, and its own routes."""
 
     @property
     def routes(self) -> list[Route]: ...
@@ -52,7 +54,7 @@ class Objects(Protocol):
         ...
 
 
-class NoObjects:
+class NothingKept:
     """Nothing is kept: photos can be looked at and segmented."""
 
     routes: list[Route] = []  # noqa: RUF012
@@ -72,14 +74,14 @@ class NoObjects:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What routes are made of."""
+    """The parts that routes put together."""
 
     library: Library
     service: Service
     queue: DeviceQueue
     tiles: Tiles
     encoding: Encoding
-    objects: Objects
+    objects: KeptWork
     version: str
 
 
@@ -119,20 +121,28 @@ def photo_routes(context: Context) -> list[Route]:
         return [described(entry) for entry in library.photos()]
 
     def described(entry: PhotoEntry) -> dict[str, Any]:
-        known = library.known(entry.id)
-        facts = known if isinstance(known, KnownPhoto) else None
+        found = library.known(entry.id)
+        facts = found if isinstance(found, KnownPhoto) else None
         return {
             "id": entry.id,
             "name": portable(entry.name),
             "width": facts.size[1] if facts else None,
             "height": facts.size[0] if facts else None,
-            "error": portable(str(known)) if isinstance(known, UnreadablePhoto) else None,
+            "error": portable(str(found)) if isinstance(found, UnreadablePhoto) else None,
             "embedded": facts is not None and service.is_embedded(facts.hash),
             **objects.summary(entry),
         }
 
     async def photos(request: Request) -> Response:
         return JSONResponse({"photos": await run_in_threadpool(listed)})
+
+    def work_of(id: str) -> dict[str, Any]:
+        try:
+            return objects.photo_work(id)
+        except (BadRequest, UnreadablePhoto, BadWorkFile):
+            raise
+        except ValueError as error:  # of annotations that cannot be used
+            raise HttpError(422, str(error)) from error
 
     def opened(id: str) -> dict[str, Any]:
         facts = library.facts(id)
@@ -143,7 +153,7 @@ def photo_routes(context: Context) -> list[Route]:
             "height": facts.size[0],
             "levels": level_count(facts.size),
             "hash": facts.hash,
-            "work": objects.photo_work(id),
+            "work": work_of(id),
         }
 
     async def photo(request: Request) -> Response:
@@ -221,7 +231,7 @@ def segment_routes(context: Context) -> list[Route]:
     async def predict(request: Request) -> Response:
         asked = await run_in_threadpool(predicting.checked, await read_json(request))
         job = predicting.submit(client_of(request), asked)
-        result = await answered(request, job)
+        result = await result_of(job, request.is_disconnected)
         return await run_in_threadpool(lambda: JSONResponse(predicting.answer(asked, result, job)))
 
     async def everything(request: Request) -> Response:
@@ -230,7 +240,7 @@ def segment_routes(context: Context) -> list[Route]:
         job = searching.submit(client_of(request), search, report)
         if "application/x-ndjson" in request.headers.get("accept", ""):
             return StreamingResponse(_lines(searching, search, job, report), media_type="application/x-ndjson")
-        found = await answered(request, job)
+        found = await result_of(job, request.is_disconnected)
 
         def described() -> Response:
             masks = [searching.json(search, number, *mask) for number, mask in enumerate(found)]
@@ -281,23 +291,8 @@ def _line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-async def answered(request: Request, job: Job) -> Any:
-    """A job's result; the job is given up when the client has gone."""
-    waiting = asyncio.wrap_future(job.future)
-    try:
-        while True:
-            done, _ = await asyncio.wait({waiting}, timeout=_LOOK)
-            if done:
-                return waiting.result()
-            if await request.is_disconnected():
-                raise GivenUp("the request was given up")
-    finally:
-        waiting.cancel()
-        job.cancel()
-
-
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
-        raise HttpError(400, f"{name} is a text, got {str(value)[:60]}")
+        raise HttpError(400, f"{name} is a text, got a {type(value).__name__}")
     return value

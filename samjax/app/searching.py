@@ -43,9 +43,9 @@ class Searching:
 
     def checked(self, given: Mapping[str, Any]) -> Search:
         """A request from its JSON. Raises BadRequest, and as `Library.facts` does."""
-        known = ("photo", "config", "format", "tolerance")
-        if unknown := sorted(set(given) - set(known)):
-            raise BadRequest(f"there is no {', '.join(unknown)[:100]} here; the fields are {', '.join(known)}")
+        fields = ("photo", "config", "format", "tolerance")
+        if unknown := sorted(set(given) - set(fields)):
+            raise BadRequest(f"there is no {', '.join(unknown)[:100]} here; the fields are {', '.join(fields)}")
         if not isinstance(given.get("photo"), str):
             raise BadRequest("photo is the id of a photo")
         config = generation_config(given.get("config", {})).with_thresholds(self._service.sam.thresholds)

@@ -4,7 +4,7 @@ import importlib.metadata
 import logging
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -13,15 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from samjax.app.connections import Ending, EndingServer, PromptConnection
 from samjax.app.encoding import Encoding
 from samjax.app.http import Guard, answering, error_response
 from samjax.app.library import Library
 from samjax.app.queue import DeviceQueue
-from samjax.app.routes import UPLOAD_BYTES, Context, NoObjects, Objects, page_routes, photo_routes, segment_routes
+from samjax.app.routes import UPLOAD_BYTES, Context, KeptWork, NothingKept, page_routes, photo_routes, segment_routes
 from samjax.app.service import Service
 from samjax.app.tiles import Tiles
 
-_CONNECTIONS = 256  # at a time; others get 503
 _KEEP_ALIVE = 75  # seconds that a connection may be idle
 _CLOSING = 5  # seconds that requests have to end after Ctrl-C
 
@@ -36,18 +36,17 @@ def build(
     host: str = "127.0.0.1",
     port: int = 8765,
     token: str | None = None,
-    hosts: Collection[str] = (),
-    objects: Objects | None = None,
+    objects: KeptWork | None = None,
 ) -> ASGIApp:
     """The application, guarded (`samjax.app.http.Guard`), with the routes of `objects` if anything is kept."""
-    objects = objects or NoObjects()
+    objects = objects or NothingKept()
     encoding = Encoding(library, service, queue)
     context = Context(library, service, queue, Tiles(library), encoding, objects, importlib.metadata.version("samjax"))
     routes = [*page_routes(), *photo_routes(context), *segment_routes(context), *objects.routes]
     handlers = {HTTPException: _answer_error}
     app = Starlette(routes=[answering(route) for route in routes], exception_handlers=handlers)
     files = {"/api/upload": UPLOAD_BYTES}
-    return Guard(app, host=host, port=port, token=token, hosts=hosts, files=files)
+    return Guard(app, host=host, port=port, token=token, files=files)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -77,20 +76,22 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answers requests until the process is interrupted."""
+def serve(app: ASGIApp, listener: socket.socket, before_end: Callable[[], object] = lambda: None) -> None:
+    """Answers requests until the process is interrupted; then `before_end` is called, and what is being answered has a
+    few seconds."""
+    ending = Ending(app)
     config = uvicorn.Config(
-        app,
+        ending,
+        http=PromptConnection,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_CLOSING,
         timeout_keep_alive=_KEEP_ALIVE,
-        limit_concurrency=_CONNECTIONS,
         lifespan="off",
         h11_max_incomplete_event_size=64 * 1024,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    EndingServer(config, ending, before_end).run(sockets=[listener])
 
 
 def warm(service: Service, queue: DeviceQueue) -> None:

@@ -1,4 +1,4 @@
-"""What the page asks of the model: embeddings, answers to steps, masks, everything in a photo.
+"""A model's answers to those who click: embeddings, answers to steps, masks, everything in a photo.
 
 A service belongs to one thread at a time, the queue's (`samjax.app.queue`); it keeps nothing that it could not compute
 again.
@@ -8,19 +8,19 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 
 from samjax import transforms
 from samjax.amg.config import GenerationConfig
 from samjax.amg.generator import MaskGenerator
 from samjax.app.drawn import drawn_mask
 from samjax.app.embeddings import BoundedStore
-from samjax.app.library import KnownPhoto, OpenPhoto
+from samjax.app.library import KnownPhoto, OpenPhoto, PhotoChanged
 from samjax.app.sized_cache import SizedCache
 from samjax.app.steps import BadRequest, Step, steps_to_json
 from samjax.ops.rle import RLE, encode_placed, rle_area, rle_box
@@ -31,6 +31,7 @@ from samjax.writers.outlines import outline
 
 _EMBEDDINGS, _ANSWERS, _FOUND = 256_000_000, 128_000_000, 128_000_000  # bytes in memory
 _POINTS_ON_CPU = 32  # of a batch of the search for everything
+MaskPrompt = Float32[np.ndarray, "h w"]  # the model's mask input
 Read = Callable[[], OpenPhoto]  # gives the photo's pixels, if they are needed
 Ring = list[list[float]]  # [x, y] in pixels of the photo; pixel (0, 0) covers [0, 1] x [0, 1]
 
@@ -55,7 +56,8 @@ class ModelInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A mask at the photo's size or, for the screen, at a smaller one; all but `rle` is in pixels of the photo."""
+    """A mask at the photo's size or, for the screen, at a smaller one; all but `rle` is in pixels of the photo,
+    pixel (0, 0) covering [0, 1] x [0, 1]."""
 
     rle: RLE  # of the size that it was made at
     iou: float
@@ -75,7 +77,8 @@ class Mask:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1), ends exclusive; zeros for an empty mask."""
+        """(x0, y0, x1, y1), the edges of its pixels, as of `polygons`; zeros for an empty mask. As the box of a step,
+        which names pixels, it is half a pixel less."""
         x, y, width, height = rle_box(self.rle)
         across, down = self.scale
         return x * across, y * down, (x + width) * across, (y + height) * down
@@ -117,12 +120,12 @@ class Service:
         return hash in self._embeddings or self._store.has(hash)
 
     def embed(self, photo: KnownPhoto, read: Read) -> Embedding:
-        """A photo's embedding: from memory, from disk, or computed and kept in both."""
-        if (known := self._embeddings.get(photo.hash)) is not None:
-            return known
+        """A photo's embedding: from memory, from disk, or computed and kept in both. Raises PhotoChanged."""
+        if (kept := self._embeddings.get(photo.hash)) is not None:
+            return kept
         embedding = self._store.get(photo.hash)
         if embedding is None:
-            rgb = read().rgb
+            rgb = _pixels(photo, read)
             start = time.perf_counter()
             embedding = jax.block_until_ready(self.sam.encode(rgb))
             self.encode_seconds = time.perf_counter() - start
@@ -136,35 +139,53 @@ class Service:
 
         Answers are kept by the photo and all steps that decide them, so that a further click costs one run of the
         decoder. Raises BadRequest for points outside the photo, masks that are none of this photo, and choices among
-        more answers than there are.
+        more answers than there are; and PhotoChanged.
         """
-        first = max(number for number, step in enumerate(steps) if not step.refine)
+        answering = self.answering(photo, read, steps)
+        while True:
+            try:
+                next(answering)
+            except StopIteration as end:
+                return end.value
+
+    def answering(
+        self, photo: KnownPhoto, read: Read, steps: Sequence[Step], drawn: MaskPrompt | None = None
+    ) -> Generator[None, None, Answer]:
+        """`answer` in parts, one run of the decoder each; `drawn` is what `drawn` gave for these steps."""
+        first = _first_of(steps)
         answer: Answer | None = None
         for number in range(first, len(steps)):
-            logits = None
+            logits = drawn
             if answer is not None:
+                yield
                 logits = self.chosen(answer, steps[number - 1])
             answer = self._step(photo, read, steps[first : number + 1], logits)
         assert answer is not None
         self.chosen(answer, steps[-1])
         return answer
 
-    def chosen(self, answer: Answer, step: Step) -> Float32[np.ndarray, "h w"]:
+    def drawn(self, photo: KnownPhoto, steps: Sequence[Step]) -> MaskPrompt | None:
+        """The mask prompt of a drawn mask that the answer to steps begins with; None if there is none, or the answer
+        is known. Any thread may ask. Raises BadRequest."""
+        first = _first_of(steps)
+        mask = steps[first].mask
+        if mask is None or self._key(photo, steps[first:]) in self._answers:
+            return None
+        return transforms.mask_prompt(drawn_mask(mask, photo.size), self.sam.config)
+
+    def chosen(self, answer: Answer, step: Step) -> MaskPrompt:
         """The logits that a step chose. Raises BadRequest."""
         if step.chosen >= len(answer.logits):
             raise BadRequest(f"chosen is {step.chosen}, and there are {len(answer.logits)} answer(s), counted from 0")
         return answer.logits[step.chosen]
 
-    def _step(
-        self, photo: KnownPhoto, read: Read, steps: Sequence[Step], logits: Float32[np.ndarray, "h w"] | None
-    ) -> Answer:
-        asked = (*steps[:-1], dataclasses.replace(steps[-1], chosen=0))  # the choice comes after the answer
-        key = photo.hash, json.dumps(steps_to_json(asked))
-        if (known := self._answers.get(key)) is not None:
-            return known
+    def _step(self, photo: KnownPhoto, read: Read, steps: Sequence[Step], logits: MaskPrompt | None) -> Answer:
+        key = self._key(photo, steps)
+        if (kept := self._answers.get(key)) is not None:
+            return kept
         step = steps[-1]
         _check_inside(step, photo.size)
-        if step.mask is not None:
+        if step.mask is not None and logits is None:
             logits = transforms.mask_prompt(drawn_mask(step.mask, photo.size), self.sam.config)
         points = [[point[:2] for point in step.points]] if step.points else None
         labels = [[point[2] for point in step.points]] if step.points else None
@@ -173,6 +194,11 @@ class Service:
         answer = Answer(np.asarray(prediction.logits)[0], np.asarray(prediction.iou)[0])
         self._answers.put(key, answer, answer.logits.nbytes + len(key[1]))
         return answer
+
+    @staticmethod
+    def _key(photo: KnownPhoto, steps: Sequence[Step]) -> tuple[str, str]:
+        asked = (*steps[:-1], dataclasses.replace(steps[-1], chosen=0))  # the choice comes after the answer
+        return photo.hash, json.dumps(steps_to_json(asked))
 
     def masks(
         self, size: Size, answer: Answer, *, max_side: int | None = None, only: Sequence[int] | None = None
@@ -192,26 +218,27 @@ class Service:
     def everything(
         self, photo: KnownPhoto, read: Read, config: GenerationConfig, progress: Callable[[float], None]
     ) -> list[dict[str, Any]]:
-        """Records (`samjax.amg.records`) of everything in a photo, kept by the photo and the settings."""
-        if (known := self.found(photo, config)) is not None:
-            return known
+        """Records (`samjax.amg.records`) of everything in a photo, kept by the photo and the settings. Raises
+        PhotoChanged."""
+        if (kept := self.found(photo, config)) is not None:
+            return kept
         # Few points together are as fast on a CPU, and the pauses come sooner.
         batch = _POINTS_ON_CPU if self.sam.execution.platform == "cpu" else config.points_per_batch
         generator = MaskGenerator(self.sam, dataclasses.replace(config, points_per_batch=batch))
-        records = generator.generate(read().rgb, progress=progress)
+        records = generator.generate(_pixels(photo, read), progress=progress)
         size = sum(len(record["segmentation"]["counts"]) + 500 for record in records)
         self._found.put(self._found_key(photo, config), records, size)
         return records
 
     def found(self, photo: KnownPhoto, config: GenerationConfig) -> list[dict[str, Any]] | None:
-        """What `everything` found in a photo before, if it is still known. Any thread may ask."""
+        """The records of `everything` in a photo, if they are still kept. Any thread may ask."""
         return self._found.get(self._found_key(photo, config))
 
     def _found_key(self, photo: KnownPhoto, config: GenerationConfig) -> tuple[str, str]:
         return photo.hash, json.dumps(config.with_thresholds(self.sam.thresholds).journal_key())
 
     def warming(self) -> list[Callable[[], object]]:
-        """What compiles the programs of clicks, in parts: the encoder, and the decoder for few and more points, with
+        """Calls that compile the programs of clicks: the encoder, and the decoder for few and more points, with
         and without a mask."""
         blank = np.zeros((64, 64, self.sam.config.channels), np.uint8)
         found: list[Embedding] = []
@@ -239,6 +266,19 @@ class Service:
                 transforms.upscale_masks(logits, size, self.sam.config, size=shown)
 
 
+def _first_of(steps: Sequence[Step]) -> int:
+    """The step that the answer to the last one begins with."""
+    return max(number for number, step in enumerate(steps) if not step.refine)
+
+
+def _pixels(photo: KnownPhoto, read: Read) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels that were asked about: what is computed of others must not be kept as this photo's."""
+    opened = read()
+    if opened.hash != photo.hash:
+        raise PhotoChanged(f"{photo.name} has changed since it was asked about: open it again")
+    return opened.rgb
+
+
 def _encoded(mask: Bool[np.ndarray, "H W"]) -> RLE:
     """`encode_rle` of a mask; of a large photo only the part with foreground is gone through run by run."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -257,8 +297,20 @@ def screen_size(size: Size, max_side: int | None) -> Size | None:
 
 
 def _check_inside(step: Step, size: Size) -> None:
+    """Integers name pixels, so that the photo's edges are at -0.5 and half a pixel below its sides. The far corner of a
+    box may also be at the sides themselves: so end boxes that count edges, those of answers among them."""
     height, width = size
-    corners = [step.box[:2], step.box[2:]] if step.box else []
+    corners = [step.box[:2]] if step.box else []
     for x, y in (*(point[:2] for point in step.points), *corners):
-        if not (0 <= x <= width and 0 <= y <= height):
-            raise BadRequest(f"({x:g}, {y:g}) lies outside the photo, which has {width} x {height} pixels")
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            raise _outside(x, y, size)
+    if step.box and not (step.box[2] <= width and step.box[3] <= height):
+        raise _outside(*step.box[2:], size)
+
+
+def _outside(x: float, y: float, size: Size) -> BadRequest:
+    height, width = size
+    return BadRequest(
+        f"({x:g}, {y:g}) lies outside the photo, which has {width} x {height} pixels: integers name pixels, from "
+        f"(0, 0) to ({width - 1}, {height - 1})"
+    )

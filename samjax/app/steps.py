@@ -1,11 +1,13 @@
 """The steps by which an object was segmented: what was asked, and which answer was chosen. They are what is kept of an
 object beside its mask, so that the mask can be computed again.
 
-Coordinates are (x, y) in pixels of the ORIGINAL photo; integers name pixels.
+Coordinates are (x, y) in pixels of the ORIGINAL photo, in two frames. Points and boxes name pixels, as everywhere in
+samjax: (3, 4) is the centre of a pixel, and the photo reaches from -0.5 to half a pixel below its sides. What is drawn,
+outlines and strokes, counts edges, as polygons of answers do: pixel (3, 4) covers [3, 4] x [4, 5].
 """
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,12 +20,13 @@ MOST_STEPS = 1_000  # of an object
 
 
 class BadRequest(ValueError):
-    """What was sent is not what is taken; the message says what is."""
+    """A request that cannot be taken; the message says what can."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stroke:
-    """A stroke of a brush: the pixels within `radius` pixels of a line through `points`; erased where `erase`."""
+    """A stroke of a brush: the pixels within `radius` pixels of a line through `points`; erased where `erase`.
+    Pixel (0, 0) covers [0, 1] x [0, 1]."""
 
     points: tuple[tuple[float, float], ...]
     radius: float
@@ -32,7 +35,8 @@ class Stroke:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnMask:
-    """A binary mask as it was drawn or came from elsewhere: run lengths, filled outlines, then strokes on top."""
+    """A binary mask as it was drawn or came from elsewhere: run lengths, filled outlines, then strokes on top.
+    Pixel (0, 0) covers [0, 1] x [0, 1]."""
 
     rle: RLE | None = None  # of the photo's size
     outlines: tuple[tuple[tuple[float, float], ...], ...] = ()  # of a lasso; each is filled
@@ -45,7 +49,8 @@ class Step:
 
     Args:
         points: (x, y, label), label 1 on the object and 0 beside it; all that hold at this step, not only the last.
-        box: (x0, y0, x1, y1).
+            Integers name pixels.
+        box: (x0, y0, x1, y1), likewise.
         mask: a mask prompt.
         refine: the logits of the answer chosen in the step before are the mask prompt; not together with `mask`.
         multimask: three answers for an ambiguous prompt instead of one.
@@ -163,11 +168,16 @@ def _numbers(given: Any, count: int, form: str) -> tuple[float, ...]:
 
 
 def _number(given: Any, what: str) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+    if not is_finite(given):
         raise BadRequest(f"{what}: {_shown(given)} is not a finite number")
     if abs(given) > 1e7:
         raise BadRequest(f"{what}: {_shown(given)} is no number of pixels")
     return float(given)
+
+
+def is_finite(value: Any) -> bool:
+    """True for numbers that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -194,11 +204,14 @@ def _is_size(given: Any) -> bool:
 def _check_fields(given: Any, kind: Any, what: str) -> None:
     if not isinstance(given, dict):
         raise BadRequest(f"{what} is a JSON object, got {_shown(given)}")
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(set(given) - set(known)):
-        raise BadRequest(f"{what} has no {', '.join(map(str, unknown))[:100]}; its fields are {', '.join(known)}")
+    fields = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(set(given) - set(fields)):
+        raise BadRequest(f"{what} has no {', '.join(map(str, unknown))[:100]}; its fields are {', '.join(fields)}")
 
 
 def _shown(given: Any) -> str:
-    text = repr(given)
+    try:
+        text = repr(given)
+    except (RecursionError, ValueError):  # nested too deep; an integer of too many digits
+        text = f"a {type(given).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

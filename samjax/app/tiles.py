@@ -23,7 +23,7 @@ _LEVEL_MEMORY = 256_000_000  # bytes of halved photos
 
 
 def level_count(size: Size) -> int:
-    """How many levels a photo of `size` (height, width) has."""
+    """The number of levels of a photo of `size` (height, width)."""
     count = 1
     while max(size) > SIDE:
         size, count = halved_size(size), count + 1
@@ -59,8 +59,8 @@ class Tiles:
         `Library.read` does."""
         facts = self._library.facts(id)
         key = facts.hash, level, column, row
-        if (known := self._tiles.get(key)) is not None:
-            return known, facts.hash
+        if (kept := self._tiles.get(key)) is not None:
+            return kept, facts.hash
         if not 0 <= level < level_count(facts.size):
             raise IndexError(f"level {level} of {level_count(facts.size)}")
         size = facts.size
@@ -78,8 +78,8 @@ class Tiles:
         """A small picture as JPEG, and the photo's hash. Raises as `Library.read` does."""
         facts = self._library.facts(id)
         key = facts.hash, "thumbnail"
-        if (known := self._tiles.get(key)) is not None:
-            return known, facts.hash
+        if (kept := self._tiles.get(key)) is not None:
+            return kept, facts.hash
         photo = self._library.read(id)
         level = 0
         while max(photo.size) >> level >= 4 * THUMBNAIL and level + 1 < level_count(photo.size):
@@ -93,14 +93,14 @@ class Tiles:
     def _level(self, photo: OpenPhoto, level: int) -> np.ndarray:
         if level == 0:
             return photo.rgb
-        if (known := self._levels.get((photo.hash, level))) is not None:
-            return known
+        if (kept := self._levels.get((photo.hash, level))) is not None:
+            return kept
         with self._halving:
             picture = photo.rgb
             for number in range(1, level + 1):
-                known = self._levels.get((photo.hash, number))
-                picture = halved(picture) if known is None else known
-                if known is None:
+                kept = self._levels.get((photo.hash, number))
+                picture = halved(picture) if kept is None else kept
+                if kept is None:
                     self._levels.put((photo.hash, number), picture, picture.nbytes)
             return picture
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from samjax.pictures import ENDINGS
+from samjax.workfile import SNAPSHOT
 from samjax.writers import Photo
 
 RESERVED = ("annotations", "coco", "labelme", "yolo")  # what formats call their own files and folders
 RECORDS = ".samjax"  # the folder that makes a folder one of results
+WORK, EXPORTED = "samjax-work", ".samjax-export.json"  # likewise of `samjax app`: its name, a file in an export
 
 
 def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
@@ -49,15 +51,24 @@ def find_photos(inputs: Sequence[Path], out: Path) -> list[Photo]:
 
 def pictures_in(folder: Path, out: Path) -> Iterator[Path]:
     """Picture files of a folder and its sub-folders, by their endings, sorted; hidden ones, links to folders, `out` and
-    folders of results are left out."""
+    folders of results, of `samjax app` too, are left out."""
     out = out.resolve()
     for root, folders, files in os.walk(folder):
         here = Path(root)
         if RECORDS in folders:
             folders.clear()
             continue
+        if here != folder and _is_work(here.name, files):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() != out)
         yield from (here / name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in ENDINGS)
+
+
+def _is_work(folder: str, files: Sequence[str]) -> bool:
+    """True for a folder of results of `samjax app`: by its name, by an export in it, or by work on photos elsewhere."""
+    photos = {name.removesuffix(SNAPSHOT) for name in files if name.endswith(SNAPSHOT)}
+    return folder == WORK or EXPORTED in files or not photos.issubset(files)
 
 
 def output_names(relatives: Sequence[PurePosixPath]) -> list[str]:

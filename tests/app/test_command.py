@@ -153,8 +153,17 @@ def test_a_server_answers_gives_up_what_nobody_waits_for_and_ends_when_told(serv
     config = {"points_per_side": 1, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
     assert server.ask("POST", "/segment/everything", photo=id_of("more/b.png"), config=config)[0] == 200
 
-    server.process.send_signal(signal.SIGINT)
+    # A search that still runs when the server is told to end.
+    connection = server.connection()
+    connection.request("POST", "/segment/everything", body, {"content-type": "application/json"})
+    state = {"state": "absent"}
+    while state["state"] not in ("queued", "ready"):  # by which it is known that the search has begun
+        state = server.ask("POST", "/segment/embed", photo=id_of("more/b.png"))[1]
+    server.process.send_signal(signal.SIGTERM)
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())) == (503, {"error": "the server is closing"})
+    connection.close()
     _, errors = server.process.communicate(timeout=60)
-    assert server.process.returncode in (0, 130)
+    assert server.process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in errors
     assert not list((folder / "samjax-work").glob(".running-*"))

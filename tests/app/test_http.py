@@ -90,12 +90,47 @@ def test_only_json_is_taken(client, kind):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"1", b'{"a": NaN}', b"[" * 100_000, b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}"]
+    "body",
+    [
+        *(b"", b"{", b"[]", b"1", b'{"a": NaN}', b"[" * 100_000, b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}"),
+        *(b'{"a": ' + b"9" * 400 + b"}", b'{"photo": ' + b"[" * 990 + b"]" * 990 + b"}"),
+        *(b'{"\\ud800": 1}', b'{"photo": "\\udfff"}', b'{"photo": "\xed\xa0\x80"}'),
+    ],
 )
 def test_what_is_no_json_object_is_refused(client, body):
-    response = client.post("/segment/predict", content=body, headers=JSON)
-    assert response.status_code == 400
-    error_of(response)
+    for path in ("/segment/predict", "/segment/embed"):
+        response = client.post(path, content=body, headers=JSON)
+        assert response.status_code == 400
+        assert "the body is" in error_of(response)
+
+
+def test_what_is_no_text_is_not_shown(client):
+    response = client.post("/segment/embed", content=b'{"photo": [[[[1]]]]}', headers=JSON)
+    assert (response.status_code, error_of(response)) == (400, "photo is a text, got a list")
+
+
+def test_half_a_character_is_no_reason_for_an_answer_to_fail():
+    from samjax.app.http import error_response
+    from samjax.app.steps import BadRequest
+
+    response = error_response(BadRequest("no \ud800 here"))
+    assert json.loads(bytes(response.body)) == {"error": "no ? here"}
+
+
+def test_a_value_error_that_is_no_fault_of_the_request_is_logged(client, monkeypatch, caplog):
+    def fail(*_):
+        raise ValueError("this model takes photos of one channel")
+
+    monkeypatch.setattr(client.library, "facts", fail)
+    response = client.get(f"/api/photos/{id_of('a.png')}")
+    assert (response.status_code, error_of(response)) == (500, "this model takes photos of one channel")
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_nobody_reads_is_bounded_too(client, method):
+    response = client.request(method, "/api/session", content=b"x" * 100_000)
+    assert response.status_code == 413
 
 
 def test_a_body_is_refused_while_it_arrives(client, monkeypatch):
@@ -151,6 +186,15 @@ def test_a_full_disk_is_told(client, monkeypatch, caplog):
     assert "the disk is full" in error_of(response)
 
 
+def test_more_requests_than_can_be_answered_are_refused_in_json(client, monkeypatch):
+    monkeypatch.setattr(client.app, "_most", 0)
+    response = client.get("/api/session")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert error_of(response).startswith("busy: ")
+    monkeypatch.setattr(client.app, "_most", 1)
+    assert client.get("/api/session").status_code == 200
+
+
 def test_busy_says_when_to_come_back():
     from samjax.app.http import error_response
     from samjax.app.queue import Busy
@@ -198,6 +242,18 @@ class TestToken:
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
         assert guarded.get("/api/session").status_code == 200  # the client keeps cookies
+
+    @pytest.mark.parametrize(
+        "cookies", ['p={"a":1}; %s', '%s; p={"a":1}', "a b=c; %s", "x; %s", "é=1;%s", "=; ;; %s", 'q="a; %s']
+    )
+    def test_cookies_of_other_programs_do_no_harm(self, guarded, cookies):
+        header = (cookies % f"samjax-8765={TOKEN}").encode("latin-1")
+        assert guarded.get("/api/session", headers={"cookie": header}).status_code == 200
+        wrong = (cookies % f"samjax-8765={TOKEN}x").encode("latin-1")
+        assert guarded.get("/api/session", headers={"cookie": wrong}).status_code == 401
+
+    def test_who_may_not_ask_keeps_no_connection(self, guarded):
+        assert guarded.get("/api/session").headers["connection"] == "close"
 
     def test_a_wrong_one_sets_no_cookie(self, guarded):
         response = guarded.get("/?token=wrong", follow_redirects=False)

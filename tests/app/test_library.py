@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from example_app import id_of
 from example_models import random_photo
 from PIL import Image
 
@@ -255,3 +256,61 @@ class TestUploads:
             library.add("x.png", file)
         file.discard()
         assert list((tmp_path / "out/photos").iterdir()) == []
+
+
+class TestResultsOfOtherSessions:
+    """Pictures that samjax app has written in an --out elsewhere are no photos."""
+
+    def names(self, folder, tmp_path) -> list[str]:
+        from samjax.app.library import Library
+
+        return [entry.name for entry in Library(str(folder), tmp_path / "elsewhere").photos()]
+
+    def picture(self, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random_photo(10, 10)).save(path)
+
+    def test_they_are_left_out(self, folder, tmp_path):
+        before = self.names(folder, tmp_path)
+        self.picture(folder / "samjax-work" / "photos" / "uploaded.png")
+        self.picture(folder / "mine" / "pixels" / "a.png")
+        (folder / "mine" / "a.png.samjax.json").write_text("{}")
+        self.picture(folder / "other" / "export" / "png" / "a" / "0.png")
+        (folder / "other" / "export" / "png" / ".samjax-export.json").write_text("[]")
+        assert self.names(folder, tmp_path) == before
+
+    def test_photos_beside_their_work_are_photos(self, folder, tmp_path):
+        before = self.names(folder, tmp_path)
+        (folder / "more" / "b.png.samjax.json").write_text("{}")
+        (folder / "gone.png.samjax.json").write_text("{}")  # in the folder that was named
+        assert self.names(folder, tmp_path) == before
+
+    def test_a_folder_of_results_can_be_opened_itself(self, folder, tmp_path):
+        self.picture(folder / "samjax-work" / "photos" / "uploaded.png")
+        assert self.names(folder / "samjax-work", tmp_path) == ["photos/uploaded.png"]
+
+    def test_exports_are_known_by_the_file_that_they_have(self):
+        from samjax.app.exports import _WRITTEN
+        from samjax.everything.photos import EXPORTED
+
+        assert EXPORTED == _WRITTEN
+
+
+def test_an_error_of_the_system_is_not_remembered(folder, tmp_path, monkeypatch):
+    import errno
+
+    from samjax.app.library import Library, UnreadablePhoto
+
+    library = Library(str(folder), tmp_path / "out")
+    with monkeypatch.context() as patch:
+
+        def fail(*_, **__):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        patch.setattr(Image, "open", fail)
+        with pytest.raises(UnreadablePhoto, match="Too many open files"):
+            library.read(id_of("a.png"))
+    assert library.read(id_of("a.png")).size == (60, 90)
+    with pytest.raises(UnreadablePhoto):
+        library.read(id_of("broken.jpg"))
+    assert isinstance(library.known(id_of("broken.jpg")), UnreadablePhoto)  # a damaged file stays so

@@ -65,6 +65,18 @@ def test_an_object_is_the_mask_of_its_steps(client, objects):
     assert objects.session()["classes"][0]["name"] == "cat"
 
 
+@pytest.mark.parametrize("body", [b'{"revision": NaN}', b"[" * 5000, b'{"revision": ' + b"9" * 400 + b"}", b"[]"])
+def test_what_is_no_json_object_is_refused_as_everywhere(client, body):
+    for method, path in (("POST", "/api/photos/a/objects"), ("PATCH", "/api/photos/a"), ("PUT", "/api/classes")):
+        answer = client.request(method, path, content=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("the body is")
+
+
+def test_a_head_has_no_body_that_is_read(client):
+    assert client.request("HEAD", "/api/photos/a/objects/o1", content=b"{").status_code == 404
+
+
 def test_masks_of_everything_are_asked_for_again(client, objects):
     answer = add(client, 0, {"everything": {"config": {"points_per_side": 8}, "index": 2}, "class": "bar"})
     (made,) = answer.json()["objects"]

@@ -128,6 +128,82 @@ def test_positions_count_what_runs_before(queue):
     assert second.position() == 0
 
 
+def parts(order, name, count, gate=None):
+    """Work in parts of a tenth of a second each."""
+
+    def work(_):
+        for number in range(count):
+            order.append(f"{name}{number}")
+            if gate is not None:
+                gate.set()
+            threading.Event().wait(0.1)
+            yield
+        return name
+
+    return work
+
+
+def test_a_short_job_of_many_parts_is_interrupted_for_others(queue):
+    order, begun = [], threading.Event()
+    many = queue.submit("a", parts(order, "a", 12, begun))
+    assert begun.wait(5)
+    other = queue.submit("b", noted(order, "b"))
+    own = queue.submit("a", noted(order, "its next"))
+    assert other.future.result(5) is None
+    assert not many.future.done()
+    assert many.future.result(5) == "a"
+    own.future.result(5)
+    assert [name for name in order if name[0] == "a"] == [f"a{number}" for number in range(12)]
+    assert order[-1] == "its next"
+
+
+def test_alone_it_is_not_interrupted(queue):
+    order = []
+    job = queue.submit("a", parts(order, "a", 4))
+    assert job.future.result(5) == "a"
+    assert job.ended - job.started < 2
+
+
+def test_given_up_it_ends_after_the_part(queue):
+    from samjax.app.queue import GivenUp
+
+    order, begun = [], threading.Event()
+    job = queue.submit("a", parts(order, "a", 100, begun))
+    assert begun.wait(5)
+    job.cancel()
+    with pytest.raises(GivenUp):
+        job.future.result(5)
+    assert len(order) < 10
+
+
+def test_a_preview_that_was_interrupted_gives_way_to_a_newer_one(queue):
+    from samjax.app.queue import Superseded
+
+    order, begun = [], threading.Event()
+    old = queue.submit("a", parts(order, "old", 100, begun), preview=True)
+    assert begun.wait(5)
+    new = queue.submit("a", noted(order, "new"), preview=True)
+    with pytest.raises(Superseded):
+        old.future.result(5)
+    new.future.result(5)
+
+
+def test_what_was_interrupted_is_refused_when_the_queue_closes():
+    from samjax.app.queue import Busy, DeviceQueue
+
+    queue = DeviceQueue()
+    order, begun = [], threading.Event()
+    many = queue.submit("a", parts(order, "a", 100, begun))
+    assert begun.wait(5)
+    gate = Gate(queue, "b")  # which runs when the first turn is over
+    closing = threading.Thread(target=queue.close, args=(5.0,))
+    closing.start()
+    with pytest.raises(Busy, match="closing"):
+        many.future.result(5)
+    gate.leave.set()
+    closing.join(5)
+
+
 class LongJob:
     """Takes pauses until it is told to end."""
 
@@ -151,6 +227,15 @@ def test_short_jobs_run_in_the_pauses_of_a_long_one(queue):
     assert not long.job.future.done()
     long.end.set()
     assert long.job.future.result(5) == "done"
+
+
+def test_a_client_s_own_long_job_that_waits_does_not_hold_up_its_clicks(queue):
+    long = LongJob(queue)
+    embedding = queue.submit("a", lambda _: "embedded", kind="long")
+    assert queue.submit("a", lambda _: "clicked").future.result(5) == "clicked"
+    assert not embedding.future.done()
+    long.end.set()
+    assert embedding.future.result(5) == "embedded"
 
 
 def test_another_long_job_waits_for_the_end(queue):
@@ -182,14 +267,14 @@ def test_background_jobs_wait_for_all_others_and_have_no_bound(queue):
 
 
 def test_closing_finishes_what_runs_and_refuses_the_rest(queue):
-    from samjax.app.queue import Busy, GivenUp
+    from samjax.app.queue import Busy
 
     long = LongJob(queue)
     waiting = queue.submit("b", lambda _: None, kind="long")
     queue.close(5.0)
     with pytest.raises(Busy, match="closing"):
         waiting.future.result(5)
-    with pytest.raises(GivenUp):
+    with pytest.raises(Busy, match="closing"):
         long.job.future.result(5)
     with pytest.raises(Busy, match="closing"):
         queue.submit("c", lambda _: None)

@@ -126,9 +126,14 @@ class TestPredict:
             ({"steps": [POINT], "max_side": 10}, "max_side"),
             ({"steps": [POINT], "max_side": True}, "max_side"),
             ({"steps": [POINT], "tolerance": -1}, "tolerance"),
+            ({"steps": [POINT], "tolerance": 10**38}, "tolerance"),
+            ({"steps": [{"points": [[10**38, 20, 1]]}]}, "no number of pixels"),
+            ({"steps": [POINT], "tolerance": 10**400}, "at most 40 digits"),
+            ({"steps": [{"points": [[-(10**400), 20, 1]]}]}, "at most 40 digits"),
             ({"steps": [POINT], "preview": 1}, "preview"),
             ({"steps": [POINT], "more": 1}, "there is no more here"),
             ({"objects": []}, "1 to 64"),
+            ({"objects": [[POINT] * 1000] * 3}, "at most 2,000 steps together"),
             ({"objects": [[POINT]] * 65}, "1 to 64"),
             ({"steps": [{"mask": {"rle": {"size": [60, 90], "counts": "zzz"}}}]}, "cannot be used"),
             ({"steps": [{"mask": {"rle": {"size": [9, 9], "counts": "a"}}}]}, "has the size"),
@@ -139,14 +144,14 @@ class TestPredict:
         assert len(predict(client, "a.png", POINT)) == 3  # and the next one is answered
 
     def test_a_superseded_preview_is_told_so(self, client, service, monkeypatch):
-        answer, entered, leave = service.answer, threading.Event(), threading.Event()
+        answering, entered, leave = service.answering, threading.Event(), threading.Event()
 
         def held(*given):
             entered.set()
             assert leave.wait(5)
-            return answer(*given)
+            return answering(*given)
 
-        monkeypatch.setattr(service, "answer", held)
+        monkeypatch.setattr(service, "answering", held)
         responses = {}
 
         def ask(name):
@@ -172,6 +177,45 @@ class TestPredict:
         assert [responses[name].status_code for name in ("running", "old", "new")] == [200, 409, 200]
         assert responses["old"].json()["superseded"] is True
 
+    def test_another_client_s_click_comes_between_the_steps_of_many_objects(self, client, service, monkeypatch):
+        answering, entered = service.answering, threading.Event()
+
+        def slow(*given):
+            for _ in range(3):
+                entered.set()
+                threading.Event().wait(0.15)
+                yield
+            return (yield from answering(*given))
+
+        monkeypatch.setattr(service, "answering", slow)
+        order = []
+
+        def ask(name, count):
+            body = {"photo": id_of("a.png"), "objects": [[POINT]] * count}
+            assert client.post("/segment/predict", json=body, headers={"x-samjax-client": name}).status_code == 200
+            order.append(name)
+
+        many = threading.Thread(target=ask, args=("many", 10))
+        many.start()
+        assert entered.wait(5)
+        ask("one", 1)
+        many.join(20)
+        assert order == ["one", "many"]
+
+    def test_masks_are_drawn_before_the_device_is_asked(self, client, monkeypatch):
+        from samjax.app import service
+
+        drawn_mask, threads = service.drawn_mask, []
+
+        def noted(*given):
+            threads.append(threading.current_thread())
+            return drawn_mask(*given)
+
+        monkeypatch.setattr(service, "drawn_mask", noted)
+        step = {"mask": {"outlines": [[[5, 5], [40, 5], [40, 40]]]}}
+        assert len(predict(client, "a.png", step)) == 3
+        assert [thread.name == "device" for thread in threads] == [False]
+
     def test_a_full_queue_is_a_clear_503(self, serving):
         from samjax.app.queue import DeviceQueue
 
@@ -180,6 +224,42 @@ class TestPredict:
         assert response.status_code == 503
         assert response.headers["retry-after"] == "2"
         assert response.json()["error"].startswith("busy: ")
+
+
+class TestAPhotoThatChangesWhileItWaits:
+    """Nothing that is computed of other pixels is kept as the photo's."""
+
+    def wait(self, client):
+        """A job that holds the device until the event is set."""
+        entered, leave = threading.Event(), threading.Event()
+        client.queue.submit("gate", lambda _: (entered.set(), leave.wait(5)))
+        assert entered.wait(5)
+        return leave
+
+    def test_its_embedding_fails(self, client, service, folder, photo):
+        leave = self.wait(client)
+        hash = client.get(f"/api/photos/{id_of('a.png')}").json()["hash"]
+        post(client, "/segment/embed", 202, photo=id_of("a.png"))
+        Image.fromarray(255 - photo).save(folder / "a.png")
+        leave.set()
+        client.queue.submit("", lambda _: None).future.result(5)
+        assert not service.is_embedded(hash)
+        Image.fromarray(photo).save(folder / "a.png")
+        state = client.get(f"/segment/embed/{id_of('a.png')}").json()
+        assert (state["state"], "has changed" in state["error"]) == ("failed", True)
+
+    def test_a_search_in_it_is_a_conflict(self, client, folder, photo):
+        leave = self.wait(client)
+        client.get(f"/api/photos/{id_of('a.png')}")
+        submit = client.queue.submit
+
+        def changed(*given, **more):
+            Image.fromarray(255 - photo).save(folder / "a.png")
+            leave.set()
+            return submit(*given, **more)
+
+        client.queue.submit = changed
+        assert "has changed" in post(client, "/segment/everything", 409, photo=id_of("a.png"), config=ALL)["error"]
 
 
 class TestEmbed:

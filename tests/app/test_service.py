@@ -115,13 +115,42 @@ def test_a_photo_is_embedded_once_and_found_on_disk_by_another_server(service, s
         np.testing.assert_array_equal(found.features, first.features)
 
 
-@pytest.mark.parametrize("box", [[-1, 0, 5, 5], [0, 0, 90.5, 5], [0, 0, 5, 61]])
-def test_places_outside_the_photo_are_refused(service, opened, box):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"box": box} for box in ([-1, 0, 5, 5], [0, -0.6, 5, 5], [0, 0, 90.1, 5], [0, 0, 5, 61])),
+        *({"points": [[*point, 1]]} for point in ([-0.6, 3], [3, -0.6], [89.6, 3], [90, 3], [3, 59.6])),
+    ],
+)
+def test_places_outside_the_photo_are_refused(service, opened, asked):
     from samjax.app.steps import BadRequest
 
-    for asked in ({"box": box}, {"points": [[*box[:2], 1], [*box[2:], 1]]}):
-        with pytest.raises(BadRequest, match="outside the photo, which has 90 x 60 pixels"):
-            service.answer(opened, lambda: opened, steps(asked))
+    with pytest.raises(BadRequest, match=r"outside the photo, which has 90 x 60 pixels: .* to \(89, 59\)"):
+        service.answer(opened, lambda: opened, steps(asked))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"points": [[-0.5, -0.5, 1]]}, {"points": [[89.5, 59.5, 1]]}),
+        *({"box": [-0.5, -0.5, 89.5, 59.5]}, {"box": [0, 0, 90, 60]}),
+    ],
+)
+def test_integers_name_pixels_so_that_edges_are_half_a_pixel_away(service, opened, asked):
+    assert len(service.answer(opened, lambda: opened, steps(asked)).iou) == 3
+
+
+def test_points_and_boxes_name_pixels_and_what_is_drawn_counts_edges(service, opened):
+    """One click in the middle of pixel (3, 4), said in each way: the decoder's prompt is at 3.5, 4.5 of the photo."""
+    from samjax import Prompts
+    from samjax.app.drawn import drawn_mask
+    from samjax.app.steps import DrawnMask, Stroke
+
+    (drawn,) = np.argwhere(drawn_mask(DrawnMask(strokes=(Stroke(((3.5, 4.5),), 0.6),)), opened.size))
+    assert drawn.tolist() == [4, 3]
+    answer = service.answer(opened, lambda: opened, steps({"points": [[3, 4, 1]]}))
+    expected = service.sam.predict(service.sam.encode(opened.rgb), Prompts.of([[(3, 4)]]))
+    np.testing.assert_array_equal(answer.logits, expected.logits[0])
 
 
 def test_a_choice_among_too_few_is_refused(service, opened):
