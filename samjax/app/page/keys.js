@@ -87,7 +87,7 @@ export function startKeys() {
 }
 
 function pressed(event) {
-  const target = /** @type {HTMLElement} */ (event.target);
+  const target = event.target instanceof Element ? event.target : document.body;
   if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
   const inPhoto = target === byId("surface");
   if (target.matches("input:not([type=range], [type=color], [type=checkbox]), select, textarea")) return;
@@ -101,6 +101,7 @@ function pressed(event) {
     event.preventDefault();
     return actions.moveCrosshair(...ARROWS[event.key], event.shiftKey ? "fine" : control ? "far" : "normal");
   }
+  if (target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) return; // the slider's own keys
   if (event.altKey) return;
   // Enter and Space press the button that has the focus.
   if (event.key === "Enter" && target.matches("button, a, summary")) return;
