@@ -9,7 +9,7 @@ import { openSettings } from "./dialogs.js";
 
 const HINTS = {
   select: "Click on an object to select it.",
-  point: "Click on an object; right-click or Shift beside it.",
+  point: "Click on an object; right-click or Shift+click marks the background.",
   box: "Drag a box around an object.",
   lasso: "Draw around an object.",
   brush: "Paint over an object.",
@@ -33,9 +33,9 @@ function renderOptions() {
   if (byId("options").querySelector("input:active")) return; // a slider that is dragged stays where it is
   if (tool === "point") {
     parts.push(
-      make("div", { class: "segments", role: "group", "aria-label": "A click is" },
-        toggle("on", "On object", app.label === 1, () => app.label || flipLabel(), "plus"),
-        toggle("beside", "Beside it", app.label === 0, () => app.label && flipLabel(), "minus")),
+      make("div", { class: "segments", role: "group", "aria-label": "Clicks mark" },
+        toggle("on", "Object", app.label === 1, () => app.label || flipLabel(), "plus"),
+        toggle("beside", "Background", app.label === 0, () => app.label && flipLabel(), "minus")),
       button("preview", "Preview", togglePreview, { title: "Preview below the pointer (W)", "aria-pressed": app.preview, class: "text hovers" }, "show"));
   }
   if (tool === "brush") {

@@ -5,6 +5,8 @@ import { area, byId, count, icon, iconButton, make, replaceChildren } from "./do
 import { markTaken } from "./everything.js";
 import { changeFields } from "./history.js";
 import { app, colourOf, emit, nameOf, on } from "./state.js";
+import { complain } from "./messages.js";
+import { faultOf, tidy } from "./names.js";
 import { select } from "./tools.js";
 import { findObject, work } from "./work.js";
 
@@ -80,7 +82,12 @@ function details(object, colour, current) {
   const key = (name) => ({ key: `${object.id} ${name}` });
   const input = make("input", { type: "text", dir: "auto", value: object.name ?? "", maxLength: 200, autocomplete: "off",
     placeholder: nameOf(object), dataset: key("input"),
-    onchange: () => changeFields("Object renamed", [current()], { name: input.value.trim() }),
+    onchange() {
+      const fault = faultOf(input.value);
+      if (!fault) return changeFields("Object renamed", [current()], { name: tidy(input.value) });
+      input.value = object.name ?? "";
+      complain(`${fault} It is not changed.`, { topic: "name" });
+    },
     onkeydown: (event) => {
       if (event.key !== "Enter" && event.key !== "Escape") return;
       event.preventDefault(); // or Enter would press what gets the focus

@@ -226,6 +226,17 @@ def test_existing_annotations_are_shown_and_corrected(opened, tmp_path):
         first, second = driver.objects()
         assert (first["source"], first["area"]) == ("import", 150 * 110)
         assert driver.is_painted(*HEAD)
+        chips = driver.page.locator("#classes")
+        chips.get_by_role("button", name=second["class"]).wait_for()
+        driver.press("v")
+        driver.click(*HEAD)
+        driver.press("c")
+        driver.page.locator("#draft").wait_for()
+        chips.get_by_role("button", name=second["class"]).click()
+        driver.press("Enter")
+        assert [known["class"] for known in driver.saved(2)] == [second["class"]] * 2
+        driver.press("Control+z")
+        assert [known["class"] for known in driver.saved(2)] == [first["class"], second["class"]]
         driver.press("v")
         driver.click(*HEAD)
         driver.press("c")

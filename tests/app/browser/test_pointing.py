@@ -14,7 +14,8 @@ def show_many(driver):
         """const {emit} = await at('state'); work.objects = Array.from({length: given}, (_, index) => {
             const [x, y] = [12 + 25 * (index % 20), 12 + 33 * Math.floor(index / 20)];
             const ring = Array.from({length: 400}, (_, corner) => { const angle = corner * Math.PI / 200;
-                const radius = 9 + Math.sin(angle * 9); return [x + radius * Math.cos(angle), y + radius * Math.sin(angle)]; });
+                const radius = 9 + Math.sin(angle * 9);
+                return [x + radius * Math.cos(angle), y + radius * Math.sin(angle)]; });
             return {id: `many${index}`, name: '', class: null, colour: null, hidden: false, deleted: false, score: 0.9,
                 source: 'prompts', area: 250, box: [x - 10, y - 10, x + 10, y + 10], polygons: [[ring]], clicks: 1,
                 number: index + 1}; }); emit('work')""",
@@ -45,7 +46,8 @@ def test_pointer_and_selection_stay_fluid_over_hundreds_of_objects(driver):
     )
     assert kept == [True, MANY - 1], "of the list only the selected row is made anew"
     driver.evaluate(
-        "const {emit} = await at('state'); work.objects[0].hidden = true; work.objects = [...work.objects]; emit('work')"
+        """const {emit} = await at('state'); work.objects[0].hidden = true;
+        work.objects = [...work.objects]; emit('work')"""
     )
     assert not driver.is_painted(12, 12)
     driver.evaluate("const {zoomTo} = await at('camera'); zoomTo(4)")
@@ -88,3 +90,21 @@ def test_a_pointer_that_trembles_within_a_pixel_gets_its_preview(driver):
         for step in range(20):
             driver.page.mouse.move(x + step % 5, y)
             driver.page.wait_for_timeout(20)
+
+
+def test_outlines_follow_pixels_where_pixels_are_seen(driver):
+    sent = []
+    driver.page.on("request", lambda request: "predict" in request.url and sent.append(request.post_data_json))
+    driver.press("w")
+    driver.click(*HEAD)
+    driver.answer()
+    assert "tolerance" not in sent[-1]
+    driver.evaluate("const {zoomTo} = await at('camera'); zoomTo(8)")
+    driver.click(256, 256)
+    answer = driver.answer()
+    assert sent[-1]["tolerance"] == 0
+    slanted = driver.evaluate("""const {shownAnswer} = await at('draft');
+        return shownAnswer().polygons.flat().filter((ring) => ring.some(([x, y], index) => {
+            const [a, b] = ring[(index + 1) % ring.length]; return x !== a && y !== b; })).length""")
+    assert answer["area"] > 0
+    assert slanted == 0, "every edge is one of a pixel"
