@@ -74,12 +74,13 @@ def opened(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
     except Image.DecompressionBombError as error:
         raise ValueError(f"{prefix}{error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit") from error
     except UnidentifiedImageError as error:  # whose message is an object's address
-        why = "it is damaged or not a picture"
+        why = "the file is damaged or not an image"
         if start[4:] in (b"ftypavif", b"ftypavis"):
             why += ", or this Pillow does not read AVIF, as 11.3 and later do"
         raise ValueError(f"{subject} cannot be read as an image: {why}") from error
     except Exception as error:  # Pillow raises many kinds for broken files
-        raise ValueError(f"{subject} cannot be read as an image ({error}); it is damaged or not a picture") from error
+        why = "the file is damaged or not an image"
+        raise ValueError(f"{subject} cannot be read as an image ({error}); {why}") from error
 
 
 def read_image(path: str | os.PathLike | io.IOBase, *, name: str | None = None) -> UInt8[np.ndarray, "H W 3"]:

@@ -4,6 +4,7 @@ import { actualSize, camera, fit, reveal, toPhoto, zoomBy } from "./camera.js";
 import { cancelDraft, changeFields, perform, remember } from "./history.js";
 import { chooseNext, correct, draft, reset, settled, shownAnswer, taken } from "./draft.js";
 import { acceptFound, everything, hoverNext, startEverything, stopEverything } from "./everything.js";
+import { focusPhoto } from "./dom.js";
 import { announce, complain, dismiss, say } from "./messages.js";
 import { clearHover } from "./preview.js";
 import { app, emit, nameOf } from "./state.js";
@@ -34,6 +35,7 @@ export function leaveEverything() {
 export async function accept() {
   if (tool().close?.()) return;
   if (!draft.active) return everything.on ? acceptFound([everything.hovered]) : undefined;
+  if (draft.target && !draft.steps.length && !draft.waiting.length) return acceptClass();
   const photo = app.photo;
   await settled();
   if (app.photo !== photo || !draft.steps.length) return;
@@ -47,6 +49,16 @@ export async function accept() {
   if (old && !draft.given) replaceSteps(old, steps, shown);
   else addObject(steps, shown, old);
   reset();
+}
+
+/** A correction without a click, of a mask that has no steps of its own: only its class may have changed. */
+function acceptClass() {
+  const object = findObject(draft.target);
+  const name = draft.class;
+  reset();
+  if (!object || object.class === name) return announce("Nothing was changed.");
+  changeFields("Class changed", [object], { class: name });
+  announce(name ? `Class ${name}.` : "No class.");
 }
 
 const clicks = (steps) => steps.at(-1).points?.length ?? 0;
@@ -77,7 +89,7 @@ function replaceSteps(old, steps, shown) {
 
 /** Gives up the innermost thing that is going on. */
 export function cancel() {
-  if (abandonShape()) return announce("Left out.");
+  if (abandonShape()) return announce("Drawing discarded.");
   if (draft.active) {
     cancelDraft(taken());
     return announce("Mask cancelled. Undo brings it back.");
@@ -92,9 +104,11 @@ const selected = () => {
   return object && !object.deleted ? object : null;
 };
 
+const selectFirst = () => say("Select an object first.", { topic: "select" });
+
 export async function correctSelected() {
   const object = selected();
-  if (!object) return announce("Select an object first.");
+  if (!object) return selectFirst();
   if (object.unsaved) return say("This object is still being saved; correct it in a moment.", { topic: "correct" });
   if (draft.active) cancelDraft(taken());
   if (everything.on) leaveEverything();
@@ -102,6 +116,7 @@ export async function correctSelected() {
   try {
     await correct(object.id);
     document.body.classList.add("folded"); // on a phone the photo has the room now
+    focusPhoto();
     announce("Correct the object with further clicks, then press Enter.");
   } catch (error) {
     complain(`The object cannot be corrected: ${error.message}`, { topic: "correct" });
@@ -109,7 +124,7 @@ export async function correctSelected() {
 }
 
 export function deleteObject(object = selected()) {
-  if (!object) return announce("Select an object first.");
+  if (!object) return selectFirst();
   const name = nameOf(object);
   const open = work.objects.filter((other) => !other.deleted);
   const next = open[open.indexOf(object) + 1] ?? open[open.indexOf(object) - 1] ?? null;
@@ -120,7 +135,7 @@ export function deleteObject(object = selected()) {
 }
 
 export function hideObject(object = selected()) {
-  if (!object) return announce("Select an object first.");
+  if (!object) return selectFirst();
   changeFields(object.hidden ? "Object shown" : "Object hidden", [object], { hidden: !object.hidden });
   announce(object.hidden ? "Shown." : "Hidden.");
 }
@@ -143,7 +158,7 @@ export function useClass(name) {
 export function useClassKey(key) {
   if (key === 0) useClass(null);
   else if (app.classes[key - 1]) useClass(app.classes[key - 1].name);
-  else announce(`There is no class ${key}.`);
+  else say(`There is no class ${key}.`, { topic: "class" });
 }
 
 export function selectNext(direction) {
@@ -159,7 +174,7 @@ export function selectNext(direction) {
 export function flipLabel() {
   app.label = 1 - app.label;
   clearHover();
-  announce(app.label ? "Clicks are on the object." : "Clicks are beside the object.");
+  announce(app.label ? "Clicks mark the object." : "Clicks mark the background.");
   emit("tool");
 }
 
@@ -208,7 +223,7 @@ export function moveCrosshair(dx, dy, pace) {
 /** Clicks at the crosshair. @param {boolean} other beside the object */
 export function clickCrosshair(other) {
   if (!app.cursor) return moveCrosshair(0, 0, "fine");
-  tool().tap(app.cursor, labelOf(other));
+  tool().tap(app.cursor, labelOf(other), true);
 }
 
 export const zoomIn = () => zoomBy(1.25, ...zoomCentre());

@@ -63,6 +63,16 @@ function centre(x, y) {
   emit("camera");
 }
 
+const PIXELS_SEEN = 4; // screen pixels for a pixel of the photo, from which single pixels are told apart
+const [COARSE, FINE] = [1024, 2048];
+
+/** How fine outlines are asked for: coarse while all of a large photo is shown, pixel by pixel where pixels are seen. */
+export function outlineDetail() {
+  const isWhole = app.photo && camera.scale <= fitting() * 1.01;
+  const isLarge = app.photo && Math.max(app.photo.width, app.photo.height) > FINE;
+  return { max_side: isWhole && isLarge ? COARSE : FINE, ...(camera.scale >= PIXELS_SEEN && { tolerance: 0 }) };
+}
+
 /** Moves the camera no more than needed to have a point of the photo well inside. */
 export function reveal(x, y) {
   const [sx, sy] = toScreen(x, y);

@@ -5,6 +5,7 @@ import { changeObjects, photo as getPhoto, putClasses, session } from "./api.js"
 import { draft } from "./draft.js";
 import { byId, iconButton, make, replaceChildren } from "./dom.js";
 import { complain } from "./messages.js";
+import { faultOf, tidy } from "./names.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, on, PALETTE } from "./state.js";
 import { adopt, findObject } from "./work.js";
@@ -19,7 +20,11 @@ export function startClasses() {
   on("classes", renderRows);
   byId("class-add").onsubmit = (event) => {
     event.preventDefault();
-    const name = byId("class-name").value.trim();
+    const input = byId("class-name");
+    const name = tidy(input.value);
+    input.setCustomValidity(faultOf(name));
+    input.oninput = () => input.setCustomValidity("");
+    if (!input.reportValidity()) return;
     if (name) addClass(name);
     byId("class-name").value = "";
   };
@@ -59,6 +64,10 @@ function change(edit) {
 /** A class by another name: its objects in all photos follow. */
 async function renameClass(before, name) {
   if (!name || name === before) return emit("classes");
+  if (faultOf(name)) {
+    complain(`${faultOf(name)} The class ${before} keeps its name.`, { topic: "class" });
+    return emit("classes");
+  }
   if (app.classes.some((known) => known.name === name)) {
     complain(`There is a class ${name} already.`, { topic: "class" });
     return emit("classes");
@@ -107,7 +116,7 @@ function renderChips() {
     if (colour) swatch.style.backgroundColor = colour;
     return make("button", { class: "chip", "aria-pressed": (current ?? null) === name, dataset: { key: `class ${name ?? ""}` },
       onclick: () => useClass(name), title: key === null ? name ?? "No class" : `${name ?? "No class"} (key ${key})` },
-    swatch, make("span", { class: "ellipsis" }, name ?? "No class"),
+    swatch, make("span", { class: "ellipsis", dir: "auto" }, name ?? "No class"),
     key === null ? null : make("kbd", {}, String(key)));
   };
   replaceChildren(byId("classes"), [chip(null, null, 0),
@@ -123,8 +132,8 @@ function renderRows() {
   replaceChildren(byId("class-rows"), app.classes.map(({ name, colour }, index) => {
     const picker = make("input", { type: "color", value: colour, "aria-label": `Colour of ${name}`, dataset: { key: `colour ${index}` },
       onchange: () => change((classes) => classes.map((known) => (known.name === name ? { ...known, colour: picker.value } : known))) });
-    const input = make("input", { type: "text", value: name, maxLength: 100, "aria-label": `Name of class ${index + 1}`,
-      autocomplete: "off", dataset: { key: `name ${index}` }, onchange: () => renameClass(name, input.value.trim()) });
+    const input = make("input", { type: "text", dir: "auto", value: name, maxLength: 100, "aria-label": `Name of class ${index + 1}`,
+      autocomplete: "off", dataset: { key: `name ${index}` }, onchange: () => renameClass(name, tidy(input.value)) });
     return make("li", {}, make("kbd", {}, index < 9 ? String(index + 1) : "–"), picker, input,
       iconButton("prev", `Move ${name} up`, () => swap(index, index - 1), { disabled: index === 0, dataset: { key: `up ${index}` }, class: "icon up" }),
       iconButton("next", `Move ${name} down`, () => swap(index, index + 1),

@@ -10,6 +10,8 @@ import { app } from "./state.js";
 import { setting } from "./storage.js";
 import { work } from "./work.js";
 
+const LISTED = 20; // photos that could not be exported
+
 const FORMATS = {
   coco: "COCO: one JSON for all photos, masks as run lengths",
   rle: "RLE: one JSON for each photo",
@@ -17,7 +19,7 @@ const FORMATS = {
   labelmap: "Label map: one picture for each photo, numbered objects",
   yolo: "YOLO: outlines as text, with the names of classes",
   labelme: "labelme: outlines as JSON, one file for each photo",
-  geojson: "GeoJSON: outlines, on Earth where the photo says where",
+  geojson: "GeoJSON: outlines, georeferenced if the photo is",
   overlay: "Overlay: the photos with coloured masks, to look at",
 };
 
@@ -41,16 +43,15 @@ export function startDialogs() {
       make("dt", {}, ...shown.flatMap((key, index) => [index ? " " : "", make("kbd", {}, key)])), make("dd", {}, what)))))));
   byId("export-format").replaceChildren(...app.session.export.map((name) => make("option", { value: name }, FORMATS[name] ?? name)));
   byId("export-run").onclick = runExport;
-  byId("settings-run").onclick = runSettings;
+  byId("settings-form").onsubmit = (event) => (event.preventDefault(), runSettings());
   byId("settings-default").onclick = () => fillSettings({});
 }
 
 export function openExport() {
   byId("export-result").textContent = "";
   byId("export-download").hidden = true;
-  const photos = app.photos.filter((photo) => photo.objects).length;
   const waiting = work.trouble.waiting;
-  byId("export-note").textContent = `${count(photos, "photo")} with objects. Hidden objects are exported too, deleted ones are not.${
+  byId("export-note").textContent = `Photos with objects are exported, and those marked as done. Hidden objects are exported too, deleted ones are not.${
     waiting ? ` ${count(waiting, "change")} not saved yet will not be in it.` : ""}`;
   open("export-dialog");
 }
@@ -67,8 +68,9 @@ async function runExport() {
     const done = await exportAs({ format, ...(photos && { photos }) });
     const failed = Object.entries(done.failed ?? {});
     result.replaceChildren(`${count(done.count, "photo")} exported, ${count(done.files.length, "file")}.`,
-      ...(failed.length ? [` ${count(failed.length, "photo")} could not be:`,
-        make("ul", {}, ...failed.slice(0, 20).map(([name, why]) => make("li", {}, `${name}: ${why}`)))] : []));
+      ...(failed.length ? [` ${count(failed.length, "photo")} could not be exported:`,
+        make("ul", {}, ...failed.slice(0, LISTED).map(([name, why]) => make("li", { dir: "auto" }, `${name}: ${why}`)),
+          failed.length > LISTED ? make("li", {}, `and ${count(failed.length - LISTED, "more", "more")}`) : null)] : []));
     if (!done.count) return;
     const link = byId("export-download");
     link.href = done.download;
@@ -94,8 +96,6 @@ function fillSettings(values) {
 
 function runSettings() {
   const inputs = [...byId("settings").querySelectorAll("input")];
-  const wrong = inputs.find((input) => !input.checkValidity());
-  if (wrong) return wrong.reportValidity();
   const chosen = Object.fromEntries(inputs.filter((input) => input.value !== "").map((input) => [input.name, input.valueAsNumber]));
   setting("everything", JSON.stringify(chosen));
   byId("settings-dialog").close();

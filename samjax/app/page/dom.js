@@ -37,15 +37,33 @@ export function iconButton(symbol, label, onclick, properties = {}) {
     icon(symbol));
 }
 
+/** The keys are the photo's again. */
+export const focusPhoto = () => byId("surface").focus({ preventScroll: true });
+
 /**
- * Replaces an element's children and keeps the focus on the one whose `dataset.key` had it.
- * @param {HTMLElement} parent @param {Node[]} children
+ * Makes an element's children those that are given; those that stay are left where they are. The focus stays with the
+ * one whose `dataset.key` had it. Where that is gone it goes to what now has its place (the control of the same kind, or
+ * the first), to the last, or else to the element that the parent names by `data-focus`, which is the photo if it names none.
+ * @param {HTMLElement} parent @param {HTMLElement[]} children
  */
 export function replaceChildren(parent, children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   const key = focused?.closest("[data-key]")?.getAttribute("data-key");
-  parent.replaceChildren(...children);
-  if (key) parent.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+  const place = [...parent.children].findIndex((child) => child.contains(focused));
+  const kept = new Set(children);
+  for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
+  children.forEach((child, index) => {
+    if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
+  });
+  if (!focused || focused === document.activeElement) return;
+  const focus = (/** @type {any} */ element) => (element?.focus({ preventScroll: true }), parent.contains(document.activeElement));
+  if (key && focus(parent.querySelector(`[data-key="${CSS.escape(key)}"]`))) return;
+  const near = parent.matches("ul, ol") ? parent.children[Math.min(place, children.length - 1)] : null;
+  const words = key?.split(" ") ?? [];
+  const isAlike = (other) => other[0] === words[0] || other.at(-1) === words.at(-1);
+  const alike = [...near?.querySelectorAll("[data-key]") ?? []].find((element) => isAlike(element.dataset.key.split(" ")));
+  if (focus(alike) || focus(near?.querySelector("button:enabled, input"))) return;
+  byId(parent.dataset.focus ?? "surface").focus({ preventScroll: true });
 }
 
 /** @param {number} value @param {string} one @param {string} [many] */

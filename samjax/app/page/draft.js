@@ -2,13 +2,13 @@
 // undo goes back by one; what is not accepted yet is kept for a reload.
 
 import { ApiError, object as getObject, predict } from "./api.js";
+import { outlineDetail } from "./camera.js";
 import { along, around } from "./drawn.js";
 import { announce, complain, say } from "./messages.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, subjectOf } from "./state.js";
 import { keep, recall } from "./storage.js";
 
-const SIDE = 2048; // masks are shown at a size of at most this; what is saved is exact
 const LARGEST_KEPT = 400_000; // characters in localStorage
 const FAILED = "The mask could not be computed";
 
@@ -57,7 +57,7 @@ export function shownAnswer() {
 /** @param {number} x @param {number} y a pixel of the photo @param {number} label */
 export function addPoint(x, y, label) {
   if (!draft.steps.length && !draft.given && !draft.waiting.length && !label) {
-    say("Begin with a point on the object; points beside it take away from its mask.");
+    say("Begin with a point on the object; background points take away from its mask.");
     return;
   }
   timing.clicked = performance.now();
@@ -150,12 +150,13 @@ async function answer(signal) {
 
 /** @param {Step[]} steps @param {"polygons"|"rle"} format */
 async function ask(steps, format = "polygons") {
-  const key = JSON.stringify([app.photo.id, format, steps.map((step, index) => (
+  const detail = format === "polygons" ? outlineDetail() : {}; // of what is shown; what is saved is exact
+  const key = JSON.stringify([app.photo.id, format, detail, steps.map((step, index) => (
     index === steps.length - 1 ? { ...step, chosen: 0 } : step))]); // the answers do not depend on which is chosen
   if (!known.has(key)) {
     const signal = running.signal;
     await encoded();
-    const question = { photo: app.photo.id, steps, format, ...(format === "polygons" && { max_side: SIDE }) };
+    const question = { photo: app.photo.id, steps, format, ...detail };
     const found = await untilAnswered(() => predict(question, signal), FAILED, signal);
     timing.seconds = found.seconds;
     if (known.size > 200) known.delete(known.keys().next().value);

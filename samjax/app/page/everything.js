@@ -22,10 +22,10 @@ export const everything = {
 
 export const SETTINGS = [
   { name: "points_per_side", label: "Points per side", kind: "whole", least: 1, most: 128, hint: "32" },
-  { name: "pred_iou_thresh", label: "Least score", kind: "number", least: 0, most: 1, hint: "the model's" },
-  { name: "stability_score_thresh", label: "Least stability", kind: "number", least: 0, most: 1, hint: "the model's" },
-  { name: "min_mask_region_area", label: "Least island or hole (pixels)", kind: "whole", least: 0, most: 1e6, hint: "0" },
-  { name: "crop_n_layers", label: "Layers of crops", kind: "whole", least: 0, most: 3, hint: "0" },
+  { name: "pred_iou_thresh", label: "Minimum score", kind: "number", least: 0, most: 1, hint: "model default" },
+  { name: "stability_score_thresh", label: "Minimum stability", kind: "number", least: 0, most: 1, hint: "model default" },
+  { name: "min_mask_region_area", label: "Minimum region area (pixels)", kind: "whole", least: 0, most: 1e6, hint: "0" },
+  { name: "crop_n_layers", label: "Crop layers", kind: "whole", least: 0, most: 3, hint: "0" },
 ];
 
 let asked = new AbortController();

@@ -56,13 +56,13 @@ export function undo() {
 }
 
 export function redo() {
-  if (redoStep()) return announce("Click done again.");
+  if (redoStep()) return announce("Click redone.");
   const { done, undone } = stack();
   const entry = undone.pop();
   if (!entry) return announce("There is nothing to redo.");
   done.push(entry);
   entry.redo();
-  announce(`Done again: ${entry.what}.`);
+  announce(`Redone: ${entry.what}.`);
   emit("history");
 }
 

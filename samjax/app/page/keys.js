@@ -23,23 +23,23 @@ export const KEYS = [
     key("v", "V", "Select", () => actions.useTool("select")),
     key("h", "H", "Move the photo", () => actions.useTool("pan")),
     key("e", "E", "Everything-mode, on and off", () => actions.useTool("everything")),
-    key("x", "X", "Click on the object or beside it; brush adds or erases",
+    key("x", "X", "Clicks mark the object or the background; brush adds or erases",
       () => (app.tool === "brush" ? actions.toggleErase() : actions.flipLabel())),
-    key(["[", "]"], ["[", "]"], "Smaller or larger brush", (event) => actions.resizeBrush(event.key === "]" ? 1.25 : 0.8)),
+    key(["[", "]"], ["[", "]"], "Smaller or larger brush", (name) => actions.resizeBrush(name === "]" ? 1.25 : 0.8)),
     key("w", "W", "Preview below the pointer, on and off", actions.togglePreview),
   ] },
   { title: "Mask in progress", keys: [
     key("Enter", "Enter", "Accept the mask; close a lasso; in everything-mode keep the mask", actions.accept),
     key("Escape", "Esc", "Cancel", actions.cancel),
     key([",", "."], [",", "."], "Previous or next of the three masks",
-      (event) => (event.key === "." ? actions.nextMask() : actions.previousMask())),
+      (name) => (name === "." ? actions.nextMask() : actions.previousMask())),
     key("m", "M", "Three masks or one", toggleThree),
     key("ctrl+z", "Ctrl+Z", "Undo a click or a change", undo),
     key(["ctrl+shift+z", "ctrl+y"], ["Ctrl+Shift+Z", "Ctrl+Y"], "Redo", redo),
   ] },
   { title: "Objects", keys: [
     key(["j", "k"], ["J", "K"], "Next or previous object, or mask in everything-mode",
-      (event) => actions.selectNext(event.key.toLowerCase() === "j" ? 1 : -1)),
+      (name) => actions.selectNext(name === "j" ? 1 : -1)),
     key("c", "C", "Correct the selected object", actions.correctSelected),
     key(["n", "F2"], ["N", "F2"], "Rename it", rename),
     key("o", "O", "Choose its colour", recolour),
@@ -47,29 +47,29 @@ export const KEYS = [
     key("shift+i", "Shift+I", "Hide or show all", actions.hideAll),
     key(["Delete", "Backspace"], ["Delete"], "Delete it", () => actions.deleteObject()),
     key(["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"], ["1", "…", "9"], "Class of the mask, the object, or those to come; 0 for none",
-      (event) => actions.useClassKey(Number(event.key))),
+      (name) => actions.useClassKey(Number(name))),
   ] },
   { title: "Photo", keys: [
-    key(["PageDown", "PageUp"], ["Page Down", "Page Up"], "Next or previous photo", (event) => openNext(event.key === "PageDown" ? 1 : -1)),
+    key(["PageDown", "PageUp"], ["Page Down", "Page Up"], "Next or previous photo", (name) => openNext(name === "PageDown" ? 1 : -1)),
     key("g", "G", "Mark the photo as done", toggleDone),
-    key(["+", "=", "-"], ["+", "−"], "Zoom", (event) => (event.key === "-" ? actions.zoomOut() : actions.zoomIn())),
-    key("f", "F", "Whole photo", actions.fit),
-    key("shift+f", "Shift+F", "One to one", actions.actualSize),
+    key(["+", "=", "-"], ["+", "−"], "Zoom", (name) => (name === "-" ? actions.zoomOut() : actions.zoomIn())),
+    key("f", "F", "Fit to window", actions.fit),
+    key("shift+f", "Shift+F", "Actual size", actions.actualSize),
     key([], ["Space"], "Hold it and drag to move the photo", null),
     key([], ["Wheel"], "Zoom; with Shift sideways", null),
   ] },
   { title: "Crosshair, in the photo", keys: [
     key([], ["←", "↑", "→", "↓"], "Move it; Shift by one pixel, Ctrl far", null),
-    key([], ["Space"], "Click there; Shift+Space beside the object. Twice for a box, a lasso's corners, brush down and up", null),
+    key([], ["Space"], "Click there; Shift+Space marks the background. Twice for a box, a lasso's corners, brush down and up", null),
   ] },
   { title: "Page", keys: [
     key("ctrl+e", "Ctrl+E", "Export", openExport),
-    key("t", "T", "Light, dark, or as the system", nextTheme),
-    key("?", "?", "These keys", () => open("help-dialog")),
+    key("t", "T", "Light, dark or system theme", nextTheme),
+    key("?", "?", "Keyboard shortcuts", () => open("help-dialog")),
   ] },
 ];
 
-/** @type {Map<string, (event: KeyboardEvent) => void>} */
+/** @type {Map<string, (name: string) => void>} each is given the name of its key */
 const table = new Map(KEYS.flatMap(({ keys }) => keys.flatMap(({ press, run }) => (run ? press.map((name) => [name, run]) : []))));
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -86,12 +86,26 @@ export function startKeys() {
   addEventListener("blur", () => holdSpace(false));
 }
 
+const PLACES = { BracketLeft: "[", BracketRight: "]", Comma: ",", Period: "." };
+
+/** What a key types; where that is no key of the table, e.g. in Cyrillic or Greek, what it has on an English keyboard. */
+export function nameOfKey({ key, code, shiftKey }) {
+  if (key.length !== 1) return key;
+  const typed = key.toLowerCase();
+  const isLetter = /^[a-z0-9]$/.test(typed);
+  if (isLetter || table.has(typed)) return typed;
+  if (key.codePointAt(0) > 127 && code?.startsWith("Key")) return code.slice(3).toLowerCase();
+  if (!shiftKey && code?.startsWith("Digit")) return code.slice(5);
+  return (key.codePointAt(0) > 127 && PLACES[code]) || typed;
+}
+
 function pressed(event) {
-  const target = /** @type {HTMLElement} */ (event.target);
+  const target = event.target instanceof Element ? event.target : document.body;
   if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
   const inPhoto = target === byId("surface");
   if (target.matches("input:not([type=range], [type=color], [type=checkbox]), select, textarea")) return;
-  const control = event.ctrlKey || event.metaKey;
+  const isThirdLevel = event.getModifierState("AltGraph"); // which is Ctrl and Alt on some systems
+  const control = (event.ctrlKey || event.metaKey) && !isThirdLevel;
   if (inPhoto && event.key === " ") {
     event.preventDefault();
     if (!event.repeat) holdSpace(true);
@@ -101,14 +115,16 @@ function pressed(event) {
     event.preventDefault();
     return actions.moveCrosshair(...ARROWS[event.key], event.shiftKey ? "fine" : control ? "far" : "normal");
   }
-  if (event.altKey) return;
+  if (target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) return; // the slider's own keys
+  // AltGr or Option types the brackets of many keyboards; Alt with letters is the browser's.
+  if (event.altKey && !isThirdLevel && !["[", "]"].includes(event.key)) return;
   // Enter and Space press the button that has the focus.
   if (event.key === "Enter" && target.matches("button, a, summary")) return;
-  const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const name = nameOfKey(event);
   const modifiers = `${control ? "ctrl+" : ""}${event.shiftKey && (control || /^[a-z]$/.test(name)) ? "shift+" : ""}`;
   const run = table.get(`${modifiers}${name}`);
   if (!run) return;
   if (!control && event.key.length === 1 && !byId("single-keys").checked && !inPhoto) return;
   event.preventDefault();
-  run(event);
+  run(name);
 }

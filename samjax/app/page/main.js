@@ -4,6 +4,7 @@ import * as actions from "./actions.js";
 import { session } from "./api.js";
 import { startBar } from "./bar.js";
 import { refreshClasses, startClasses } from "./classes.js";
+import { startCrosshair } from "./crosshair.js";
 import { open, openExport, startDialogs } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { draft, shownAnswer, timing } from "./draft.js";
@@ -11,7 +12,7 @@ import { redo, stack, undo } from "./history.js";
 import { KEYS, startKeys } from "./keys.js";
 import { complain } from "./messages.js";
 import { startObjects } from "./objects.js";
-import { loadPhotos, openNext, openPhoto, startPhotos, toggleDone, uploadFiles } from "./photos.js";
+import { linkedPhoto, loadPhotos, openNext, openPhoto, startPhotos, toggleDone, uploadFiles } from "./photos.js";
 import { startPointer } from "./pointer.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, on } from "./state.js";
@@ -28,11 +29,11 @@ const ACTIONS = {
   toggleDone: [toggleDone, "Mark the photo as done (G)"],
   zoomIn: [actions.zoomIn, "Zoom in (+)"],
   zoomOut: [actions.zoomOut, "Zoom out (−)"],
-  actualSize: [actions.actualSize, "One to one (Shift+F)"],
-  fit: [actions.fit, "Whole photo (F)"],
+  actualSize: [actions.actualSize, "Actual size (Shift+F)"],
+  fit: [actions.fit, "Fit to window (F)"],
   export: [openExport, "Export (Ctrl+E)"],
   theme: [nextTheme, "Light or dark (T)"],
-  help: [() => open("help-dialog"), "Keys (?)"],
+  help: [() => open("help-dialog"), "Keyboard shortcuts (?)"],
   undo: [undo, "Undo (Ctrl+Z)"],
   redo: [redo, "Redo (Ctrl+Shift+Z)"],
   editClasses: [() => open("classes-dialog"), "Edit classes"],
@@ -158,6 +159,7 @@ async function start() {
   startView();
   startPointer();
   startKeys();
+  startCrosshair();
   startDialogs();
   startObjects();
   startClasses();
@@ -172,7 +174,7 @@ async function start() {
   await untilAnswered(loadPhotos, "start");
   emit("tool photo classes work draft");
   await takeUpChanges();
-  const asked = decodeURIComponent(location.hash.slice(1));
+  const asked = linkedPhoto();
   const first = app.photos.find((photo) => photo.id === asked) ?? app.photos.find((photo) => !photo.error && !photo.done) ?? app.photos[0];
   if (first) await openPhoto(first.id);
   // Other tabs and programs work on the same folder.
@@ -185,7 +187,7 @@ async function start() {
 }
 
 start().catch((error) => {
-  complain(`The page could not start: ${error.message}`, { topic: "start", action: { label: "Load it again", run: () => location.reload() } });
+  complain(`The page could not start: ${error.message}`, { topic: "start", action: { label: "Reload", run: () => location.reload() } });
   throw error;
 });
 

@@ -1,6 +1,6 @@
 // What the page says: on screen, and to screen readers.
 
-import { byId, iconButton, make } from "./dom.js";
+import { byId, focusPhoto, iconButton, make } from "./dom.js";
 
 /** @type {Map<string, HTMLElement>} */
 const shown = new Map();
@@ -40,7 +40,9 @@ export const complain = (text, options = {}) => say(text, { kind: "error", ...op
 
 /** Takes away the message on a topic, if there is one. */
 export function settle(topic) {
-  shown.get(topic)?.remove();
+  const element = shown.get(topic);
+  if (element?.contains(document.activeElement)) focusPhoto();
+  element?.remove();
   shown.delete(topic);
 }
 

@@ -6,6 +6,7 @@ import { draft, shownAnswer } from "./draft.js";
 import { everything } from "./everything.js";
 import { pathOf } from "./masks.js";
 import { hover } from "./preview.js";
+import { drawMask, drawSaved, isInView } from "./saved.js";
 import { app, colourOf, nameOf, PALETTE } from "./state.js";
 import { shape } from "./tools.js";
 import { work } from "./work.js";
@@ -13,24 +14,15 @@ import { work } from "./work.js";
 export const DRAFT = "#3b9cff";
 const [GREEN, RED] = ["#16a34a", "#dc2626"];
 
-/** @param {CanvasRenderingContext2D} context @param {number} density */
-export function drawOverlay(context, density) {
+/** @param {CanvasRenderingContext2D} context @param {number} density @param {() => void} again draws the overlay anew */
+export function drawOverlay(context, density, again) {
   const scale = camera.scale * density;
   const inPhoto = () => context.setTransform(scale, 0, 0, scale, -camera.x * scale, -camera.y * scale);
   const onScreen = () => context.setTransform(density, 0, 0, density, 0, 0);
   context.lineJoin = context.lineCap = "round";
 
+  const marked = drawSaved(context, density, again);
   inPhoto();
-  const labels = [];
-  if (!app.hideAll) {
-    for (const object of work.objects) {
-      if (object.deleted || object.hidden || object.id === draft.target) continue;
-      const marked = object.id === app.selected || object.id === app.hovered;
-      const alpha = marked || everything.on ? 0.5 : draft.active ? 0.18 : 0.32;
-      drawMask(context, object.polygons, colourOf(object), alpha, marked || everything.on ? 2.6 : 1.5);
-      if (marked) labels.push(object);
-    }
-  }
   if (everything.on) drawFound(context);
   // A correction begins with the mask as it is.
   const answer = shownAnswer() ?? (draft.target && work.objects.find((object) => object.id === draft.target));
@@ -41,7 +33,7 @@ export function drawOverlay(context, density) {
 
   onScreen();
   context.setLineDash([]);
-  for (const object of labels) drawLabel(context, object, nameOf(object), colourOf(object));
+  for (const object of marked) drawLabel(context, object, nameOf(object), colourOf(object));
   drawPrompts(context);
   drawShape(context);
   if (app.cursor) drawCrosshair(context, toScreen(app.cursor[0] + 0.5, app.cursor[1] + 0.5));
@@ -51,27 +43,10 @@ export function draftColour() {
   return app.classes.find((known) => known.name === draft.class)?.colour ?? DRAFT;
 }
 
-/** A dark line below the coloured one keeps the outline crisp on any photo. */
-function drawMask(context, polygons, colour, alpha, width, dashes = []) {
-  const path = pathOf(polygons);
-  context.globalAlpha = alpha;
-  context.fillStyle = colour;
-  context.fill(path, "evenodd");
-  context.globalAlpha = 1;
-  context.setLineDash(dashes.map((length) => length / camera.scale));
-  context.strokeStyle = "rgb(0 0 0 / .55)";
-  context.lineWidth = (width + 1.4) / camera.scale;
-  context.stroke(path);
-  context.strokeStyle = colour;
-  context.lineWidth = width / camera.scale;
-  context.stroke(path);
-  context.setLineDash([]);
-}
-
 /** What is found is lighter than what is kept; what the pointer is at stands out. */
 function drawFound(context) {
   for (const mask of everything.masks) {
-    if (mask.taken || mask === everything.hovered) continue;
+    if (mask.taken || mask === everything.hovered || !isInView(mask.box)) continue;
     const path = pathOf(mask.polygons);
     context.globalAlpha = 0.2;
     context.fillStyle = PALETTE[mask.index % PALETTE.length];

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { fit } from "./camera.js";
+import { refreshClasses } from "./classes.js";
 import { count, byId, make } from "./dom.js";
 import { leave, takeUp, waitForEncoding } from "./draft.js";
 import { stopEverything } from "./everything.js";
@@ -23,9 +24,18 @@ export function startPhotos() {
   on("photos photo work", renderPhotos);
   on("embedding photo", renderEncoding);
   window.addEventListener("hashchange", () => {
-    const id = decodeURIComponent(location.hash.slice(1));
+    const id = linkedPhoto();
     if (id && id !== app.photoId) openPhoto(id);
   });
+}
+
+/** The id in the address; none if that is not one of the page's. */
+export function linkedPhoto() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
 }
 
 export async function loadPhotos() {
@@ -53,6 +63,8 @@ export async function openPhoto(id) {
     const photo = await untilAnswered(() => api.photo(id, signal), "The photo is not loaded", signal);
     if (signal.aborted) return;
     app.photo = { ...photo, version: versionOf(photo) };
+    const listed = app.photos.find((other) => other.id === id);
+    if (listed) listed.error = null; // it may have been repaired
     adopt(photo);
     show();
     fit();
@@ -60,6 +72,9 @@ export async function openPhoto(id) {
     emit("photo selection");
     encode(id, signal);
     tellNotes(photo);
+    // Imported annotations bring classes with them.
+    const names = new Set(app.classes.map((known) => known.name));
+    if (work.objects.some((object) => object.class && !names.has(object.class))) refreshClasses().catch(() => {});
     await takeUp();
     announce(`Photo ${indexOf(id) + 1} of ${app.photos.length}: ${photo.name}, ${photo.width} by ${photo.height} pixels.`);
   } catch (error) {
@@ -128,7 +143,7 @@ export function openNext(direction) {
   const at = indexOf(app.photoId);
   const next = app.photos[at + direction];
   if (next) openPhoto(next.id);
-  else announce(direction > 0 ? "This is the last photo." : "This is the first photo.");
+  else if (app.photos.length) say(direction > 0 ? "This is the last photo." : "This is the first photo.", { topic: "photo" });
 }
 
 export function toggleDone() {
@@ -176,6 +191,10 @@ function renderRows() {
     row.classList.toggle("done", Boolean(photo.done));
     row.classList.toggle("failed", Boolean(photo.error));
     const button = row.querySelector("button");
+    if (row.dataset.failed !== String(Boolean(photo.error))) {
+      row.dataset.failed = String(Boolean(photo.error));
+      row.querySelector(".thumbnail").replaceWith(thumbnail(photo));
+    }
     if (photo.id === app.photoId) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
     button.title = photo.error ?? photo.name;
@@ -190,11 +209,16 @@ function pick(id) {
 }
 
 function makeRow(photo) {
-  const picture = photo.error ? make("span", { class: "thumbnail" })
-    : make("img", { class: "thumbnail", alt: "", loading: "lazy", decoding: "async", src: api.thumbnailPath(photo.id),
-      onerror: () => picture.replaceWith(make("span", { class: "thumbnail" })) });
-  return make("li", { class: "photo" }, make("button", { onclick: () => pick(photo.id) }, picture,
-    make("span", { class: "words" }, make("span", { class: "ellipsis" }, photo.name), make("span", { class: "facts" }))));
+  return make("li", { class: "photo" }, make("button", { onclick: () => pick(photo.id) }, make("span", { class: "thumbnail" }),
+    make("span", { class: "words" }, make("span", { class: "ellipsis", dir: "auto" }, photo.name), make("span", { class: "facts" }))));
+}
+
+function thumbnail(photo) {
+  const none = make("span", { class: "thumbnail" });
+  if (photo.error) return none;
+  const picture = make("img", { class: "thumbnail", alt: "", loading: "lazy", decoding: "async", src: api.thumbnailPath(photo.id),
+    onerror: () => picture.replaceWith(none) });
+  return picture;
 }
 
 function renderNotice(listed) {
@@ -213,6 +237,8 @@ function renderNotice(listed) {
   }
 }
 
+const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: bytes < 1e7 ? 1 : 0 })} MB`;
+
 /** Sends files, one after the other, and shows the first. @param {Iterable<File>} files */
 export async function uploadFiles(files) {
   let first = null;
@@ -220,7 +246,7 @@ export async function uploadFiles(files) {
     const topic = `upload ${file.name}`;
     const limit = app.session.limits?.upload_bytes;
     if (limit && file.size > limit) {
-      complain(`${file.name} has ${count(file.size, "byte")}; at most ${count(limit, "byte")} are taken.`, { topic });
+      complain(`${file.name} is too large (${megabytes(file.size)}; the limit is ${megabytes(limit)}).`, { topic });
       continue;
     }
     say(`Adding ${file.name}…`, { topic });

@@ -17,8 +17,8 @@ const wanted = () => app.preview && app.tool === "point" && app.label === 1 && !
 
 /** The pointer is at a pixel, or has left (null). @param {import("./state.js").XY|null} at */
 export function hoverAt(at) {
+  if (hover.at && at && hover.at[0] === at[0] && hover.at[1] === at[1]) return; // its question goes on
   clearTimeout(timer);
-  if (hover.at && at && hover.at[0] === at[0] && hover.at[1] === at[1]) return;
   hover.at = at;
   if (!at || !wanted()) return clearHover();
   timer = setTimeout(() => ask(at), REST);
@@ -26,6 +26,7 @@ export function hoverAt(at) {
 
 export function clearHover() {
   clearTimeout(timer);
+  hover.at = null;
   asked.abort();
   if (!hover.answer) return;
   hover.answer = null;

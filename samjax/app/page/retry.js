@@ -43,7 +43,7 @@ export async function untilAnswered(ask, topic, signal) {
       const { done, wake } = sleep(seconds, signal);
       // A short "busy" is nothing to read about.
       if (tries > 0 || error.status !== 503) {
-        complain(`${error.message.replace(/[^.!?]$/, "$&.")} Asking again in ${seconds} s.`, { topic, action: { label: "Now", run: wake } });
+        complain(`${error.message.replace(/[^.!?]$/, "$&.")} Retrying in ${seconds} s.`, { topic, action: { label: "Retry now", run: wake } });
       }
       await done;
     }

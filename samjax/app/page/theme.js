@@ -1,10 +1,10 @@
-// Light or dark: as the system has it, or as was chosen here.
+// Light or dark: the system's, or what was chosen here.
 
 import { announce } from "./messages.js";
 import { emit } from "./state.js";
 import { setting } from "./storage.js";
 
-const NAMES = { auto: "As the system", light: "Light", dark: "Dark" };
+const NAMES = { auto: "System", light: "Light", dark: "Dark" };
 
 export function startTheme() {
   use(setting("theme") ?? "auto");

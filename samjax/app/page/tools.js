@@ -3,7 +3,7 @@
 import { addBox, addLasso, addPoint, addStroke } from "./draft.js";
 import { everything, acceptFound, hoverEverything } from "./everything.js";
 import { smallestAt } from "./masks.js";
-import { announce } from "./messages.js";
+import { announce, say } from "./messages.js";
 import { clearHover, hoverAt } from "./preview.js";
 import { app, emit } from "./state.js";
 import { work } from "./work.js";
@@ -85,7 +85,7 @@ export const tools = {
       draw(null);
       if (Math.abs(x1 - x0) >= 2 && Math.abs(y1 - y0) >= 2) {
         addBox([Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)]);
-      } else announce("That box is too small.");
+      } else say("That box is too small.", { topic: "shape" });
     },
   },
 
@@ -116,7 +116,7 @@ export const tools = {
       if (!line) return false;
       draw(null);
       if (line.length >= 3) addLasso(line);
-      else announce("An outline has three corners or more.");
+      else say("An outline needs at least three corners.", { topic: "shape" });
       return true;
     },
   },
@@ -124,12 +124,12 @@ export const tools = {
   brush: {
     ...nothing,
     drags: true,
-    tap(at) {
-      if (shape.current) this.end(at);
-      else {
-        this.begin(at);
-        announce("The brush is down. The arrow keys paint, Space lifts it.");
-      }
+    /** Paints a dot; the keyboard lowers and lifts the brush. */
+    tap(at, label, byKey = false) {
+      if (shape.current) return this.end(at);
+      this.begin(at);
+      if (byKey) announce("The brush is down. The arrow keys paint, Space lifts it.");
+      else this.end(at);
     },
     hover(at) {
       if (at && shape.current) this.move(at);

@@ -42,7 +42,7 @@ function draw() {
     context.clearRect(0, 0, width, height);
     if (!app.photo) continue;
     if (which === "picture") tiles?.draw(context, density);
-    else drawOverlay(context, density);
+    else drawOverlay(context, density, () => redraw("overlay"));
   }
   const due = afterDrawing;
   afterDrawing = [];
@@ -65,7 +65,7 @@ export function startView() {
   resize(surface.clientWidth, surface.clientHeight);
   on("camera", () => redraw());
   on("work draft tool selection hover everything cursor classes shape", () => redraw("overlay"));
-  on("camera", () => {
+  on("camera photo", () => {
     byId("zoom").textContent = app.photo ? `${percent(camera.scale * devicePixelRatio)} %` : "–";
   });
   emit("camera");

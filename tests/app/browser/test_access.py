@@ -86,7 +86,7 @@ def test_a_phone_makes_an_object_by_touch(app, photo, opened):
     page.touchscreen.tap(*driver.place(*HEAD))
     assert driver.answer()["of"] == 3
     assert driver.is_painted(*HEAD)
-    page.get_by_role("button", name="Beside it").tap()
+    page.get_by_role("button", name="Background").tap()
     page.touchscreen.tap(*driver.place(335, 60))
     assert driver.answer()["steps"][-1]["points"][-1] == [335, 60, 0]
     page.get_by_role("button", name="Accept").tap()
@@ -112,6 +112,33 @@ def test_what_is_touched_is_large_enough(app, photo, opened):
             .filter(([, box]) => box.width && (box.width < 43.9 || box.height < 43.9)).map(([html, box]) =>
                 `${html} ${box.width} x ${box.height}`)""")
         assert small == []
+
+
+def test_a_phones_photo_stays_where_it_is_when_a_mask_comes(app, photo, opened):
+    driver = opened(app, photo, **PHONE)
+    before = driver.place(256, 256)
+    driver.page.touchscreen.tap(*driver.place(*HEAD))
+    driver.answer()
+    assert driver.place(256, 256) == before
+    assert driver.page.locator("#draft").is_visible()
+
+
+def test_a_low_window_has_room_for_photo_and_panel(app, photo, opened):
+    driver = opened(app, photo, viewport={"width": 700, "height": 450})
+    page = driver.page
+    driver.click(*HEAD)
+    driver.answer()
+    driver.press("Enter")
+    driver.saved(1)
+    driver.press("v")
+    driver.click(*HEAD)
+    for _ in range(2):
+        driver.press("n")
+        assert page.get_by_label("Name", exact=True).is_visible(), "the sheet is open, and stays so"
+        driver.press("Escape")
+    seen = page.locator("#surface").bounding_box()
+    assert seen["height"] > 200
+    assert seen["width"] > 300
 
 
 def test_two_fingers_zoom_and_move_the_photo(app, photo, opened):

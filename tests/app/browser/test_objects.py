@@ -219,6 +219,7 @@ def test_existing_annotations_are_shown_and_corrected(opened, tmp_path):
     labels[30:180, 170:280] = 1
     labels[20:280, 360:450] = 2
     Image.fromarray(labels).save(maps / "one.png")
+    (maps / "one.json").write_text('{"1": {"class": "head"}, "2": {"class": "shuttle"}}')
     shutil.copy(SHIPPED / "astronaut.jpg", folder / "one.jpg")
     app = RunningApp(folder, "--annotations", f"labelmap={folder},{maps}")
     try:
@@ -226,6 +227,17 @@ def test_existing_annotations_are_shown_and_corrected(opened, tmp_path):
         first, second = driver.objects()
         assert (first["source"], first["area"]) == ("import", 150 * 110)
         assert driver.is_painted(*HEAD)
+        chips = driver.page.locator("#classes")
+        chips.get_by_role("button", name="shuttle").wait_for()
+        driver.press("v")
+        driver.click(*HEAD)
+        driver.press("c")
+        driver.page.locator("#draft").wait_for()
+        chips.get_by_role("button", name="shuttle").click()
+        driver.press("Enter")
+        assert [known["class"] for known in driver.saved(2)] == ["shuttle", "shuttle"]
+        driver.press("Control+z")
+        assert [known["class"] for known in driver.saved(2)] == ["head", "shuttle"]
         driver.press("v")
         driver.click(*HEAD)
         driver.press("c")

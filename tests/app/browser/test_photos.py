@@ -1,5 +1,7 @@
 """The folder: photos one after the other, those that cannot be read, new ones, and large ones."""
 
+import shutil
+
 import numpy as np
 import pytest
 from example_page import SHIPPED, RunningApp
@@ -11,8 +13,6 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def folder_app(chromium, tmp_path_factory):
     """A server on a folder with a damaged photo between two good ones."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("folder") / "photos"
     folder.mkdir()
     shutil.copy(SHIPPED / "astronaut.jpg", folder / "a.jpg")
@@ -39,6 +39,38 @@ def test_a_photo_that_cannot_be_read_is_told_and_the_others_go_on(folder_app, op
     assert driver.page.locator("#photo-name").inner_text() == "c <i>cat<i>.jpg"
     driver.press("Escape", "PageUp")
     notice.wait_for()
+
+
+def test_a_photo_that_is_repaired_is_shown_with_its_picture(folder_app, opened):
+    damaged = folder_app.folder / "b.jpg"
+    content = damaged.read_bytes()
+    driver = opened(folder_app, folder_app.photo("a.jpg"))
+    page = driver.page
+    page.locator("#tab-photos").click()
+    row = page.locator("#photos li").nth(1)
+    driver.press("PageDown")
+    page.get_by_role("heading", name="This photo cannot be shown").wait_for()
+    assert page.locator("#zoom").inner_text() == "–"
+    assert row.locator("img").count() == 0
+    try:
+        shutil.copy(SHIPPED / "cat.jpg", damaged)
+        page.locator("#notice").get_by_role("button", name="Try again").click()
+        driver.ready()
+        row.locator("img").wait_for()
+        assert "cannot be read" not in row.inner_text()
+        assert page.locator("#zoom").inner_text().endswith("%")
+    finally:
+        damaged.write_bytes(content)
+
+
+def test_an_address_that_names_no_photo_opens_the_first(app, driver):
+    page = driver.page
+    page.goto("about:blank")
+    page.goto(f"{app.address}/#%")
+    driver.ready()
+    page.evaluate("location.hash = '#%E0%A4%A'")
+    page.wait_for_timeout(50)
+    assert page.locator(".message").count() == 0
 
 
 def test_photos_are_gone_through_and_marked_as_done(folder_app, opened):
@@ -129,8 +161,11 @@ def test_a_photo_of_50_megapixels_comes_in_tiles_of_what_is_seen(app, opened, tm
     assert asked
     assert all(int(tile.split("/")[0]) >= 2 for tile in asked), "no tile of full size for a whole photo on a screen"
     assert len(asked) < 40
+    sent = []
+    driver.page.on("request", lambda request: "predict" in request.url and sent.append(request.post_data_json))
     driver.click(4100, 2700)
     answer = driver.answer()
+    assert (sent[-1]["max_side"], "tolerance" in sent[-1]) == (1024, False)
     size = driver.evaluate(
         "const {shownAnswer} = await at('draft'); return JSON.stringify(shownAnswer().polygons).length"
     )
@@ -141,6 +176,9 @@ def test_a_photo_of_50_megapixels_comes_in_tiles_of_what_is_seen(app, opened, tm
     driver.page.wait_for_timeout(1500)
     levels = [tile.split("/")[0] for tile in asked]
     assert levels.count("0") in range(4, 25)
+    driver.click(4150, 2750)
+    driver.answer()
+    assert (sent[-1]["max_side"], "tolerance" in sent[-1]) == (2048, False)
     frames = driver.evaluate("""const {panBy} = await at('camera'); const times = [];
         for (let step = 0, before = performance.now(); step < 40; step++) {
             panBy(-15, -8); await new Promise(requestAnimationFrame);

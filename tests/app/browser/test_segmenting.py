@@ -62,7 +62,7 @@ def test_three_masks_can_be_asked_for_again(driver):
 
 def test_a_switch_makes_clicks_fall_beside_the_object(driver):
     driver.click(*HEAD)
-    driver.page.get_by_role("button", name="Beside it").click()
+    driver.page.get_by_role("button", name="Background").click()
     driver.click(*BESIDE)
     assert driver.answer()["steps"][-1]["points"] == [[*HEAD, 1], [*BESIDE, 0]]
     driver.press("x")
