@@ -110,6 +110,7 @@ export async function refreshClasses() {
 
 function take({ classes, classes_revision }) {
   app.session.classes_revision = classes_revision;
+  if (JSON.stringify(classes) === JSON.stringify(app.classes)) return; // the rows may be being typed into
   app.classes = classes;
   emit("classes");
 }

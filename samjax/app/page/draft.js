@@ -1,73 +1,30 @@
 // The object in progress: its steps so far, each with the answers to choose from. Every click is a step of its own, so
 // undo goes back by one; what is not accepted yet is kept for a reload.
 
-import { ApiError, object as getObject, predict } from "./api.js";
+import { ask, FAILED } from "./answers.js";
+import { ApiError, object as getObject } from "./api.js";
+import { Attempt } from "./attempt.js";
 import { along, around } from "./drawn.js";
 import { announce, complain, say } from "./messages.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, stamp, subjectOf } from "./state.js";
 import { keep, recall } from "./storage.js";
 
-const SIDE = 2048; // masks are shown at a size of at most this; what is saved is exact
-const LARGEST_KEPT = 400_000; // characters in localStorage
-const FAILED = "The mask could not be computed";
+export { waitForEncoding } from "./answers.js";
 
 /** @typedef {import("./state.js").Step} Step */
 
-class Draft {
-  /** @param {Partial<Draft>} [before] what `taken` gave */
-  constructor(before = {}) {
-    /** @type {import("./state.js").Photo|null} */
-    this.photo = app.photo;
-    /** @type {string|null} the object that is corrected */
-    this.target = before.target ?? null;
-    /** @type {string|null} */
-    this.class = before.class === undefined ? app.activeClass : before.class;
-    /** @type {any} run lengths of a target that has no steps of its own */
-    this.given = before.given ?? null;
-    /** @type {Step[][]} after each click; the first is what it began with */
-    this.states = before.states ?? [[]];
-    /** @type {number[]} when each of the states came about */
-    this.stamps = before.stamps ?? this.states.map(stamp);
-    this.at = before.at ?? 0;
-    /** @type {any[]|null} of the last step; null until they are there */
-    this.answers = null;
-    /** @type {number[][]} points whose step waits for the answer before it */
-    this.waiting = [];
-    /** Steps, also of boxes and drawings, that are not answered. */
-    this.pending = 0;
-    this.queue = Promise.resolve();
-    this.running = new AbortController();
-    /** Why there is no answer. */
-    this.failure = "";
-    /** When it was accepted, to be saved as soon as it is answered; else 0. */
-    this.accepted = 0;
-  }
-
-  get steps() {
-    return this.states[this.at];
-  }
-
-  get active() {
-    return this.steps.length > 0 || this.target !== null || this.pending > 0;
-  }
-}
+const LARGEST_KEPT = 400_000; // characters in localStorage
 
 /** The one that clicks go to. */
-export let draft = new Draft();
-/** @type {Draft[]} accepted, but not answered */
+export let draft = new Attempt();
+/** @type {Attempt[]} accepted, but not answered */
 let accepted = [];
-/** @type {Map<string, Draft>} by photo: an accepted one that is what is kept of that photo */
+/** @type {Map<string, Attempt>} by photo: an accepted one that is what is kept of that photo */
 const keptAccepted = new Map();
 let three = false;
-/** @type {Map<string, any[]>} */
-const known = new Map();
-/** @type {() => Promise<void>} resolves when the photo is encoded */
-let encoded = async () => {};
 /** @type {{answered: {clicked: number, seconds: any}|null}} the click whose mask is there, but not drawn yet */
 export const timing = { answered: null };
-
-export const waitForEncoding = (wait) => (encoded = wait);
 
 /** The mask that is shown. */
 export function shownAnswer(of = draft) {
@@ -122,7 +79,7 @@ function continued(last, { given }) {
   return { multimask: true };
 }
 
-/** @param {(last: Step|undefined, self: Draft) => Step|Promise<Step>} next */
+/** @param {(last: Step|undefined, self: Attempt) => Step|Promise<Step>} next */
 function step(next) {
   const self = draft;
   const { signal } = self.running;
@@ -145,7 +102,7 @@ function step(next) {
   emit("draft step");
 }
 
-/** @param {Draft} self @param {Step[]} steps which take the place of those that were undone */
+/** @param {Attempt} self @param {Step[]} steps which take the place of those that were undone */
 function advance(self, steps) {
   forgetUndone(self);
   self.states = [...self.states, steps];
@@ -172,24 +129,6 @@ async function answer(self, signal, clicked = 0) {
   save(self);
   const { iou } = shownAnswer(self);
   announce(`Mask with a score of ${iou.toFixed(2)}${answers.length > 1 ? `, one of ${answers.length}` : ""}.`);
-}
-
-/** @param {Draft} self @param {Step[]} steps @param {"polygons"|"rle"} format */
-async function ask({ photo, running: { signal } }, steps, format = "polygons") {
-  const key = JSON.stringify([subjectOf(photo), format, steps.map((step, index) => (
-    index === steps.length - 1 ? { ...step, chosen: 0 } : step))]); // the answers do not depend on which is chosen
-  let seconds = null;
-  if (!known.has(key)) {
-    await encoded().catch((error) => {
-      if (photo === app.photo) throw error; // the server encodes a photo that was left when it is asked
-    });
-    const question = { photo: photo.id, steps, format, ...(format === "polygons" && { max_side: SIDE }) };
-    const found = await untilAnswered(() => predict(question, signal), FAILED, signal);
-    seconds = found.seconds;
-    if (known.size > 200) known.delete(known.keys().next().value);
-    known.set(key, found.objects[0].answers);
-  }
-  return { answers: known.get(key), seconds };
 }
 
 function fail(self, error, signal) {
@@ -293,7 +232,7 @@ export function reset() {
 /** Brings back what `taken` or the storage has. */
 export function restore(before) {
   interrupt();
-  draft = new Draft(before);
+  draft = new Attempt(before);
   if (draft.steps.length) again();
   for (const point of before.waiting ?? []) addPoint(...point);
   save();
@@ -322,9 +261,10 @@ export async function correct(id, wanted) {
 export function freeze() {
   const self = draft;
   self.accepted = stamp();
+  if (!self.pending && self.answers) self.failure = ""; // it was told, and accepted without
   accepted.push(self);
   keptAccepted.set(subjectOf(self.photo), self);
-  draft = new Draft();
+  draft = new Attempt();
   emit("draft step");
   return self;
 }
@@ -340,7 +280,7 @@ export async function answered(self) {
   const subject = subjectOf(self.photo);
   const kept = keptAccepted.get(subject) === self;
   if (kept) keptAccepted.delete(subject);
-  if (!self.answers) return false;
+  if (!self.answers || self.failure) return false; // a stroke that failed is not left out in silence
   if (kept) keep("draft", subject, null);
   return true;
 }
@@ -350,7 +290,7 @@ export const lastAccepted = () => accepted.findLast((self) => isOpen(self.photo)
 
 const isOpen = (photo) => Boolean(app.photo) && subjectOf(photo) === subjectOf(app.photo);
 
-/** Makes an accepted one the one in progress again; false if there is another one or another photo. @param {Draft} self */
+/** Makes an accepted one the one in progress again; false if there is another one or another photo. @param {Attempt} self */
 export function thaw(self) {
   if (draft.active || !isOpen(self.photo)) return false;
   accepted = accepted.filter((other) => other !== self);
@@ -388,6 +328,6 @@ export async function takeUp() {
 /** Another photo is shown; what is in progress stays kept with its own. */
 export function leave() {
   interrupt();
-  draft = new Draft();
+  draft = new Attempt();
   emit("draft");
 }

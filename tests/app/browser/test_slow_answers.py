@@ -146,3 +146,18 @@ def test_the_time_of_a_refinement_is_until_its_own_mask_is_drawn(driver):
     driver.answer()
     driver.settle()
     assert driver.page.evaluate("performance.getEntriesByName('click').at(-1).duration") > 400
+
+
+def test_a_class_that_is_saved_leaves_alone_what_is_typed_meanwhile(app, driver, classes):
+    driver.open()
+    driver.page.locator("[data-action=editClasses]").click()
+    held = Held(driver, "**/api/classes", answered=True)
+    driver.page.get_by_label("New class").fill("moon")
+    driver.page.keyboard.press("Enter")
+    held.wait()
+    name = driver.page.get_by_label("Name of class 1")
+    name.fill("pilot")
+    held.let_go()
+    driver.says_saved()
+    name.press("Tab")
+    driver.eventually(lambda: list(app.classes()), ["pilot", "rocket", "moon"])
