@@ -267,9 +267,10 @@ class Progress:
 
 
 async def _lines(searching: Searching, search: Search, job: Job, progress: Progress) -> AsyncIterator[bytes]:
-    """A search as lines of JSON: progress, then each mask, then the end or an error. Given up if it is not read on."""
+    """A search as lines of JSON: settings, progress, each mask, the end or an error. Given up if it is not read on."""
     waiting = asyncio.wrap_future(job.future)
     try:
+        yield _line({"config": search.config_json})
         told = -1.0
         while not waiting.done():
             if progress.share != told:

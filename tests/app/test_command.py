@@ -141,6 +141,7 @@ def test_a_server_answers_gives_up_what_nobody_waits_for_and_ends_when_told(serv
     body = json.dumps({"photo": id_of("a.png"), "config": {"points_per_side": 128, "crop_n_layers": 2}})
     connection.request("POST", "/segment/everything", body, headers)
     response = connection.getresponse()
+    assert json.loads(response.readline())["config"]["points_per_side"] == 128
     assert json.loads(response.readline()) == {"progress": 0.0}
     # Others are answered meanwhile.
     start = time.monotonic()

@@ -336,7 +336,8 @@ class TestEverything:
                 headers={"accept": "application/x-ndjson"},
             )
             lines = [json.loads(line) for line in response.text.splitlines()]
-            *progress, end = [line for line in lines if "mask" not in line]
+            first, *progress, end = [line for line in lines if "mask" not in line]
+            assert first == {"config": whole["config"]}, "a mask may be kept by it before the last has come"
             masks = [line["mask"] for line in lines if "mask" in line]
             assert end == {"done": True, "count": len(masks), "config": whole["config"]}
             shares = [line["progress"] for line in progress]

@@ -1,8 +1,8 @@
 // What buttons and keys do, each by its name.
 
 import { actualSize, camera, fit, reveal, toPhoto, zoomBy } from "./camera.js";
-import { cancelDraft, changeFields, perform, remember } from "./history.js";
-import { chooseNext, correct, draft, reset, settled, shownAnswer, taken } from "./draft.js";
+import { cancelDraft, changeFields, perform, remember, rememberCancelled } from "./history.js";
+import { answered, chooseNext, correct, draft, freeze, reset, shownAnswer, taken, thaw } from "./draft.js";
 import { acceptFound, everything, hoverNext, startEverything, stopEverything } from "./everything.js";
 import { focusPhoto } from "./dom.js";
 import { announce, complain, dismiss, say } from "./messages.js";
@@ -10,7 +10,7 @@ import { clearHover } from "./preview.js";
 import { app, emit, nameOf } from "./state.js";
 import { setting } from "./storage.js";
 import { abandonShape, labelOf, select, tool } from "./tools.js";
-import { findObject, newId, submit, work } from "./work.js";
+import { findObject, newId, submit, tracked, work } from "./work.js";
 
 /** @param {string} name */
 export function useTool(name) {
@@ -31,24 +31,32 @@ export function leaveEverything() {
   emit("tool");
 }
 
-/** Saves the mask in progress as an object, or keeps the mask of everything-mode below the pointer. */
+/**
+ * Saves the mask in progress as an object as soon as it is there, or keeps the mask of everything-mode below the pointer.
+ * Clicks that come before the answer are on the next object.
+ */
 export async function accept() {
   if (tool().close?.()) return;
   if (!draft.active) return everything.on ? acceptFound([everything.hovered]) : undefined;
   if (draft.target && !draft.steps.length && !draft.waiting.length) return acceptClass();
-  const photo = app.photo;
-  await settled();
-  if (app.photo !== photo || !draft.steps.length) return;
-  const answer = shownAnswer();
-  if (!answer) return complain("There is no mask to save yet.", { topic: "accept" });
-  const { target, steps } = draft;
+  if (!draft.steps.length && !draft.pending) return;
+  const self = freeze();
+  const { accepted, photo } = self;
+  const saved = await tracked(answered(self));
+  if (saved === null) return;
+  if (!saved) {
+    if (thaw(self)) return;
+    rememberCancelled(taken(self), photo);
+    return complain(`The mask on ${photo.name} is not saved: ${self.failure} Undo brings it back.`, { topic: "accept" });
+  }
+  const answer = shownAnswer(self);
+  const { target, steps } = self;
   const shown = { polygons: answer.polygons, area: answer.area, box: answer.box, score: answer.iou,
     source: "prompts", clicks: clicks(steps) };
-  const found = target ? findObject(target) : undefined;
+  const found = target ? findObject(target, photo) : undefined;
   const old = found?.deleted ? undefined : found; // deleted in another tab: what was corrected is a new object
-  if (old && !draft.given) replaceSteps(old, steps, shown);
-  else addObject(steps, shown, old);
-  reset();
+  if (old && !self.given) replaceSteps(self, accepted, old, shown);
+  else addObject(self, accepted, shown, old);
 }
 
 /** A correction without a click, of a mask that has no steps of its own: only its class may have changed. */
@@ -64,26 +72,26 @@ function acceptClass() {
 const clicks = (steps) => steps.at(-1).points?.length ?? 0;
 
 /** @param {any} [old] what the new object is a correction of, if that had no steps of its own */
-function addObject(steps, shown, old) {
+function addObject({ photo, steps, class: name }, at, shown, old) {
   const id = newId();
-  const body = { id, steps, class: draft.class, ...(old && { name: old.name, colour: old.colour }) };
+  const body = { id, steps, class: name, ...(old && { name: old.name, colour: old.colour }) };
   const swap = (deleted) => ({
     kind: "change", changes: [{ id, deleted }, ...(old ? [{ id: old.id, deleted: !deleted }] : [])],
   });
-  submit({ kind: "add", objects: [{ body, shown }] });
-  if (old) submit({ kind: "change", changes: [{ id: old.id, deleted: true }] });
-  remember({ what: "Object saved", undo: () => submit(swap(true)), redo: () => submit(swap(false)) });
+  submit({ kind: "add", objects: [{ body, shown }] }, photo);
+  if (old) submit({ kind: "change", changes: [{ id: old.id, deleted: true }] }, photo);
+  remember({ what: "Object saved", undo: () => submit(swap(true)), redo: () => submit(swap(false)) }, photo, at);
+  if (photo !== app.photo) return announce(`The object on ${photo.name} is saved.`);
   select(app.tool === "select" || old ? id : null);
-  announce(`Object ${work.objects.filter((object) => !object.deleted).length} saved${draft.class ? ` as ${draft.class}` : ""}.`);
+  announce(`Object ${work.objects.filter((object) => !object.deleted).length} saved${name ? ` as ${name}` : ""}.`);
 }
 
-function replaceSteps(old, steps, shown) {
-  const before = draft.states[0];
-  if (JSON.stringify(before) === JSON.stringify(steps) && old.class === draft.class) return;
+function replaceSteps({ photo, states: [before], steps, class: name }, at, old, shown) {
+  if (JSON.stringify(before) === JSON.stringify(steps) && old.class === name) return;
   const { polygons, area, box, score, source, clicks } = old;
   const change = (steps, name, shown) => ({ kind: "change", changes: [{ id: old.id, steps, class: name, shown }] });
-  perform("Object corrected", change(steps, draft.class, shown),
-    change(before, old.class, { polygons, area, box, score, source, clicks }));
+  perform("Object corrected", change(steps, name, shown),
+    change(before, old.class, { polygons, area, box, score, source, clicks }), undefined, photo, at);
   announce("The corrected object is saved.");
 }
 
@@ -91,7 +99,7 @@ function replaceSteps(old, steps, shown) {
 export function cancel() {
   if (abandonShape()) return announce("Drawing discarded.");
   if (draft.active) {
-    cancelDraft(taken());
+    cancelDraft();
     return announce("Mask cancelled. Undo brings it back.");
   }
   if (everything.on) return leaveEverything();
@@ -110,11 +118,11 @@ export async function correctSelected() {
   const object = selected();
   if (!object) return selectFirst();
   if (object.unsaved) return say("This object is still being saved; correct it in a moment.", { topic: "correct" });
-  if (draft.active) cancelDraft(taken());
+  if (draft.active) cancelDraft();
   if (everything.on) leaveEverything();
   if (app.tool === "select" || app.tool === "pan") useTool("point");
   try {
-    await correct(object.id);
+    if (!(await correct(object.id, () => app.selected === object.id && !everything.on))) return;
     document.body.classList.add("folded"); // on a phone the photo has the room now
     focusPhoto();
     announce("Correct the object with further clicks, then press Enter.");

@@ -4,16 +4,18 @@ import { useClass } from "./actions.js";
 import { changeObjects, photo as getPhoto, putClasses, session } from "./api.js";
 import { draft } from "./draft.js";
 import { byId, iconButton, make, replaceChildren } from "./dom.js";
+import { renameInHistory } from "./history.js";
 import { complain } from "./messages.js";
 import { faultOf, tidy } from "./names.js";
 import { untilAnswered } from "./retry.js";
 import { app, emit, on, PALETTE } from "./state.js";
-import { adopt, findObject } from "./work.js";
+import { findObject, load, tracked } from "./work.js";
 
 /** @typedef {import("./state.js").ObjectClass} ObjectClass */
 
 const TOPIC = "The classes are not saved";
 let queue = Promise.resolve();
+let waiting = 0; // changes that are not saved
 
 export function startClasses() {
   on("classes draft selection work", renderChips);
@@ -44,12 +46,14 @@ export function addClass(name) {
 function change(edit) {
   app.classes = edit(app.classes);
   emit("classes");
-  queue = queue.then(async () => {
+  enqueue(async () => {
     try {
       for (;;) {
         const newest = await untilAnswered(session, TOPIC);
         try {
-          await untilAnswered(() => putClasses({ revision: newest.classes_revision, classes: edit(newest.classes) }), TOPIC);
+          const body = { revision: newest.classes_revision, classes: edit(newest.classes) };
+          const answer = await untilAnswered(() => putClasses(body), TOPIC);
+          if (waiting === 1) take(answer);
           return;
         } catch (error) {
           if (error.status !== 409) throw error;
@@ -57,8 +61,15 @@ function change(edit) {
       }
     } catch (error) {
       complain(`${TOPIC}: ${error.message}`, { topic: TOPIC });
+      take(await untilAnswered(session, "start")); // what is refused is not shown as if it were saved
     }
   });
+}
+
+/** Until it is done, the page says that something is not saved. @param {() => Promise<void>} run after what is under way */
+function enqueue(run) {
+  waiting += 1;
+  queue = tracked(queue.then(run)).finally(() => (waiting -= 1)).catch((error) => complain(`${TOPIC}: ${error.message}`, { topic: TOPIC }));
 }
 
 /** A class by another name: its objects in all photos follow. */
@@ -75,8 +86,9 @@ async function renameClass(before, name) {
   change((classes) => classes.map((known) => (known.name === before ? { ...known, name } : known)));
   if (app.activeClass === before) app.activeClass = name;
   if (draft.class === before) draft.class = name;
+  renameInHistory(before, name);
   const photos = app.photos.filter((photo) => photo.objects);
-  queue = queue.then(async () => {
+  enqueue(async () => {
     for (const { id } of photos) {
       await untilAnswered(() => renameIn(id, before, name), TOPIC).catch((error) => complain(
         `The class of objects of ${app.photos.find((photo) => photo.id === id)?.name} is not renamed: ${error.message}`));
@@ -91,7 +103,7 @@ async function renameIn(id, before, name) {
     if (!changes.length) return;
     try {
       await changeObjects(id, { revision: newest.revision, changes });
-      adopt(await getPhoto(id));
+      await load(id);
       return;
     } catch (error) {
       if (error.status !== 409) throw error;
@@ -101,9 +113,13 @@ async function renameIn(id, before, name) {
 
 /** Takes over classes that another tab has changed. */
 export async function refreshClasses() {
-  const { classes, classes_revision: revision } = await session();
-  if (revision === app.session.classes_revision) return;
-  Object.assign(app.session, { classes_revision: revision });
+  const newest = await session();
+  if (!waiting && newest.classes_revision !== app.session.classes_revision) take(newest);
+}
+
+function take({ classes, classes_revision }) {
+  app.session.classes_revision = classes_revision;
+  if (JSON.stringify(classes) === JSON.stringify(app.classes)) return; // the rows may be being typed into
   app.classes = classes;
   emit("classes");
 }

@@ -52,8 +52,9 @@ export async function startEverything() {
       if (signal.aborted) return;
       if (line.error) throw new ApiError(500, line.error);
       if (line.progress !== undefined) everything.progress = line.progress;
+      if (line.config) everything.config = line.config; // the first line: masks may be kept as they come
       if (line.mask) everything.masks.push({ ...line.mask, taken: false });
-      if (line.done) [finished.done, everything.config] = [true, line.config];
+      if (line.done) finished.done = true;
       emit("everything");
     }, signal);
     if (!finished.done) throw new ApiError(0, "The answer ended before its end.");

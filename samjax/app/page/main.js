@@ -7,7 +7,7 @@ import { refreshClasses, startClasses } from "./classes.js";
 import { startCrosshair } from "./crosshair.js";
 import { open, openExport, startDialogs } from "./dialogs.js";
 import { byId } from "./dom.js";
-import { draft, shownAnswer, timing } from "./draft.js";
+import { draft, timing } from "./draft.js";
 import { redo, stack, undo } from "./history.js";
 import { KEYS, startKeys } from "./keys.js";
 import { complain } from "./messages.js";
@@ -87,12 +87,12 @@ function renderPosition() {
 
 /** How long a click took until its mask was on the screen; `performance` keeps each for whoever measures. */
 async function measure() {
-  if (!timing.clicked || !shownAnswer()) return;
-  const start = timing.clicked;
-  timing.clicked = 0;
+  if (!timing.answered) return;
+  const { clicked: start, seconds } = timing.answered;
+  timing.answered = null;
   await drawn();
   const end = performance.now();
-  performance.measure("click", { start, end, detail: timing.seconds });
+  performance.measure("click", { start, end, detail: seconds });
   byId("answer-time").textContent = `${Math.round(end - start)} ms`;
 }
 

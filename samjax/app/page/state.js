@@ -67,6 +67,11 @@ function flush() {
   for (const listener of due) listener();
 }
 
+let last = 0;
+
+/** A number for the order in which things were done; later ones are higher, also after a reload. */
+export const stamp = () => (last = Math.max(last + 1, Date.now()));
+
 /** Distinct on photos and from each other; the first are the most used. */
 export const PALETTE = ["#1ec8b7", "#ff8a3d", "#7c8cff", "#f25f9c", "#f2c230", "#4fb8ff", "#9bd53c", "#c77dff", "#ff6b5e",
   "#59d98e", "#d9a066", "#a7b1c2"];

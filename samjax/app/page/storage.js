@@ -1,8 +1,13 @@
 // What a tab must not lose is kept in localStorage under the tab's own name, so that two tabs on one photo do not
 // overwrite each other. What a closed tab has left is taken over by the next one.
 
+import { complain, settle } from "./messages.js";
+
 const PREFIX = "samjax:";
+const TOPIC = "storage";
 let tab = "";
+/** Keys whose newest value is not in the storage. */
+const unkept = new Set();
 
 /** Names this tab: as before a reload, but not as a tab of which this one is a copy. */
 export async function nameTab() {
@@ -38,9 +43,11 @@ export function keep(kind, subject, value) {
   try {
     if (value === null) localStorage.removeItem(key);
     else localStorage.setItem(key, JSON.stringify(value));
-    return true;
+    if (unkept.delete(key) && !unkept.size) settle(TOPIC);
   } catch {
-    return false; // full, or storage is forbidden: the page works without
+    // Full, or forbidden: the page works without.
+    if (!unkept.size) complain("This browser's storage is full or switched off: a reload would lose what is not saved yet.", { topic: TOPIC });
+    unkept.add(key);
   }
 }
 

@@ -144,3 +144,23 @@ def test_settings_are_checked_and_used(driver):
     driver.page.get_by_role("button", name="Find everything").click()
     driver.page.get_by_text(re.compile("to choose from")).wait_for(timeout=60_000)
     assert asked[-1]["config"] == {"points_per_side": 4}
+
+
+def test_a_mask_can_be_kept_before_the_last_is_there(driver):
+    use_settings(driver, points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.5)
+    driver.evaluate("""const real = window.fetch; window.fetch = async (path, ...rest) => {
+        const answer = await real(path, ...rest);
+        if (!path.includes("everything")) return answer;
+        const lines = (await answer.text()).trim().split("\\n"), text = new TextEncoder();
+        return new Response(new ReadableStream({ async start(to) {
+            to.enqueue(text.encode(`${lines.slice(0, -1).join("\\n")}\\n`));
+            await new Promise((release) => (window.release = release));
+            to.enqueue(text.encode(lines.at(-1))); to.close(); } })); }""")
+    driver.press("e")
+    driver.eventually(lambda: len(masks(driver)) > 5, True)
+    first = masks(driver)[0]
+    driver.click(*inner(driver, first["index"]))
+    (saved,) = driver.saved(1)
+    assert (saved["source"], saved["area"]) == ("everything", first["area"])
+    driver.page.evaluate("window.release()")
+    driver.page.get_by_text(re.compile(r"\d+ masks to choose from")).wait_for()

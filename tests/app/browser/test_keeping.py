@@ -201,3 +201,62 @@ def test_after_a_click_on_a_tool_enter_accepts_the_mask(driver):
     driver.page.get_by_role("group", name="Which mask").get_by_role("button").nth(2).click()
     driver.press("Enter")
     driver.saved(1)
+
+
+def test_what_waits_is_kept_though_the_photo_is_not_there_at_the_start(app, photo, opened):
+    first = opened(app, photo)
+    context = first.page.context
+    context.route("**/objects", lambda route: route.abort())
+    keep(first)
+    first.message("Not saved yet")
+    first.page.close(run_before_unload=False)
+    failing = [True]
+    context.route(
+        f"**/api/photos/{photo}", lambda route: route.abort() if failing and failing.pop() else route.continue_()
+    )
+    second = opened(app, photo, context=context)
+    assert len(second.objects()) == 1
+    keep(second, ROCKET)
+    second.eventually(lambda: len(second.objects()), 2)
+    context.unroute("**/objects")
+    second.page.locator("#retry").click()
+    second.saved(2)
+    assert second.evaluate("return Object.keys(localStorage).filter((key) => key.includes('outbox'))") == []
+
+
+def test_clicks_that_wait_for_an_answer_survive_a_reload(driver):
+    places = [(225, 90), (220, 160), (235, 60), (250, 120)]
+    driver.page.route("**/segment/predict", lambda route: None)
+    for place in places:
+        driver.click(*place)
+    driver.page.unroute("**/segment/predict")
+    driver.page.reload()
+    driver.ready()
+    assert driver.answer()["steps"][-1]["points"] == [[*place, 1] for place in places]
+    driver.press("Control+z")
+    assert driver.answer()["steps"][-1]["points"] == [[*place, 1] for place in places[:-1]]
+
+
+def test_a_browser_that_can_keep_nothing_more_is_told(driver):
+    driver.evaluate("""for (let size = 4e6; size >= 1; size = Math.floor(size / 2)) {
+        try { for (let n = 0; ; n++) localStorage.setItem(`full ${size} ${n}`, "x".repeat(size)); } catch {} }""")
+    driver.click(*HEAD)
+    driver.message("This browser's storage is full")
+    driver.evaluate(
+        "for (const key of Object.keys(localStorage)) if (key.startsWith('full')) localStorage.removeItem(key)"
+    )
+    driver.click(220, 160)
+    driver.answer()
+    assert driver.page.locator(".message").count() == 0
+
+
+def test_all_changes_that_are_refused_can_be_discarded(driver):
+    driver.page.route("**/objects", lambda route: route.fulfill(status=400, json={"error": "the mask is empty"}))
+    keep(driver)
+    driver.message("Not saved: the mask is empty")
+    keep(driver, ROCKET)
+    driver.message("2 changes are not saved")
+    driver.page.locator("#saving", has_text="2 not saved").wait_for()
+    driver.page.get_by_role("button", name="Discard all").click()
+    assert driver.objects() == []
+    driver.saved(0)

@@ -253,3 +253,93 @@ def test_existing_annotations_are_shown_and_corrected(opened, tmp_path):
         assert {known["id"] for known in driver.saved(2)} == {first["id"], second["id"]}
     finally:
         app.stop()
+
+
+def test_redo_is_in_the_order_in_which_things_were_done(driver):
+    kept = keep_head(driver)
+    driver.press("p")
+    driver.click(405, 120)
+    clicked = driver.answer()
+    driver.press("Control+z", "Control+z")
+    driver.saved(0)
+    driver.press("Control+y")
+    assert driver.saved(1)[0]["id"] == kept["id"]
+    assert driver.answer() is None
+    driver.press("Control+y")
+    assert driver.answer() == clicked
+    driver.press("Control+z", "Control+z", "Control+y", "Control+y")
+    assert driver.answer() == clicked
+    driver.press("Enter")
+    driver.saved(2)
+
+
+def test_changes_between_clicks_are_undone_and_redone_in_their_order(driver):
+    keep_head(driver)
+    driver.press("p")
+    driver.click(405, 120)
+    one = driver.answer()
+    driver.page.get_by_role("button", name="Hide Object 1").click()
+    driver.page.locator("#surface").focus()
+    driver.click(405, 200)
+    two = driver.answer()
+    driver.press("Control+z", "Control+z")
+    assert driver.answer() == one
+    assert not driver.saved(1)[0]["hidden"]
+    driver.press("Control+y")
+    driver.says_saved()
+    driver.eventually(lambda: driver.saved(1)[0]["hidden"], True)
+    assert driver.answer() == one
+    driver.press("Control+y")
+    assert driver.answer() == two
+
+
+def test_a_correction_that_was_undone_can_be_redone(driver):
+    keep_head(driver)
+    driver.press("v")
+    driver.click(*HEAD)
+    driver.press("c")
+    driver.page.locator("#draft").wait_for()
+    driver.press("p")
+    driver.click(*BESIDE, button="right")
+    corrected = driver.answer()
+    driver.press("Control+z", "Control+z")
+    assert driver.answer() is None
+    driver.press("Control+y", "Control+y")
+    assert driver.answer() == corrected
+
+
+def test_classes_that_are_not_saved_yet_are_not_said_to_be_saved(app, driver, classes):
+    driver.open()
+    driver.page.route("**/api/classes", lambda route: route.fulfill(status=503, json={"error": "busy"}))
+    add = "const {addClass} = await at('classes'); addClass(given)"
+    driver.evaluate(add, "late")
+    driver.page.locator("#saving", has_text="Saving").wait_for()
+    driver.page.wait_for_timeout(200)
+    assert "All saved" not in driver.page.locator("#saving").inner_text()
+    driver.page.unroute("**/api/classes")
+    driver.says_saved()
+    assert list(app.classes()) == [*classes, "late"]
+    refused = {"error": "there are too many"}
+    driver.page.route("**/api/classes", lambda route: route.fulfill(status=400, json=refused))
+    driver.evaluate(add, "never")
+    driver.message("there are too many")
+    driver.says_saved()
+    assert driver.evaluate("return app.classes.map(({name}) => name)") == [*classes, "late"]
+
+
+def test_undo_after_a_class_was_renamed_brings_back_its_new_name(app, driver, classes):
+    driver.open()
+    driver.press("1")
+    keep_head(driver)
+    driver.press("v")
+    driver.click(*HEAD)
+    driver.press("2")
+    driver.eventually(lambda: driver.saved(1)[0]["class"], "rocket")
+    driver.page.locator("[data-action=editClasses]").click()
+    driver.page.get_by_label("Name of class 1").fill("pilot")
+    driver.page.keyboard.press("Tab")
+    driver.page.keyboard.press("Escape")
+    driver.eventually(lambda: list(app.classes()), ["pilot", "rocket"])
+    driver.page.locator("#surface").focus()
+    driver.press("Control+z")
+    driver.eventually(lambda: driver.saved(1)[0]["class"], "pilot")
