@@ -38,7 +38,7 @@ export function leaveEverything() {
 export async function accept() {
   if (tool().close?.()) return;
   if (!draft.active) return everything.on ? acceptFound([everything.hovered]) : undefined;
-  if (draft.target && !draft.steps.length && !draft.waiting.length) return acceptClass();
+  if (draft.target && !draft.steps.length && !draft.pending) return acceptClass();
   if (!draft.steps.length && !draft.pending) return;
   const self = freeze();
   const { accepted, photo } = self;
