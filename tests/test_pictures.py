@@ -134,7 +134,7 @@ def test_a_pillow_without_avif_is_named(monkeypatch):
         raise UnidentifiedImageError("cannot identify")
 
     monkeypatch.setattr(Image, "open", unidentified)
-    with pytest.raises(ValueError, match=r"not a picture, or this Pillow does not read AVIF"):
+    with pytest.raises(ValueError, match=r"not an image, or this Pillow does not read AVIF"):
         read_image(io.BytesIO(b"\0\0\0\x20ftypavif" + bytes(20)))
 
 
