@@ -22,11 +22,13 @@ def plan(sam, **options) -> memory.Plan:
     return SamAutomaticMaskGenerator(sam, **{"points_per_side": 20, **options}).explain(SIZE)
 
 
+@pytest.mark.heavy
 def test_without_a_budget_the_batch_is_what_was_asked_for(small):
     assert plan(small, points_per_batch=9).points_per_batch == 9
     assert plan(small, points_per_batch=9000).points_per_batch == 400
 
 
+@pytest.mark.heavy
 def test_more_points_together_take_more_memory(small):
     needs = [plan(small, points_per_batch=count).find for count in (1, 50, 400)]
     logits = 4 * 3 * SMALL.mask_size[0] * SMALL.mask_size[1]

@@ -32,6 +32,7 @@ def test_a_photo_segmented_in_bfloat16_has_nearly_the_same_mask(samjax, checkpoi
     assert (masks["float32"] != masks["bfloat16"]).mean() < 0.05
 
 
+@pytest.mark.heavy
 def test_everything_is_found_in_bfloat16(samjax, checkpoint, photo, tmp_path):
     given = ("--checkpoint", checkpoint, "--out", tmp_path / "out", "--dtype", "bfloat16")
     code, printed, _ = samjax("everything", photo, *given, *EVERYTHING)

@@ -115,6 +115,7 @@ def test_half_precision_answers_in_float32(hq):
     assert half.predict(embedding, POINTS).logits.dtype == np.float32
 
 
+@pytest.mark.heavy
 def test_every_parameter_of_the_token_has_a_gradient(hq, embedding):
     def loss(params):
         tokens = embed_prompts(hq.config, params, embedding, POINTS, hq.execution)

@@ -146,6 +146,7 @@ assert error(step_on(one, resumed, 1).params, step_on(one, alone, 1).params) < 1
 """
 
 
+@pytest.mark.heavy
 def test_changes_of_kernels_on_a_mesh(run_python, root, tmp_path, monkeypatch):
     """They are what one device trains, and the run resumes on it."""
     monkeypatch.chdir(root)

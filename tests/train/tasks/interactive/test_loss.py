@@ -65,6 +65,7 @@ def test_the_loss_alone_needs_no_gradient(loss, summed, given):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), terms, summed[1])
 
 
+@pytest.mark.heavy
 def test_what_is_constant_gets_no_gradient_and_costs_none(loss, summed, given):
     """One head's scale alone: its gradient is that of the whole, for much less work."""
     _, heads, features, _ = given
