@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 
-import httpx
+import httpx2
 import pytest
 from example_app import id_of
 from PIL import Image
@@ -35,8 +35,8 @@ def talk(app, conversation):
     """Runs a conversation with an application."""
 
     async def run():
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8765") as client:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8765") as client:
             return await asyncio.wait_for(conversation(client), 60)
 
     return asyncio.run(run())

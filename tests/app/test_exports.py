@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the page's packages are not installed (pip install samjax[app])")
-pytest.importorskip("httpx", reason="starlette's test client needs httpx")
+pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 
 from example_work import Library, Squares, clicked, rgb_of, square, works_in
 from PIL import Image
